@@ -37,11 +37,13 @@ static mh_status read_json(const char *path, json_t **out)
         return MH_OK;
     if (*out) {
         json_decref(*out);
+        *out = NULL;
         return mh_fail(MH_BAD_DATA, "%s: not a JSON object", path);
     }
     if (unreadable)
         return mh_fail(MH_IO_ERROR, "%s: cannot be read", path);
-    if (json_error_code(&error) == json_error_out_of_memory)
+    /* Short of memory, the parser often fails without a place or a word. */
+    if (json_error_code(&error) == json_error_out_of_memory || error.line < 0)
         return mh_fail(MH_OUT_OF_MEMORY, "%s: no memory to read it", path);
     return mh_fail(MH_BAD_DATA, "%s: line %d, column %d: %s", path, error.line, error.column,
                    error.text);
