@@ -58,7 +58,7 @@ static int memory_is_accounted_for(mh_device *device)
 {
     mh_buffer *buffer = NULL;
     mh_memory_info memory = MH_INIT(mh_memory_info);
-    REQUIRE(mh_buffer_create(device, MH_BUFFER_DEVICE, 4096, &buffer) == MH_OK);
+    REQUIRE(mh_buffer_create(device, 4096, MH_BUFFER_DEVICE, &buffer) == MH_OK);
     REQUIRE(mh_device_memory(device, &memory) == MH_OK);
     REQUIRE(memory.used == 4096 && memory.buffers == 1);
     mh_buffer_release(buffer);
