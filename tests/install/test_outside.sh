@@ -1,0 +1,25 @@
+#!/bin/sh
+# C outside the tree, through pkg-config alone: a program on the core, a backend module built from
+# the installed headers and loaded by it, and the program of README.md on the bundled model.
+# usage: test_outside.sh SOURCE BUILD WITH_MODEL
+. "$(dirname "$0")/common.sh"
+with_model=$3
+stage
+
+cp "$source/tests/install/outside.c" "$work/outside.c"
+mkdir "$work/null"
+cp "$source"/backends/null/*.c "$work/null/"
+cd "$work"
+
+# shellcheck disable=SC2046  # pkg-config answers words
+compile -o outside outside.c $(pkg-config --cflags --libs moehal)
+# shellcheck disable=SC2046
+compile -D_GNU_SOURCE -fPIC -shared -o null.so null/*.c $(pkg-config --cflags moehal-backend)
+./outside "$work/null.so"
+
+if [ "$with_model" = true ]; then
+    readme_program >readme.c
+    # shellcheck disable=SC2046
+    compile -o readme readme.c $(pkg-config --cflags --libs moehal-model)
+    run_readme_program ./readme
+fi
