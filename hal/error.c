@@ -35,13 +35,11 @@ static void make_printable(char *text)
             *c = '?';
 }
 
-mh_status mh_fail_at(const char *file, uint32_t line, mh_status status, const char *format, ...)
+static mh_status record(const char *file, uint32_t line, mh_status status,
+                        const struct hal_vendor *vendor, const char *format, va_list args)
 {
     char message[sizeof(last.message)]; /* an argument may be the old message itself */
-    va_list args;
-    va_start(args, format);
     vsnprintf(message, sizeof(message), format, args);
-    va_end(args);
     make_printable(message);
     memset(&last, 0, sizeof(last));
     last.struct_size = sizeof(last);
@@ -49,6 +47,36 @@ mh_status mh_fail_at(const char *file, uint32_t line, mh_status status, const ch
     last.line = line;
     snprintf(last.file, sizeof(last.file), "%s", base_name(file));
     memcpy(last.message, message, sizeof(message));
+    if (vendor) {
+        last.vendor_code = vendor->code;
+        snprintf(last.vendor_call, sizeof(last.vendor_call), "%s",
+                 vendor->call ? vendor->call : "");
+        snprintf(last.vendor_name, sizeof(last.vendor_name), "%s",
+                 vendor->name ? vendor->name : "");
+    }
+    return status;
+}
+
+mh_status mh_fail_at(const char *file, uint32_t line, mh_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    record(file, line, status, NULL, format, args);
+    va_end(args);
+    return status;
+}
+
+mh_status hal_fail_at(mh_runtime *runtime, const char *file, uint32_t line, mh_status status,
+                      const struct hal_vendor *vendor, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    record(file, line, status, vendor, format, args);
+    va_end(args);
+    if (runtime && runtime->params.error) {
+        mh_error copy = last;
+        runtime->params.error(runtime->params.error_user, &copy);
+    }
     return status;
 }
 
@@ -56,7 +84,7 @@ mh_status mh_last_error(mh_error *out)
 {
     if (!last.struct_size)
         return MH_NOT_FOUND;
-    return mh_struct_out(out, &last, sizeof(last));
+    return hal_struct_out(out, &last, sizeof(last));
 }
 
 const char *mh_last_message(void)

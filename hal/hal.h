@@ -1,15 +1,247 @@
 /*
  * hal.h: what the files of hal/ share. Not installed.
+ *
+ * Locks: a device's lock guards its lists and accounting only; it is never held over a backend call
+ * that waits, or over a callback.
  */
 #ifndef HAL_H
 #define HAL_H
 
-#include <moehal/base.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
-/* Struct versioning of the boundary (base.h). `known` is sizeof() as this library was built.
- * mh_struct_in copies the caller's struct into a zero-extended local one; mh_struct_out fills as
- * much of the caller's as it has room for. Both name the struct in their error. */
-mh_status mh_struct_in(void *local, const void *caller, uint64_t known, const char *name);
-mh_status mh_struct_out(void *caller, const void *local, uint64_t known);
+#include <moehal/backend.h>
+#include <moehal/moehal.h>
+
+/* ---- struct_size.c ----
+ * Struct versioning of the boundary (base.h). `known` is sizeof() as this library was built.
+ * hal_struct_in copies the caller's struct into a zero-extended local one, naming it in its error;
+ * hal_struct_out fills as much of the caller's as it has room for. */
+mh_status hal_struct_in(void *local, const void *caller, uint64_t known, const char *name);
+mh_status hal_struct_out(void *caller, const void *local, uint64_t known);
+
+/* ---- error.c ---- */
+struct hal_vendor {
+    const char *call;
+    int32_t code;
+    const char *name;
+};
+mh_status hal_fail_at(mh_runtime *runtime, const char *file, uint32_t line, mh_status status,
+                      const struct hal_vendor *vendor, const char *format, ...) MH_PRINTF(6, 7);
+#define hal_fail(runtime, status, ...)                                                             \
+    hal_fail_at((runtime), __FILE__, __LINE__, (status), NULL, __VA_ARGS__)
+
+/* ---- runtime.c, modules.c ---- */
+struct hal_backend {
+    const mh_backend_table *table; /* NULL: could not be loaded */
+    void *instance;
+    mh_backend_info info;
+};
+
+struct mh_runtime {
+    atomic_uint refs;
+    mh_runtime_params params;
+    /* A page that fork() zeroes in the child: how handles know that they are a copy. */
+    const uint32_t *alive;
+    mh_core core;
+    struct hal_backend *backends;
+    uint32_t backend_count;
+};
+
+extern const mh_backend_table mh_host_backend; /* backends/host, linked in */
+
+mh_status hal_load_backends(mh_runtime *runtime, const mh_runtime_params *params);
+void *hal_alloc(mh_runtime *runtime, uint64_t size); /* zeroed; NULL fails with a message */
+void hal_free(mh_runtime *runtime, void *memory);
+const char *hal_environment(mh_runtime *runtime, const char *name);
+/* Fails in a child of fork(). */
+mh_status hal_check_alive(mh_runtime *runtime);
+static inline bool hal_is_alive(const mh_runtime *runtime)
+{
+    return *(volatile const uint32_t *)runtime->alive != 0;
+}
+
+/* ---- op_table.c ---- */
+enum hal_access { HAL_IN = 1, HAL_OUT = 2 };
+enum hal_operand_kind { HAL_TENSOR, HAL_WEIGHT };
+
+struct hal_operand {
+    uint8_t kind;
+    uint8_t access;
+    bool optional;
+    uint8_t dtypes; /* bit d: dtype d is allowed */
+    uint16_t offset;
+    const char *name;
+    const char *shape;
+};
+
+struct hal_op_info {
+    const char *name;
+    uint64_t size;
+    bool fused;
+    const struct hal_operand *operands;
+    uint32_t operand_count;
+};
+
+#define HAL_MAX_OPERANDS 9
+#define HAL_OP_LIMIT 25 /* one past the largest id */
+
+const struct hal_op_info *hal_op_find(mh_op_id op); /* NULL if unknown */
+
+static inline mh_tensor *hal_tensor_at(const mh_op *op, const struct hal_operand *operand)
+{
+    return (mh_tensor *)((char *)(uintptr_t)op + operand->offset);
+}
+static inline mh_weight *hal_weight_at(const mh_op *op, const struct hal_operand *operand)
+{
+    return *(mh_weight **)((char *)(uintptr_t)op + operand->offset);
+}
+
+/* Room for any op struct. */
+union hal_any_op {
+    mh_op base;
+#define MH_OP(value, NAME, name, kind, doc, operands) mh_op_##name name;
+#include <moehal/ops.def>
+#undef MH_OP
+};
+
+/* ---- device.c ---- */
+struct mh_device {
+    atomic_uint refs;
+    mh_runtime *runtime;
+    const mh_backend_table *table;
+    void *handle;
+    mh_device_params params;
+    mh_device_info info;
+    char uri[64];
+    pthread_mutex_t lock;
+
+    atomic_uint generation; /* counts resets */
+    atomic_bool lost;
+    mh_error cause; /* written once before lost is set */
+
+    mh_device *host; /* the companion, opened on first use */
+
+    mh_memory_info memory;
+    struct mh_stream *streams; /* live ones */
+    /* Every piece of work gets the next number: a buffer released at number n may be freed when
+     * each stream is idle or has passed n. */
+    atomic_uint_fast64_t sequence;
+    struct mh_buffer *retired;
+    atomic_bool has_retired;
+
+    pthread_mutex_t transfer_lock;
+    void *transfer; /* the backend's stream for blocking copies, made at first use */
+    uint32_t transfer_generation;
+
+    atomic_uint_fast64_t native, expanded, fallback, graph_launches, copies, copied_bytes,
+        stream_waits;
+    atomic_uint_fast64_t fallbacks[HAL_OP_LIMIT];
+};
+
+static inline bool hal_on_host_memory(const mh_device *device)
+{
+    return device->info.flags & MH_DEVICE_HOST_MEMORY;
+}
+/* Alive, not lost, and `generation` is the device's own. `what` names the handle in the error. */
+mh_status hal_check_device(mh_device *device, uint32_t generation, const char *what);
+/* Passes a backend's status through; MH_DEVICE_LOST sticks. */
+mh_status hal_backend_status(mh_device *device, mh_status status);
+/* As above for statuses of `wait`: every error but a timeout sticks. */
+mh_status hal_wait_status(mh_device *device, mh_status status);
+
+/* ---- buffer.c ---- */
+struct mh_buffer {
+    mh_buffer_view view; /* first: backends see this */
+    atomic_uint refs;
+    uint32_t generation;
+    mh_device *device;
+    uint32_t kind;
+    uint32_t flags;
+    uint64_t charged; /* bytes counted in device->memory.used */
+    void (*released)(void *user);
+    void *user;
+    struct mh_buffer *next_retired;
+    uint64_t retired_at; /* device->sequence */
+};
+
+/* A blocking copy outside any of the caller's streams. */
+mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
+
+/* Frees retired memory that no stream needs any more. Called by the owner of `stream` (may be
+ * NULL), whose progress is looked at first. */
+void hal_collect(mh_device *device, mh_stream *stream);
+/* Makes `buffer` (a fixed object of an encoder, no references of its own) at least `size` bytes. */
+mh_status hal_buffer_grow(mh_buffer *buffer, uint64_t size);
+void hal_buffer_drop(mh_buffer *buffer); /* frees or retires its memory */
+
+/* ---- weight.c ---- */
+struct mh_weight {
+    mh_weight_view view; /* first: backends see this */
+    atomic_uint refs;
+    uint32_t generation;
+    mh_device *device;
+    char *label;
+    mh_buffer *buffer;     /* NULL while nothing was copied */
+    const void **pointers; /* [experts * planes], devices on host memory */
+    bool *in_place;        /* [experts] */
+    uint8_t *written;      /* bit a block row of every expert */
+    int64_t block_rows;    /* rows a bit stands for */
+    int64_t blocks;        /* bits an expert */
+    bool sealed;
+};
+
+/* ---- encoders ---- */
+/* What placing an op comes to: a native launch or a host op, after expansion. */
+struct mh_encoder {
+    mh_device *device;
+    uint32_t generation;
+    bool is_graph;
+    mh_buffer arena;           /* scratch of ops and temporaries of expansions */
+    struct hal_fallback *host; /* made at the first fallback */
+};
+
+struct mh_stream {
+    mh_encoder encoder; /* first */
+    atomic_uint refs;
+    void *handle;
+    atomic_uint_fast64_t last;      /* device->sequence of its newest work */
+    atomic_uint_fast64_t completed; /* everything up to this number is done */
+    struct mh_stream *next, *previous;
+};
+
+mh_status hal_encoder_init(mh_encoder *encoder, mh_device *device, bool is_graph);
+void hal_encoder_finish(mh_encoder *encoder);
+mh_status hal_stream_check(mh_stream *stream);
+/* One backend copy, counted. */
+mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy);
+
+/* validate.c: the op as a caller gave it; a question needs no buffers and no sealed weights. *rows
+ * is T, 1 for ops without rows. */
+mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows);
+/* op_rules.c: what shapes alone cannot say. `dims` by letter. */
+mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *dims);
+bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other);
+const char *hal_op_label(const mh_op *op, char *text, size_t size); /* "linear (layer 3, q_a)" */
+
+/* expand.c: calls emit for every primitive of a fused op, in order. Temporaries lie in `arena` from
+ * byte 0; *arena_bytes is what they take (256-aligned). MH_NOT_FOUND (silent): not a fused op. */
+typedef mh_status (*hal_emit_fn)(void *context, const mh_op *primitive);
+mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t *arena_bytes, hal_emit_fn emit,
+                     void *context);
+
+/* fallback.c: runs `op` on the host in the stream's place, blocking. */
+mh_status hal_fallback_run(mh_stream *stream, const mh_op *op);
+void hal_fallback_free(struct hal_fallback *fallback);
+
+/* graph.c */
+mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_offset,
+                        uint64_t scratch_size, bool on_host);
+mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes);
+mh_status hal_graph_count_op(mh_encoder *encoder);
+/* encode.c */
+mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh_op *op,
+                            uint64_t scratch_offset, uint64_t scratch_size);
 
 #endif

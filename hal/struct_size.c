@@ -11,7 +11,7 @@ static uint64_t size_of(const void *versioned)
     return size;
 }
 
-mh_status mh_struct_in(void *local, const void *caller, uint64_t known, const char *name)
+mh_status hal_struct_in(void *local, const void *caller, uint64_t known, const char *name)
 {
     memset(local, 0, known);
     if (!caller)
@@ -37,7 +37,7 @@ mh_status mh_struct_in(void *local, const void *caller, uint64_t known, const ch
     return MH_OK;
 }
 
-mh_status mh_struct_out(void *caller, const void *local, uint64_t known)
+mh_status hal_struct_out(void *caller, const void *local, uint64_t known)
 {
     if (!caller)
         return mh_fail(MH_INVALID_ARGUMENT, "out: is NULL");
@@ -46,7 +46,8 @@ mh_status mh_struct_out(void *caller, const void *local, uint64_t known)
         return mh_fail(MH_INVALID_ARGUMENT, "out: struct_size is %llu, at least %zu is needed",
                        (unsigned long long)size, sizeof(size));
     uint64_t filled = size < known ? size : known;
-    memcpy((char *)caller + sizeof(size), (const char *)local + sizeof(size), filled - sizeof(size));
+    memcpy((char *)caller + sizeof(size), (const char *)local + sizeof(size),
+           filled - sizeof(size));
     if (size > filled && size - filled <= 4096)
         memset((char *)caller + filled, 0, size - filled);
     return MH_OK;

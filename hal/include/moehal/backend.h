@@ -44,7 +44,8 @@ static inline const mh_buffer_view *mh_view_buffer(const mh_buffer *buffer)
 
 /* How a backend sees a weight: every mh_weight begins with this. Plane p of expert e, unit row r:
  *   host != NULL: host[e * plane_count + p] + r * row_stride[p]  (devices on host memory, always)
- *   else buffer:  offset[p] + e * expert_stride[p] + r * row_stride[p], offsets a multiple of 256 */
+ *   else buffer:  offset[p] + e * expert_stride[p] + r * row_stride[p], offsets a multiple of 256
+ */
 typedef struct mh_weight_view {
     mh_format format;
     uint32_t plane_count;
@@ -119,7 +120,8 @@ typedef struct mh_backend_table {
     const char *description;
 
     /* Opens the vendor's library and finds devices; called once a runtime. A library that is not
-     * there is a failure with the reason in words. *instance goes to device_info and device_open. */
+     * there is a failure with the reason in words. *instance goes to device_info and device_open.
+     */
     mh_status (*init)(const mh_core *core, void **instance);
     void (*fini)(void *instance);
     /* Device `index`, from 0; MH_NOT_FOUND past the last (no message needed). */
@@ -129,7 +131,8 @@ typedef struct mh_backend_table {
     void (*device_close)(void *device);
     /* Bytes of device memory, all and available; 0 where unknown. */
     mh_status (*memory_info)(void *device, uint64_t *total, uint64_t *available);
-    /* `size` > 0 bytes aligned to 256; fills *out (size is set). MH_OUT_OF_MEMORY if there is none. */
+    /* `size` > 0 bytes aligned to 256; fills *out (size is set). MH_OUT_OF_MEMORY if there is none.
+     */
     mh_status (*buffer_create)(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
     /* Only when no work uses it any more. */
     void (*buffer_destroy)(void *device, mh_buffer_view *buffer);
@@ -140,10 +143,11 @@ typedef struct mh_backend_table {
     /* Enqueues a point; *sequence is larger than any before it on this stream, from 1. */
     mh_status (*mark)(void *stream, uint64_t *sequence);
     /* Waits until the point is passed, at most timeout_ns (0 polls, UINT64_MAX for ever), else
-     * MH_TIMEOUT. Returns an asynchronous error of the stream; MH_DEVICE_LOST makes it stick. */
+     * MH_TIMEOUT. Returns an asynchronous error of the stream, which the core makes stick. Any
+     * thread, also while another enqueues. */
     mh_status (*wait)(void *stream, uint64_t sequence, uint64_t timeout_ns);
-    /* Can encode run this op? MH_OK and *missing = MH_MISSING_NOTHING: yes. Else what is missing and
-     * why. Tensors may have no buffer and weights no content: look at neither. Final. */
+    /* Can encode run this op? MH_OK and *missing = MH_MISSING_NOTHING: yes. Else what is missing
+     * and why. Tensors may have no buffer and weights no content: look at neither. Final. */
     mh_status (*supports)(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
     /* Enqueues a supported op. May not allocate. */
     mh_status (*encode)(void *stream, const mh_op *op, const mh_scratch *scratch);

@@ -38,6 +38,9 @@
 #define MH_VERSION_MINOR 1
 #define MH_VERSION_PATCH 0
 
+/* A timeout in nanoseconds that never ends. */
+#define MH_FOREVER UINT64_MAX
+
 /* A zeroed struct of a boundary type with its struct_size set. */
 #define MH_INIT(type) ((type){.struct_size = sizeof(type)})
 

@@ -23,8 +23,8 @@ enum { MH_IMPORT_READ_ONLY = 1u };
 
 /* Host memory as a buffer, without a copy; only where the device runs on host memory
  * (MH_DEVICE_HOST_MEMORY), else MH_UNSUPPORTED. The memory stays the caller's and must stay valid
- * until `released(user)` is called (once, from any thread, when the last reference and the last work
- * are gone; may be NULL). A read-only import is refused as an output. */
+ * until `released(user)` is called (once, from any thread, when the last reference and the last
+ * work are gone; may be NULL). A read-only import is refused as an output. */
 MH_API mh_status mh_buffer_import(mh_device *device, void *memory, uint64_t size, uint32_t flags,
                                   void (*released)(void *user), void *user, mh_buffer **out);
 

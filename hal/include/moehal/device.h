@@ -18,9 +18,10 @@ typedef struct mh_device mh_device;
 enum { MH_DEVICE_CPU = 1, MH_DEVICE_GPU = 2, MH_DEVICE_ACCELERATOR = 3, MH_DEVICE_NONE = 4 };
 
 enum {
-    MH_DEVICE_IS_VIRTUAL = 1u,    /* a GPU in software; always called virtual in what is shown */
-    MH_DEVICE_HOST_MEMORY = 2u,   /* kernels read the host's memory by the host's pointers */
-    MH_DEVICE_BY_NAME_ONLY = 4u,  /* never picked by "auto" */
+    MH_DEVICE_IS_VIRTUAL = 1u,   /* a GPU in software; always called virtual in what is shown */
+    MH_DEVICE_HOST_MEMORY = 2u,  /* kernels read the host's memory by the host's pointers */
+    MH_DEVICE_BY_NAME_ONLY = 4u, /* never picked by "auto" */
+    MH_DEVICE_SYNCHRONOUS = 8u,  /* work is done when the call that enqueued it returns */
 };
 
 typedef struct mh_device_info {
@@ -50,15 +51,16 @@ typedef struct mh_device_params {
     uint32_t reserved[2];
 } mh_device_params;
 
-/* Opens a device. params may be NULL. Each call makes a device of its own: its memory, streams and
- * accounting are not shared with other opens. Failures: MH_NOT_FOUND (nothing matches; the message
- * lists what there is), or the reason the device is listed with. The caller owns *out. */
+/* Opens a device. uri NULL: MOEHAL_DEVICE, else "auto". params may be NULL. Each call makes a
+ * device of its own: its memory, streams and accounting are not shared with other opens. Failures:
+ * MH_NOT_FOUND (nothing matches; the message lists what there is), or the reason the device is
+ * listed with. The caller owns *out. */
 MH_API mh_status mh_device_open(mh_runtime *runtime, const char *uri,
                                 const mh_device_params *params, mh_device **out);
 MH_API mh_device *mh_device_retain(mh_device *device);
 MH_API void mh_device_release(mh_device *device); /* NULL is allowed */
 
-MH_API mh_runtime *mh_device_runtime(mh_device *device); /* borrowed */
+MH_API mh_runtime *mh_device_runtime(mh_device *device);   /* borrowed */
 MH_API const char *mh_device_uri(const mh_device *device); /* "host:0"; borrowed */
 MH_API mh_status mh_device_get_info(mh_device *device, mh_device_info *out);
 
@@ -99,7 +101,13 @@ MH_API uint64_t mh_device_fallbacks(mh_device *device, mh_op_id op);
 /* ---- what a device can do ---- */
 
 enum { MH_RUNS_NATIVE = 1, MH_RUNS_EXPANDED = 2, MH_RUNS_ON_HOST = 3, MH_RUNS_NOWHERE = 4 };
-enum { MH_MISSING_NOTHING = 0, MH_MISSING_DTYPE = 1, MH_MISSING_SHAPE = 2, MH_MISSING_LIMIT = 3, MH_MISSING_KERNEL = 4 };
+enum {
+    MH_MISSING_NOTHING = 0,
+    MH_MISSING_DTYPE = 1,
+    MH_MISSING_SHAPE = 2,
+    MH_MISSING_LIMIT = 3,
+    MH_MISSING_KERNEL = 4,
+};
 
 typedef struct mh_support {
     uint64_t struct_size;

@@ -12,13 +12,14 @@ MH_BEGIN_DECLS
 typedef struct mh_error {
     uint64_t struct_size;
     mh_status status;
-    int32_t vendor_code;  /* the vendor's own number, 0 if none */
-    uint32_t line;        /* where in moehal it was raised */
+    int32_t vendor_code; /* the vendor's own number, 0 if none */
+    uint32_t line;       /* where in moehal it was raised */
     uint32_t reserved;
     char file[64];        /* base name of that source file */
     char vendor_call[64]; /* "cuMemAlloc", or "" */
     char vendor_name[64]; /* "CUDA_ERROR_OUT_OF_MEMORY", or "" */
-    char message[768];    /* one line: names the op, file, field or argument, the value and the limit */
+    char
+        message[768]; /* one line: names the op, file, field or argument, the value and the limit */
 } mh_error;
 
 /* Copies the calling thread's last failure to *out (struct_size set by the caller).

@@ -2,8 +2,8 @@
  * graph.h: a list of ops recorded once and launched many times. What changes between launches lies
  * in device memory (step.h); scalars of ops are baked in.
  *
- * A graph is a list of segments: runs of ops the device executes by itself, and single ops that fall
- * back to the host. Threads: one at a time; a graph belongs to one device.
+ * A graph is a list of segments: runs of ops the device executes by itself, and single ops that
+ * fall back to the host. Threads: one at a time; a graph belongs to one device.
  */
 #ifndef MOEHAL_GRAPH_H
 #define MOEHAL_GRAPH_H

@@ -13,7 +13,8 @@
  *    untouched and sets the op's fault word, a u32 tensor of one element, to MH_BAD_INDEX.
  *  - A row whose sequence slot is -1 is padding: nothing is written for it, no fault.
  *  - Fused ops equal, bit for bit under exact, the primitives named as their expansion.
- * ops.def is the table of ids, names and operands; ids are permanent, an unknown one is unsupported.
+ * ops.def is the table of ids, names and operands; ids are permanent, an unknown one is
+ * unsupported.
  */
 #ifndef MOEHAL_OP_H
 #define MOEHAL_OP_H
@@ -159,8 +160,9 @@ typedef struct mh_op_attention {
 
 /* Per-head projections by kv_b, whose head h owns rows h * head_rows .. + head_rows - 1; of those,
  * rows row_begin .. + row_count - 1 are used. Rule 2.
- *  transposed = 0: y[t, h, r] = dot over in of x[t, h] and row r          x [T, H, in], y [T, H, row_count]
- *  transposed = 1: y[t, h, c] = dot over r of x[t, h, r] and w[row r, c]  x [T, H, row_count], y [T, H, in] */
+ *  transposed = 0: y[t, h, r] = dot over in of x[t, h] and row r          x [T, H, in], y [T, H,
+ * row_count] transposed = 1: y[t, h, c] = dot over r of x[t, h, r] and w[row r, c]  x [T, H,
+ * row_count], y [T, H, in] */
 typedef struct mh_op_head_linear {
     mh_op base;
     mh_tensor y;
@@ -174,7 +176,7 @@ typedef struct mh_op_head_linear {
 } mh_op_head_linear;
 
 /* From the kv_a projection to the cache: latent normed (rule 6), rope part rotated, row written.
- * Expansion: rmsnorm, rope, kv_write. */
+ * The table covers every position the cache has room for. Expansion: rmsnorm, rope, kv_write. */
 typedef struct mh_op_mla_kv {
     mh_op base;
     mh_tensor cache;      /* f32 or bf16 [pages, P, L + R] */
@@ -189,8 +191,9 @@ typedef struct mh_op_mla_kv {
     uint32_t reserved;
 } mh_op_mla_kv;
 
-/* From the q projection to attention's query: y[t, h] = [W_UK^T q_nope | rotated q_pe], with W_UK the
- * first N rows of each head of kv_b. Expansion: head_linear (transposed), rope. */
+/* From the q projection to attention's query: y[t, h] = [W_UK^T q_nope | rotated q_pe], with W_UK
+ * the first N rows of each head of kv_b. A position out of range leaves the rotated part untouched.
+ * Expansion: head_linear (transposed), rope. */
 typedef struct mh_op_mla_query {
     mh_op base;
     mh_tensor y;         /* f32 [T, H, L + R] */
@@ -203,8 +206,9 @@ typedef struct mh_op_mla_query {
 } mh_op_mla_query;
 
 /* ---- mixture of experts ----
- * E logical experts, k of them a row. Expert banks hold S resident experts; expert_map[e] says which
- * slot of the bank expert e has, -1 that it is elsewhere. Absent, it is the identity and E = S. */
+ * E logical experts, k of them a row. Expert banks hold S resident experts; expert_map[e] says
+ * which slot of the bank expert e has, -1 that it is elsewhere. Absent, it is the identity and E =
+ * S. */
 
 enum { MH_ROUTER_SIGMOID = 1, MH_ROUTER_SOFTMAX = 2 };
 enum { MH_GROUPS_NONE = 0, MH_GROUPS_TOP2 = 1, MH_GROUPS_MAX = 2 };
@@ -263,8 +267,9 @@ typedef struct mh_op_experts_down {
     mh_weight *w;         /* bank [S, D, I] */
 } mh_op_experts_down;
 
-/* Rule 9: y = fl(h + acc), acc = shared (or +0) then fma over the slots in order. With `experts` (and
- * expert_map) given, a row with an absent or out-of-range expert is left untouched with a fault. */
+/* Rule 9: y = fl(h + acc), acc = shared (or +0) then fma over the slots in order. With `experts`
+ * (and expert_map) given, a row with an absent or out-of-range expert is left untouched with a
+ * fault. */
 typedef struct mh_op_combine {
     mh_op base;
     mh_tensor y;          /* f32 [T, D]; in place of h allowed */
@@ -328,7 +333,8 @@ typedef struct mh_op_copy {
     mh_tensor x;
 } mh_op_copy;
 
-/* y = x in another of f32, f16, bf16: to nearest even; NaN becomes 0x7FC0 in bf16, 0x7E00 in f16. */
+/* y = x in another of f32, f16, bf16: to nearest even; NaN becomes 0x7FC0 in bf16, 0x7E00 in f16.
+ */
 typedef struct mh_op_cast {
     mh_op base;
     mh_tensor y;

@@ -16,7 +16,8 @@ typedef struct mh_runtime mh_runtime;
 enum { MH_LOG_ERROR = 1, MH_LOG_WARNING = 2, MH_LOG_INFO = 3, MH_LOG_DEBUG = 4 };
 
 enum {
-    /* Ignore every environment variable (MOEHAL_BACKENDS, MOEHAL_DEVICE, and what backends read). */
+    /* Ignore every environment variable (MOEHAL_BACKENDS, MOEHAL_DEVICE, and what backends read).
+     */
     MH_RUNTIME_NO_ENVIRONMENT = 1u,
 };
 

@@ -17,10 +17,10 @@ typedef struct mh_encoder mh_encoder;
 typedef struct mh_stream mh_stream;
 typedef struct mh_event mh_event;
 
-/* Checks the op (names the op, the argument, the value and the limit in its error), decides where it
- * runs and enqueues or records it. The op struct is read before the call returns; buffers and
- * weights it names are kept alive as long as needed. Where the device cannot run it, it is expanded,
- * or run on the host (counted; an error under MH_PLACEMENT_STRICT). */
+/* Checks the op (names the op, the argument, the value and the limit in its error), decides where
+ * it runs and enqueues or records it. The op struct is read before the call returns; buffers and
+ * weights it names are kept alive as long as needed. Where the device cannot run it, it is
+ * expanded, or run on the host (counted; an error under MH_PLACEMENT_STRICT). */
 MH_API mh_status mh_encode(mh_encoder *encoder, const mh_op *op);
 
 MH_API mh_status mh_stream_create(mh_device *device, mh_stream **out);
@@ -37,8 +37,6 @@ MH_API mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t o
 /* Between two buffers of the stream's device. The ranges must not overlap. */
 MH_API mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset,
                                 mh_buffer *from, uint64_t from_offset, uint64_t size);
-
-#define MH_FOREVER UINT64_MAX
 
 /* Waits until everything enqueued so far is done; returns the first asynchronous error.
  * MH_TIMEOUT after timeout_ns nanoseconds; 0 polls. */

@@ -1,0 +1,138 @@
+/*
+ * attention.c: absorbed latent attention, numerics rule 3: segments of 256 keys, chunks of 64, both
+ * aligned to position 0, merged from left to right.
+ */
+#include "cache.h"
+#include "kernels.h"
+#include "numerics.h"
+
+#define CHUNK 64
+#define SEGMENT 256
+
+/* Softmax so far over some keys: maximum, sum, and the weighted latent sum. */
+struct part {
+    float m, l;
+    float *o; /* [latent] */
+};
+
+struct head {
+    const mh_op_attention *op;
+    struct cache_place place;
+    const float *q;
+    int64_t latent, width; /* width = latent + rope */
+    float *decoded;        /* [CHUNK, width], of bf16 caches */
+};
+
+/* Rows of the keys [begin, begin + count) as f32. */
+static void load_keys(const struct head *h, int64_t begin, int64_t count, const float *rows[CHUNK])
+{
+    for (int64_t i = 0; i < count; i++) {
+        const void *row = cache_row_unchecked(&h->place, begin + i);
+        if (h->place.cache->dtype == MH_F32) {
+            rows[i] = row;
+            continue;
+        }
+        float *decoded = h->decoded + i * h->width;
+        for (int64_t k = 0; k < h->width; k++)
+            decoded[k] = from_bf16(((const uint16_t *)row)[k]);
+        rows[i] = decoded;
+    }
+}
+
+static void attend_chunk(const struct head *h, int64_t begin, int64_t count, bool first,
+                         struct part *part)
+{
+    const float *rows[CHUNK];
+    float scores[CHUNK], p[CHUNK] = {0}, folded[CHUNK];
+    load_keys(h, begin, count, rows);
+    for (int64_t i = 0; i < count; i++)
+        scores[i] = dot(h->q, rows[i], h->width) * h->op->scale;
+    float m = scores[0];
+    for (int64_t i = 1; i < count; i++)
+        m = scores[i] > m ? scores[i] : m;
+    if (!first)
+        m = part->m > m ? part->m : m;
+    for (int64_t i = 0; i < count; i++)
+        p[i] = exp_exact(scores[i] - m);
+    memcpy(folded, p, sizeof(folded));
+    float sum = fold(folded);
+    if (first) {
+        memset(part->o, 0, (size_t)h->latent * sizeof(float));
+        part->l = sum;
+    } else {
+        float alpha = exp_exact(part->m - m);
+        part->l = fmaf(part->l, alpha, sum);
+        for (int64_t d = 0; d < h->latent; d++)
+            part->o[d] = part->o[d] * alpha;
+    }
+    part->m = m;
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t d = 0; d < h->latent; d++)
+            part->o[d] = fmaf(p[i], rows[i][d], part->o[d]);
+}
+
+static void merge(const struct head *h, struct part *left, const struct part *right)
+{
+    float m = left->m > right->m ? left->m : right->m;
+    float alpha = exp_exact(left->m - m), beta = exp_exact(right->m - m);
+    float scaled = right->l * beta;
+    left->l = fmaf(left->l, alpha, scaled);
+    for (int64_t d = 0; d < h->latent; d++) {
+        float other = right->o[d] * beta;
+        left->o[d] = fmaf(left->o[d], alpha, other);
+    }
+    left->m = m;
+}
+
+static void attend(const struct head *h, int64_t keys, float *y, float *scratch)
+{
+    struct part all = {.o = scratch}, segment = {.o = scratch + h->latent};
+    for (int64_t begin = 0; begin < keys; begin += SEGMENT) {
+        int64_t end = keys < begin + SEGMENT ? keys : begin + SEGMENT;
+        struct part *into = begin ? &segment : &all;
+        for (int64_t c = begin; c < end; c += CHUNK)
+            attend_chunk(h, c, end - c < CHUNK ? end - c : CHUNK, c == begin, into);
+        if (begin)
+            merge(h, &all, &segment);
+    }
+    float r = rcp(all.l);
+    for (int64_t d = 0; d < h->latent; d++) {
+        float scaled = all.o[d] * r;
+        y[d] = scaled + 0.0f;
+    }
+}
+
+struct job {
+    const struct host_run *run;
+    const mh_op_attention *op;
+};
+
+static void attend_heads(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct job *job = context;
+    const mh_op_attention *o = job->op;
+    float *scratch = (float *)(void *)thread_scratch(job->run, thread);
+    int64_t heads = o->y.shape[1], latent = o->y.shape[2];
+    for (int64_t i = begin; i < end; i++) {
+        int64_t t = i / heads;
+        int32_t position = index_at(&o->positions, t);
+        struct head head = {.op = o,
+                            .place = {&o->cache, &o->page_table, index_at(&o->slots, t)},
+                            .q = row2(&o->q, t, i % heads),
+                            .latent = latent,
+                            .width = o->q.shape[2],
+                            .decoded = scratch + 2 * latent};
+        int found = cache_check(&head.place, 0, position);
+        if (!found)
+            raise_fault(&o->fault);
+        if (found == 1)
+            attend(&head, (int64_t)position + 1, row2(&o->y, t, i % heads), scratch);
+    }
+}
+
+void K(attention)(const struct host_run *run, const mh_op *op)
+{
+    struct job job = {run, (const void *)op};
+    const mh_op_attention *o = job.op;
+    spread(run, o->y.shape[0] * o->y.shape[1], 64 * o->q.shape[2], attend_heads, &job);
+}

@@ -1,0 +1,339 @@
+/*
+ * host.c: the host as a backend. Work is done when the call that enqueued it returns; memory is the
+ * process's own, so buffers and weights are used in place.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels.h"
+#include "numerics.h"
+
+extern const mh_backend_table mh_host_backend;
+
+struct instance {
+    const mh_core *core;
+};
+
+struct device {
+    const mh_core *core;
+    struct pool *pool;
+    const host_kernel *kernels;
+    const char *isa;
+};
+
+struct stream {
+    struct device *device;
+    uint64_t marks;
+};
+
+#define FAIL(core, status, ...)                                                                    \
+    (core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__)
+
+/* ---- the backend and its one device ---- */
+
+static mh_status init(const mh_core *core, void **out)
+{
+    struct instance *instance = core->allocate(core->context, sizeof(*instance));
+    if (!instance)
+        return MH_OUT_OF_MEMORY;
+    instance->core = core;
+    *out = instance;
+    return MH_OK;
+}
+
+static void fini(void *instance)
+{
+    const mh_core *core = ((struct instance *)instance)->core;
+    core->deallocate(core->context, instance);
+}
+
+static uint32_t cores(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof(set), &set) ? 0 : CPU_COUNT(&set);
+    return count > 0 ? (uint32_t)count : 1;
+}
+
+/* "model name" of the first processor. */
+static void read_name(char *name, size_t size)
+{
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    snprintf(name, size, "CPU");
+    while (file && fgets(line, sizeof(line), file)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon)
+            continue;
+        snprintf(name, size, "%s", colon + 1 + strspn(colon + 1, " "));
+        name[strcspn(name, "\n")] = 0;
+        break;
+    }
+    if (file)
+        fclose(file);
+}
+
+static mh_status memory_info(void *device, uint64_t *total, uint64_t *available)
+{
+    long page = sysconf(_SC_PAGESIZE), all = sysconf(_SC_PHYS_PAGES);
+    long free_pages = sysconf(_SC_AVPHYS_PAGES);
+    (void)device;
+    *total = all > 0 ? (uint64_t)all * (uint64_t)page : 0;
+    *available = free_pages > 0 ? (uint64_t)free_pages * (uint64_t)page : 0;
+    return MH_OK;
+}
+
+static mh_status device_info(void *instance, uint32_t index, mh_device_info *out)
+{
+    uint64_t available;
+    (void)instance;
+    if (index)
+        return MH_NOT_FOUND;
+    out->kind = MH_DEVICE_CPU;
+    out->flags = MH_DEVICE_HOST_MEMORY | MH_DEVICE_SYNCHRONOUS;
+    out->compute_units = cores();
+    memory_info(NULL, &out->memory_bytes, &available);
+    snprintf(out->id, sizeof(out->id), "host-0");
+    read_name(out->name, sizeof(out->name));
+    return MH_OK;
+}
+
+/* ---- which form of the kernels ---- */
+
+struct form {
+    const char *name;
+    const host_kernel *kernels;
+    bool usable;
+};
+
+static mh_status choose_kernels(struct device *device)
+{
+    const mh_core *core = device->core;
+    const char *wanted = core->environment(core->context, "MOEHAL_HOST_ISA");
+    struct form forms[] = {
+        {"scalar", host_kernels_scalar, true},
+#ifdef HOST_X86
+        {"avx2", host_kernels_avx2,
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+        {"avx512", host_kernels_avx512,
+         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("fma")},
+#endif
+    };
+    size_t count = sizeof(forms) / sizeof(forms[0]);
+    for (size_t i = count; i-- > 0;) {
+        if (wanted && *wanted && strcmp(wanted, forms[i].name))
+            continue;
+        if (!forms[i].usable && wanted && *wanted)
+            return FAIL(core, MH_UNSUPPORTED, "MOEHAL_HOST_ISA: this processor has no %s", wanted);
+        if (!forms[i].usable)
+            continue;
+        device->kernels = forms[i].kernels;
+        device->isa = forms[i].name;
+        return MH_OK;
+    }
+    return FAIL(core, MH_INVALID_ARGUMENT, "MOEHAL_HOST_ISA: '%s', this build has scalar%s", wanted,
+                count > 1 ? ", avx2 and avx512" : " only");
+}
+
+static mh_status device_open(void *user, uint32_t index, const mh_backend_open *params, void **out)
+{
+    const mh_core *core = ((struct instance *)user)->core;
+    (void)index;
+    struct device *device = core->allocate(core->context, sizeof(*device));
+    if (!device)
+        return MH_OUT_OF_MEMORY;
+    device->core = core;
+    uint32_t threads = params->threads ? params->threads : cores();
+    mh_status status = choose_kernels(device);
+    if (!status &&
+        !(device->pool = pool_create(threads, core->allocate, core->deallocate, core->context)))
+        status = FAIL(core, MH_OUT_OF_MEMORY, "host: %u threads could not be started", threads);
+    if (status) {
+        core->deallocate(core->context, device);
+        return status;
+    }
+    *out = device;
+    return MH_OK;
+}
+
+static void device_close(void *user)
+{
+    struct device *device = user;
+    pool_destroy(device->pool);
+    device->core->deallocate(device->core->context, device);
+}
+
+/* ---- memory: pages of our own, which the system makes zero as they are touched ---- */
+
+static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buffer_view *out)
+{
+    struct device *device = user;
+    (void)kind;
+    void *memory = size > SIZE_MAX ? MAP_FAILED
+                                   : mmap(NULL, size, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        uint64_t total, available;
+        memory_info(device, &total, &available);
+        return FAIL(device->core, MH_OUT_OF_MEMORY,
+                    "host: %llu bytes could not be had, %llu are available",
+                    (unsigned long long)size, (unsigned long long)available);
+    }
+    out->handle = out->host = memory;
+    return MH_OK;
+}
+
+static void buffer_destroy(void *device, mh_buffer_view *buffer)
+{
+    (void)device;
+    munmap(buffer->handle, buffer->size);
+}
+
+static mh_status import(void *device, void *memory, uint64_t size, mh_buffer_view *out)
+{
+    (void)device, (void)size;
+    out->handle = out->host = memory;
+    return MH_OK;
+}
+
+static void forget(void *device, mh_buffer_view *buffer)
+{
+    (void)device, (void)buffer;
+}
+
+/* ---- streams ---- */
+
+static mh_status stream_create(void *user, void **out)
+{
+    struct device *device = user;
+    struct stream *stream = device->core->allocate(device->core->context, sizeof(*stream));
+    if (!stream)
+        return MH_OUT_OF_MEMORY;
+    stream->device = device;
+    *out = stream;
+    return MH_OK;
+}
+
+static void stream_destroy(void *user)
+{
+    struct stream *stream = user;
+    stream->device->core->deallocate(stream->device->core->context, stream);
+}
+
+static mh_status copy(void *stream, const mh_copy *c)
+{
+    (void)stream;
+    memmove((char *)c->to + c->to_offset, (const char *)c->from + c->from_offset, c->size);
+    return MH_OK;
+}
+
+static mh_status mark(void *stream, uint64_t *sequence)
+{
+    *sequence = ++((struct stream *)stream)->marks;
+    return MH_OK;
+}
+
+static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
+{
+    (void)stream, (void)sequence, (void)timeout_ns;
+    return MH_OK;
+}
+
+/* ---- ops ---- */
+
+static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char reason[192])
+{
+    (void)device;
+    if (op->flags & MH_OP_FAST) {
+        *missing = MH_MISSING_KERNEL;
+        snprintf(reason, 192, "the host has no kernels of the fast profile yet");
+    }
+    return MH_OK;
+}
+
+/* Bytes all threads share, and bytes of each thread. */
+static void scratch_parts(const mh_op *op, uint64_t *shared, uint64_t *per_thread)
+{
+    *shared = *per_thread = 0;
+    switch (op->op) {
+    case MH_OP_ATTENTION: {
+        const mh_op_attention *o = (const void *)op;
+        uint64_t latent = (uint64_t)o->y.shape[2], width = (uint64_t)o->q.shape[2];
+        *per_thread = 4 * (2 * latent + (o->cache.dtype == MH_BF16 ? 64 * width : 0));
+        break;
+    }
+    case MH_OP_MLA_KV:
+        *per_thread = 4 * (uint64_t)((const mh_op_mla_kv *)op)->kv.shape[1];
+        break;
+    case MH_OP_ROUTER:
+        *per_thread = 16 * (uint64_t)((const mh_op_router *)op)->logits.shape[1];
+        break;
+    case MH_OP_ROUTER_LINEAR: {
+        const mh_op_router_linear *o = (const void *)op;
+        uint64_t experts = (uint64_t)mh_view_weight(o->w)->out;
+        *shared = 4 * experts * (uint64_t)o->x.shape[0];
+        *per_thread = 16 * experts;
+        break;
+    }
+    case MH_OP_SAMPLE:
+        *shared = 8 * (uint64_t)((const mh_op_sample *)op)->logits.shape[1];
+        break;
+    default:
+        break;
+    }
+    *shared = (*shared + 63) & ~UINT64_C(63);
+    *per_thread = (*per_thread + 63) & ~UINT64_C(63);
+}
+
+static uint64_t op_scratch(void *user, const mh_op *op)
+{
+    struct device *device = user;
+    uint64_t shared, per_thread;
+    scratch_parts(op, &shared, &per_thread);
+    return shared + per_thread * pool_threads(device->pool);
+}
+
+static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
+{
+    struct device *device = ((struct stream *)user)->device;
+    struct host_run run = {.pool = device->pool, .scratch = scratch->host};
+    scratch_parts(op, &run.shared, &run.per_thread);
+    uint32_t mode = float_mode_enter();
+    device->kernels[op->op](&run, op);
+    float_mode_leave(mode);
+    return MH_OK;
+}
+
+static const mh_backend_scratch scratch_group = {sizeof(scratch_group), op_scratch};
+static const mh_backend_import import_group = {sizeof(import_group), import, forget};
+
+const mh_backend_table mh_host_backend = {
+    .struct_size = sizeof(mh_backend_table),
+    .abi = MH_ABI,
+    .name = "host",
+    .description = "the definition of every op, in C",
+    .init = init,
+    .fini = fini,
+    .device_info = device_info,
+    .device_open = device_open,
+    .device_close = device_close,
+    .memory_info = memory_info,
+    .buffer_create = buffer_create,
+    .buffer_destroy = buffer_destroy,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .copy = copy,
+    .mark = mark,
+    .wait = wait_for,
+    .supports = supports,
+    .encode = encode,
+    .scratch = &scratch_group,
+    .import = &import_group,
+};

@@ -1,0 +1,192 @@
+#include "pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+/* How long a thread spins before it sleeps: about the gap between two ops of a decode step. */
+#define SPINS 4000
+
+struct job {
+    pool_fn fn;
+    void *context;
+    int64_t items, grain;
+};
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    uint32_t index;
+};
+
+struct pool {
+    uint32_t threads;
+    void (*deallocate)(void *, void *);
+    void *user;
+    pid_t owner;          /* a child of fork() has no workers to join */
+    pthread_mutex_t turn; /* one caller at a time */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    uint32_t sleepers; /* under lock */
+    bool ending;
+    struct job job;
+    atomic_uint ticket; /* counts jobs */
+    atomic_int_fast64_t next;
+    atomic_uint busy; /* workers that have not finished the job */
+    struct worker workers[];
+};
+
+uint32_t float_mode_enter(void)
+{
+#if defined(__SSE2__)
+    uint32_t saved = _mm_getcsr();
+    _mm_setcsr(0x1F80);
+    return saved;
+#else
+    return 0;
+#endif
+}
+
+void float_mode_leave(uint32_t saved)
+{
+#if defined(__SSE2__)
+    _mm_setcsr(saved);
+#else
+    (void)saved;
+#endif
+}
+
+static void relax(void)
+{
+#if defined(__SSE2__)
+    _mm_pause();
+#endif
+}
+
+static void take_items(struct pool *pool, uint32_t thread)
+{
+    const struct job *job = &pool->job;
+    for (;;) {
+        int64_t begin = atomic_fetch_add_explicit(&pool->next, job->grain, memory_order_relaxed);
+        if (begin >= job->items)
+            return;
+        int64_t end = begin + job->grain < job->items ? begin + job->grain : job->items;
+        job->fn(job->context, begin, end, thread);
+    }
+}
+
+/* Returns the ticket of the next job, or `seen` when the pool ends. */
+static uint32_t await_job(struct pool *pool, uint32_t seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        uint32_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+        if (ticket != seen)
+            return ticket;
+        relax();
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->sleepers++;
+    while (atomic_load_explicit(&pool->ticket, memory_order_acquire) == seen && !pool->ending)
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    pool->sleepers--;
+    pthread_mutex_unlock(&pool->lock);
+    return atomic_load_explicit(&pool->ticket, memory_order_acquire);
+}
+
+static void *work(void *user)
+{
+    struct worker *worker = user;
+    struct pool *pool = worker->pool;
+    uint32_t seen = 0;
+    float_mode_enter();
+    for (;;) {
+        uint32_t ticket = await_job(pool, seen);
+        if (ticket == seen)
+            return NULL;
+        seen = ticket;
+        take_items(pool, worker->index);
+        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+    }
+}
+
+struct pool *pool_create(uint32_t threads, void *(*allocate)(void *, uint64_t),
+                         void (*deallocate)(void *, void *), void *user)
+{
+    struct pool *pool = allocate(user, sizeof(*pool) + threads * sizeof(pool->workers[0]));
+    if (!pool)
+        return NULL;
+    memset(pool, 0, sizeof(*pool));
+    pool->threads = 1;
+    pool->deallocate = deallocate;
+    pool->user = user;
+    pool->owner = getpid();
+    pthread_mutex_init(&pool->turn, NULL);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    for (uint32_t i = 1; i < threads; i++) {
+        struct worker *worker = &pool->workers[i];
+        worker->pool = pool;
+        worker->index = i;
+        if (pthread_create(&worker->thread, NULL, work, worker)) {
+            pool_destroy(pool);
+            return NULL;
+        }
+        pool->threads++;
+    }
+    return pool;
+}
+
+void pool_destroy(struct pool *pool)
+{
+    if (!pool)
+        return;
+    if (pool->owner == getpid()) {
+        pthread_mutex_lock(&pool->lock);
+        pool->ending = true;
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->lock);
+        for (uint32_t i = 1; i < pool->threads; i++)
+            pthread_join(pool->workers[i].thread, NULL);
+        pthread_mutex_destroy(&pool->turn);
+        pthread_mutex_destroy(&pool->lock);
+        pthread_cond_destroy(&pool->wake);
+    }
+    pool->deallocate(pool->user, pool);
+}
+
+uint32_t pool_threads(const struct pool *pool)
+{
+    return pool->threads;
+}
+
+void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
+{
+    if (pool->threads == 1 || items < 2) {
+        if (items)
+            fn(context, 0, items, 0);
+        return;
+    }
+    pthread_mutex_lock(&pool->turn);
+    /* Four helpings a thread: even work without many trips to the counter. */
+    int64_t grain = items / (4 * (int64_t)pool->threads);
+    pool->job = (struct job){fn, context, items, grain > 0 ? grain : 1};
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->busy, pool->threads - 1, memory_order_relaxed);
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add_explicit(&pool->ticket, 1, memory_order_release);
+    if (pool->sleepers)
+        pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    take_items(pool, 0);
+    for (int spins = 0; atomic_load_explicit(&pool->busy, memory_order_acquire); spins++) {
+        relax();
+        if (spins > SPINS)
+            usleep(20);
+    }
+    pthread_mutex_unlock(&pool->turn);
+}

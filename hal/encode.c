@@ -1,0 +1,275 @@
+/*
+ * encode.c: where an op runs. Natively; else, if it is fused, as its primitives; else on the host.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "hal.h"
+
+/* ---- asking ---- */
+
+static mh_status backend_supports(mh_device *device, const mh_op *op, uint32_t *missing,
+                                  char reason[192])
+{
+    reason[0] = 0;
+    *missing = MH_MISSING_NOTHING;
+    mh_status status = device->table->supports(device->handle, op, missing, reason);
+    if (!status && *missing != MH_MISSING_NOTHING && !reason[0])
+        snprintf(reason, 192, "the backend gives no reason");
+    return status;
+}
+
+static bool uses_weights(const mh_op *op)
+{
+    const struct hal_op_info *info = hal_op_find(op->op);
+    for (uint32_t i = 0; i < info->operand_count; i++)
+        if (info->operands[i].kind == HAL_WEIGHT)
+            return true;
+    return false;
+}
+
+/* The weights of an op that live on the host make it run there. */
+static bool has_weight_elsewhere(mh_device *device, const mh_op *op)
+{
+    const struct hal_op_info *info = hal_op_find(op->op);
+    for (uint32_t i = 0; i < info->operand_count; i++)
+        if (info->operands[i].kind == HAL_WEIGHT &&
+            hal_weight_at(op, &info->operands[i])->device != device)
+            return true;
+    return false;
+}
+
+struct question {
+    mh_device *device;
+    bool all_native;
+    bool weights_on_host;
+};
+
+static mh_status ask_primitive(void *context, const mh_op *op)
+{
+    struct question *q = context;
+    uint32_t missing;
+    char reason[192];
+    mh_status status = backend_supports(q->device, op, &missing, reason);
+    if (!status && missing) {
+        q->all_native = false;
+        q->weights_on_host |= uses_weights(op);
+    }
+    return status;
+}
+
+/* Can the host run it in the device's place? */
+static mh_status ask_host(mh_device *device, const mh_op *op, mh_support *answer)
+{
+    mh_device *host;
+    mh_status status = mh_device_host(device, &host);
+    if (status)
+        return status;
+    uint32_t missing;
+    char reason[192];
+    status = backend_supports(host, op, &missing, reason);
+    if (status || !missing)
+        return status;
+    answer->runs = MH_RUNS_NOWHERE;
+    answer->missing = missing;
+    memcpy(answer->reason, reason, sizeof(reason));
+    return MH_OK;
+}
+
+static mh_status ask(mh_device *device, const mh_op *op, mh_support *answer)
+{
+    *answer = MH_INIT(mh_support);
+    mh_status status = backend_supports(device, op, &answer->missing, answer->reason);
+    if (status)
+        return status;
+    if (!answer->missing) {
+        answer->runs = MH_RUNS_NATIVE;
+        return MH_OK;
+    }
+    struct question question = {device, true, false};
+    uint64_t arena_bytes;
+    status = hal_expand(op, NULL, &arena_bytes, ask_primitive, &question);
+    if (status == MH_NOT_FOUND) {
+        answer->runs = MH_RUNS_ON_HOST;
+        answer->weights_on_host = uses_weights(op);
+        status = MH_OK;
+    } else {
+        answer->runs = question.all_native ? MH_RUNS_EXPANDED : MH_RUNS_ON_HOST;
+        answer->weights_on_host = question.weights_on_host;
+    }
+    if (!status && answer->runs == MH_RUNS_ON_HOST)
+        status = ask_host(device, op, answer);
+    return status;
+}
+
+/* Copies the caller's op, of any version, and checks its head. */
+static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *local)
+{
+    if (!op)
+        return mh_fail(MH_INVALID_ARGUMENT, "op: is NULL");
+    const struct hal_op_info *info = op->struct_size >= sizeof(*op) ? hal_op_find(op->op) : NULL;
+    if (!info)
+        return hal_fail(
+            device->runtime, op->struct_size >= sizeof(*op) ? MH_UNSUPPORTED : MH_INVALID_ARGUMENT,
+            op->struct_size >= sizeof(*op) ? "op: id %u is unknown to this library"
+                                           : "op: struct_size is %u, less than an op's head",
+            op->struct_size >= sizeof(*op) ? op->op : (uint32_t)op->struct_size);
+    if (op->struct_size == info->size) {
+        memcpy(local, op, info->size);
+        return MH_OK;
+    }
+    return hal_struct_in(local, op, info->size, info->name);
+}
+
+mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out)
+{
+    if (!device)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_device_supports: device is NULL");
+    union hal_any_op local;
+    mh_support answer;
+    int64_t rows;
+    mh_status status = hal_check_device(device, device->generation, "device");
+    if (!status)
+        status = read_op(device, op, &local);
+    if (!status)
+        status = hal_validate(device, &local.base, true, &rows);
+    if (!status)
+        status = ask(device, &local.base, &answer);
+    return status ? status : hal_struct_out(out, &answer, sizeof(answer));
+}
+
+/* ---- placing ---- */
+
+static uint64_t scratch_of(mh_device *device, const mh_op *op)
+{
+    uint64_t bytes =
+        device->table->scratch ? device->table->scratch->op_scratch(device->handle, op) : 0;
+    return (bytes + 255) & ~UINT64_C(255);
+}
+
+mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh_op *op,
+                            uint64_t scratch_offset, uint64_t scratch_size)
+{
+    mh_device *device = stream->encoder.device;
+    const mh_buffer_view *arena = &arena_owner->arena.view;
+    mh_scratch scratch = {0};
+    if (scratch_size)
+        scratch =
+            (mh_scratch){arena->handle, arena->host ? (char *)arena->host + scratch_offset : NULL,
+                         scratch_offset, scratch_size};
+    stream->last = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&device->native, 1, memory_order_relaxed);
+    return hal_backend_status(device, device->table->encode(stream->handle, op, &scratch));
+}
+
+struct placing {
+    mh_encoder *encoder;
+    uint64_t base;    /* bytes of the arena taken by temporaries */
+    uint64_t scratch; /* the most any primitive wants after them */
+};
+
+static mh_status place_native(mh_encoder *encoder, const mh_op *op, uint64_t base, uint64_t scratch)
+{
+    if (encoder->is_graph)
+        return hal_graph_add(encoder, op, base, scratch, false);
+    mh_status status = hal_buffer_grow(&encoder->arena, base + scratch);
+    return status ? status : hal_stream_native((mh_stream *)encoder, encoder, op, base, scratch);
+}
+
+static mh_status place_on_host(mh_encoder *encoder, const mh_op *op, const char *reason)
+{
+    mh_device *device = encoder->device;
+    char label[160];
+    hal_op_label(op, label, sizeof(label));
+    if (device->table == &mh_host_backend)
+        return hal_fail(device->runtime, MH_UNSUPPORTED, "%s: not on %s: %s", label, device->uri,
+                        reason);
+    if (device->params.placement == MH_PLACEMENT_STRICT)
+        return hal_fail(device->runtime, MH_UNSUPPORTED,
+                        "%s: would fall back to the host, which strict placement forbids; %s: %s",
+                        label, device->uri, reason);
+    const struct hal_op_info *info = hal_op_find(op->op);
+    for (uint32_t i = 0; i < info->operand_count; i++)
+        if (info->operands[i].kind == HAL_WEIGHT &&
+            hal_weight_at(op, &info->operands[i])->device == device)
+            return hal_fail(device->runtime, MH_UNSUPPORTED,
+                            "%s: runs on the host, but its weight %s lives on %s: create it on "
+                            "mh_device_host() (mh_support.weights_on_host)",
+                            label, info->operands[i].name, device->uri);
+    if (encoder->is_graph)
+        return hal_graph_add(encoder, op, 0, 0, true);
+    return hal_fallback_run((mh_stream *)encoder, op);
+}
+
+static mh_status measure_primitive(void *context, const mh_op *op)
+{
+    struct placing *p = context;
+    uint64_t bytes = scratch_of(p->encoder->device, op);
+    if (bytes > p->scratch)
+        p->scratch = bytes;
+    return MH_OK;
+}
+
+static mh_status place_primitive(void *context, const mh_op *op)
+{
+    struct placing *p = context;
+    mh_device *device = p->encoder->device;
+    uint32_t missing = MH_MISSING_KERNEL;
+    char reason[192] = "its weights are on the host";
+    if (!has_weight_elsewhere(device, op)) {
+        mh_status status = backend_supports(device, op, &missing, reason);
+        if (status)
+            return status;
+    }
+    return missing ? place_on_host(p->encoder, op, reason)
+                   : place_native(p->encoder, op, p->base, scratch_of(device, op));
+}
+
+static mh_status place(mh_encoder *encoder, const mh_op *op)
+{
+    mh_device *device = encoder->device;
+    uint32_t missing = MH_MISSING_KERNEL;
+    char reason[192] = "its weights are on the host";
+    if (!has_weight_elsewhere(device, op)) {
+        mh_status status = backend_supports(device, op, &missing, reason);
+        if (status)
+            return status;
+        if (!missing)
+            return place_native(encoder, op, 0, scratch_of(device, op));
+    }
+    /* Temporaries must not move between primitives: take the arena for all of them first. */
+    struct placing placing = {.encoder = encoder};
+    mh_status status = hal_expand(op, &encoder->arena, &placing.base, measure_primitive, &placing);
+    if (status == MH_NOT_FOUND)
+        return place_on_host(encoder, op, reason);
+    if (!status && !encoder->is_graph)
+        status = hal_buffer_grow(&encoder->arena, placing.base + placing.scratch);
+    if (!status && encoder->is_graph)
+        status = hal_graph_reserve(encoder, placing.base + placing.scratch);
+    if (!status) {
+        atomic_fetch_add_explicit(&device->expanded, 1, memory_order_relaxed);
+        status = hal_expand(op, &encoder->arena, &placing.base, place_primitive, &placing);
+    }
+    return status;
+}
+
+mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
+{
+    if (!encoder)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_encode: encoder is NULL");
+    mh_device *device = encoder->device;
+    union hal_any_op local;
+    int64_t rows;
+    mh_status status = hal_check_device(device, encoder->generation, "encoder");
+    if (!status)
+        status = read_op(device, op, &local);
+    if (!status)
+        status = hal_validate(device, &local.base, false, &rows);
+    if (!status && encoder->is_graph)
+        status = hal_graph_count_op(encoder);
+    if (status || !rows)
+        return status;
+    if (!encoder->is_graph)
+        hal_collect(device, (mh_stream *)encoder);
+    return place(encoder, &local.base);
+}

@@ -1,0 +1,193 @@
+#include <string.h>
+
+#include "hal.h"
+
+/* One launch, placed when it was recorded. The op struct follows the node in memory. */
+struct node {
+    struct node *next;
+    uint64_t scratch_offset, scratch_size;
+    bool on_host;
+    mh_op op; /* the rest of the struct lies behind */
+};
+
+struct mh_graph {
+    mh_encoder encoder; /* first */
+    atomic_uint refs;
+    bool sealed;
+    struct node *first, **tail;
+    uint64_t arena_bytes;
+    mh_graph_info info;
+};
+
+mh_status mh_graph_create(mh_device *device, mh_graph **out)
+{
+    if (!device || !out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_create: %s is NULL",
+                       device ? "out" : "device");
+    *out = NULL;
+    mh_status status = hal_check_device(device, device->generation, "device");
+    if (status)
+        return status;
+    mh_graph *graph = hal_alloc(device->runtime, sizeof(*graph));
+    if (!graph)
+        return MH_OUT_OF_MEMORY;
+    atomic_init(&graph->refs, 1);
+    hal_encoder_init(&graph->encoder, device, true);
+    graph->tail = &graph->first;
+    graph->info.struct_size = sizeof(graph->info);
+    *out = graph;
+    return MH_OK;
+}
+
+mh_graph *mh_graph_retain(mh_graph *graph)
+{
+    if (graph)
+        atomic_fetch_add_explicit(&graph->refs, 1, memory_order_relaxed);
+    return graph;
+}
+
+/* Everything an op names, kept or let go; the encoder's own arena is not an object of its own. */
+static void for_each_operand(mh_encoder *encoder, const mh_op *op, bool retain)
+{
+    const struct hal_op_info *info = hal_op_find(op->op);
+    for (uint32_t i = 0; i < info->operand_count; i++) {
+        const struct hal_operand *operand = &info->operands[i];
+        if (operand->kind == HAL_WEIGHT) {
+            mh_weight *weight = hal_weight_at(op, operand);
+            retain ? (void)mh_weight_retain(weight) : mh_weight_release(weight);
+            continue;
+        }
+        const mh_tensor *t = hal_tensor_at(op, operand);
+        if (!t->rank || t->buffer == &encoder->arena)
+            continue;
+        retain ? (void)mh_buffer_retain(t->buffer) : mh_buffer_release(t->buffer);
+    }
+}
+
+void mh_graph_release(mh_graph *graph)
+{
+    if (!graph || atomic_fetch_sub_explicit(&graph->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mh_runtime *runtime = mh_runtime_retain(graph->encoder.device->runtime);
+    for (struct node *node = graph->first; node;) {
+        struct node *next = node->next;
+        for_each_operand(&graph->encoder, &node->op, false);
+        hal_free(runtime, (void *)(uintptr_t)node->op.label);
+        hal_free(runtime, node);
+        node = next;
+    }
+    hal_encoder_finish(&graph->encoder);
+    hal_free(runtime, graph);
+    mh_runtime_release(runtime);
+}
+
+mh_encoder *mh_graph_encoder(mh_graph *graph)
+{
+    return graph ? &graph->encoder : NULL;
+}
+
+/* ---- recording ---- */
+
+mh_status hal_graph_count_op(mh_encoder *encoder)
+{
+    mh_graph *graph = (mh_graph *)encoder;
+    if (graph->sealed)
+        return hal_fail(encoder->device->runtime, MH_WRONG_STATE, "mh_encode: the graph is sealed");
+    graph->info.ops++;
+    return MH_OK;
+}
+
+mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes)
+{
+    mh_graph *graph = (mh_graph *)encoder;
+    if (arena_bytes > graph->arena_bytes)
+        graph->arena_bytes = arena_bytes;
+    return MH_OK;
+}
+
+mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_offset,
+                        uint64_t scratch_size, bool on_host)
+{
+    mh_graph *graph = (mh_graph *)encoder;
+    mh_runtime *runtime = encoder->device->runtime;
+    uint64_t size = hal_op_find(op->op)->size;
+    struct node *node = hal_alloc(runtime, offsetof(struct node, op) + size);
+    if (!node)
+        return MH_OUT_OF_MEMORY;
+    memcpy((char *)node + offsetof(struct node, op), op, size);
+    node->op.label = NULL;
+    if (op->label) {
+        size_t length = strlen(op->label) + 1;
+        char *label = hal_alloc(runtime, length);
+        if (!label) {
+            hal_free(runtime, node);
+            return MH_OUT_OF_MEMORY;
+        }
+        node->op.label = memcpy(label, op->label, length);
+    }
+    node->on_host = on_host;
+    node->scratch_offset = scratch_offset;
+    node->scratch_size = scratch_size;
+    for_each_operand(encoder, &node->op, true);
+    /* A segment is a run of native nodes, or one host op. */
+    struct node *last =
+        graph->first ? (struct node *)(void *)((char *)graph->tail - offsetof(struct node, next))
+                     : NULL;
+    if (!last || last->on_host || on_host)
+        graph->info.segments++;
+    *graph->tail = node;
+    graph->tail = &node->next;
+    *(on_host ? &graph->info.fallback : &graph->info.nodes) += 1;
+    return hal_graph_reserve(encoder, scratch_offset + scratch_size);
+}
+
+mh_status mh_graph_seal(mh_graph *graph)
+{
+    if (!graph)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_seal: graph is NULL");
+    mh_device *device = graph->encoder.device;
+    mh_status status = hal_check_device(device, graph->encoder.generation, "graph");
+    if (!status && graph->sealed)
+        status = hal_fail(device->runtime, MH_WRONG_STATE, "mh_graph_seal: the graph is sealed");
+    if (!status)
+        status = hal_buffer_grow(&graph->encoder.arena, graph->arena_bytes);
+    if (!status) {
+        graph->sealed = true;
+        graph->info.scratch_bytes = graph->arena_bytes;
+    }
+    return status;
+}
+
+/* ---- launching ---- */
+
+mh_status mh_graph_launch(mh_graph *graph, mh_stream *stream)
+{
+    if (!graph)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_launch: graph is NULL");
+    mh_device *device = graph->encoder.device;
+    mh_status status = hal_stream_check(stream);
+    if (!status)
+        status = hal_check_device(device, graph->encoder.generation, "graph");
+    if (status)
+        return status;
+    if (!graph->sealed)
+        return hal_fail(device->runtime, MH_WRONG_STATE,
+                        "mh_graph_launch: the graph is not sealed");
+    if (stream->encoder.device != device)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "mh_graph_launch: the graph is on %s, the stream on %s", device->uri,
+                        stream->encoder.device->uri);
+    device->graph_launches++;
+    for (struct node *node = graph->first; !status && node; node = node->next)
+        status = node->on_host ? hal_fallback_run(stream, &node->op)
+                               : hal_stream_native(stream, &graph->encoder, &node->op,
+                                                   node->scratch_offset, node->scratch_size);
+    return status;
+}
+
+mh_status mh_graph_get_info(mh_graph *graph, mh_graph_info *out)
+{
+    if (!graph)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_get_info: graph is NULL");
+    return hal_struct_out(out, &graph->info, sizeof(graph->info));
+}

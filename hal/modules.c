@@ -1,0 +1,219 @@
+/* modules.c: finding and loading backends. */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hal.h"
+
+static mh_status add(mh_runtime *runtime, const char *path, struct hal_backend **out)
+{
+    uint32_t count = runtime->backend_count;
+    struct hal_backend *grown = hal_alloc(runtime, (count + 1) * sizeof(*grown));
+    if (!grown)
+        return MH_OUT_OF_MEMORY;
+    if (count)
+        memcpy(grown, runtime->backends, count * sizeof(*grown));
+    hal_free(runtime, runtime->backends);
+    runtime->backends = grown;
+    runtime->backend_count = count + 1;
+    struct hal_backend *backend = &grown[count];
+    backend->info.struct_size = sizeof(backend->info);
+    snprintf(backend->info.path, sizeof(backend->info.path), "%s", path);
+    *out = backend;
+    return MH_OK;
+}
+
+MH_PRINTF(3, 4)
+static void refuse(struct hal_backend *backend, mh_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(backend->info.reason, sizeof(backend->info.reason), format, args);
+    va_end(args);
+    backend->info.status = status;
+    backend->table = NULL;
+}
+
+static const char *missing_function(const mh_backend_table *t)
+{
+#define NEED(name)                                                                                 \
+    if (!t->name)                                                                                  \
+        return #name;
+    NEED(init)
+    NEED(fini)
+    NEED(device_info)
+    NEED(device_open)
+    NEED(device_close)
+    NEED(memory_info)
+    NEED(buffer_create)
+    NEED(buffer_destroy)
+    NEED(stream_create)
+    NEED(stream_destroy)
+    NEED(copy)
+    NEED(mark)
+    NEED(wait)
+    NEED(supports)
+    NEED(encode)
+#undef NEED
+    return NULL;
+}
+
+static const char *duplicate_of(mh_runtime *runtime, const char *name)
+{
+    for (uint32_t i = 0; i < runtime->backend_count; i++)
+        if (runtime->backends[i].table && !strcmp(runtime->backends[i].info.name, name))
+            return runtime->backends[i].info.path;
+    return NULL;
+}
+
+/* Fills in what a table says, initialises it and counts its devices. */
+static void adopt(mh_runtime *runtime, struct hal_backend *backend, const mh_backend_table *table)
+{
+    /* The first three fields are the same in every ABI. */
+    if (table->abi != MH_ABI) {
+        refuse(backend, MH_ABI_MISMATCH, "it was built for MH_ABI %u, this library has MH_ABI %u",
+               table->abi, MH_ABI);
+        return;
+    }
+    if (table->struct_size < sizeof(mh_backend_table) || !table->name || !*table->name ||
+        strchr(table->name, ':') || strlen(table->name) >= sizeof(backend->info.name)) {
+        refuse(backend, MH_BAD_DATA, "its table has no usable name, or struct_size %llu, not %zu",
+               (unsigned long long)table->struct_size, sizeof(mh_backend_table));
+        return;
+    }
+    const char *missing = missing_function(table);
+    if (missing) {
+        refuse(backend, MH_BAD_DATA, "its table lacks the mandatory function %s", missing);
+        return;
+    }
+    const char *other = duplicate_of(runtime, table->name);
+    if (other) {
+        refuse(backend, MH_INVALID_ARGUMENT, "a backend named %s is loaded already, from %s",
+               table->name, *other ? other : "the library itself");
+        return;
+    }
+    snprintf(backend->info.name, sizeof(backend->info.name), "%s", table->name);
+    snprintf(backend->info.description, sizeof(backend->info.description), "%s",
+             table->description ? table->description : "");
+    mh_status status = table->init(&runtime->core, &backend->instance);
+    if (status) {
+        backend->instance = NULL;
+        refuse(backend, status, "%s", mh_last_message());
+        return;
+    }
+    backend->table = table;
+    mh_device_info info = MH_INIT(mh_device_info);
+    while (backend->info.device_count < 1024 &&
+           table->device_info(backend->instance, backend->info.device_count, &info) == MH_OK) {
+        backend->info.device_count++;
+        info = MH_INIT(mh_device_info);
+    }
+}
+
+static mh_status load_module(mh_runtime *runtime, const char *path)
+{
+    struct hal_backend *backend;
+    mh_status status = add(runtime, path, &backend);
+    if (status)
+        return status;
+    const char *slash = strrchr(path, '/');
+    snprintf(backend->info.name, sizeof(backend->info.name), "%.31s", slash ? slash + 1 : path);
+    if (path[0] != '/') {
+        refuse(backend, MH_INVALID_ARGUMENT, "%.256s: a module's path must be absolute", path);
+        return MH_OK;
+    }
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!module) {
+        refuse(backend, MH_IO_ERROR, "%s", dlerror());
+        return MH_OK;
+    }
+    mh_backend_entry_fn entry;
+    *(void **)&entry = dlsym(module, MH_BACKEND_ENTRY);
+    const mh_backend_table *table = entry ? entry() : NULL;
+    if (table)
+        adopt(runtime, backend, table);
+    else
+        refuse(backend, MH_BAD_DATA, "%.256s: exports no %s", path, MH_BACKEND_ENTRY);
+    return MH_OK;
+}
+
+static int is_module(const struct dirent *entry)
+{
+    const char *dot = strrchr(entry->d_name, '.');
+    return dot && !strcmp(dot, ".so");
+}
+
+/* Every module of a folder, by name; a folder that is not there holds none. */
+static mh_status load_folder(mh_runtime *runtime, const char *folder)
+{
+    struct dirent **entries;
+    int count = folder[0] == '/' ? scandir(folder, &entries, is_module, alphasort) : -1;
+    if (count < 0)
+        return MH_OK;
+    mh_status status = MH_OK;
+    for (int i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        int length = snprintf(path, sizeof(path), "%s/%s", folder, entries[i]->d_name);
+        if (!status && length < (int)sizeof(path))
+            status = load_module(runtime, path);
+        free(entries[i]);
+    }
+    free(entries);
+    return status;
+}
+
+static mh_status load_folders(mh_runtime *runtime, const char *list)
+{
+    mh_status status = MH_OK;
+    while (!status && *list) {
+        size_t length = strcspn(list, ":");
+        char folder[PATH_MAX];
+        if (length && length < sizeof(folder)) {
+            memcpy(folder, list, length);
+            folder[length] = 0;
+            status = load_folder(runtime, folder);
+        }
+        list += length + (list[length] == ':');
+    }
+    return status;
+}
+
+/* <folder of the library that holds this code>/moehal/backends */
+static mh_status load_beside_library(mh_runtime *runtime)
+{
+    Dl_info self;
+    char folder[PATH_MAX];
+    if (!dladdr((const void *)(uintptr_t)&mh_host_backend, &self) || !self.dli_fname)
+        return MH_OK;
+    char *real = realpath(self.dli_fname, NULL);
+    if (!real)
+        return MH_OK;
+    *strrchr(real, '/') = 0;
+    int length = snprintf(folder, sizeof(folder), "%s/moehal/backends", real);
+    free(real);
+    return length < (int)sizeof(folder) ? load_folder(runtime, folder) : MH_OK;
+}
+
+mh_status hal_load_backends(mh_runtime *runtime, const mh_runtime_params *params)
+{
+    struct hal_backend *host;
+    mh_status status = add(runtime, "", &host);
+    if (!status)
+        adopt(runtime, host, &mh_host_backend);
+    for (uint64_t i = 0; !status && i < params->module_count; i++) {
+        if (!params->modules[i])
+            return mh_fail(MH_INVALID_ARGUMENT, "mh_runtime_params: modules[%llu] is NULL",
+                           (unsigned long long)i);
+        status = load_module(runtime, params->modules[i]);
+    }
+    const char *folders = hal_environment(runtime, "MOEHAL_BACKENDS");
+    if (!status && folders)
+        status = load_folders(runtime, folders);
+    if (!status)
+        status = load_beside_library(runtime);
+    return status;
+}

@@ -1,0 +1,61 @@
+/* op_table.c: ops.def as data. */
+#include <moehal/op.h>
+
+#include "hal.h"
+
+#define D(name) (1u << MH_##name)
+enum {
+    ONLY_F32 = D(F32),
+    ONLY_I32 = D(I32),
+    ONLY_U32 = D(U32),
+    F32_OR_BF16 = D(F32) | D(BF16),
+    FLOATS = D(F32) | D(F16) | D(BF16),
+    ANY = D(F32) | D(F16) | D(BF16) | D(I32) | D(U32),
+};
+
+#define OPERAND(op, field, kind, access, optional, dtypes, shape)                                  \
+    {kind, access, optional, dtypes, offsetof(mh_op_##op, field), #field, shape},
+#define MH_OUT(op, field, dtypes, shape)                                                           \
+    OPERAND(op, field, HAL_TENSOR, HAL_OUT, false, dtypes, shape)
+#define MH_OPT_OUT(op, field, dtypes, shape)                                                       \
+    OPERAND(op, field, HAL_TENSOR, HAL_OUT, true, dtypes, shape)
+#define MH_IN(op, field, dtypes, shape) OPERAND(op, field, HAL_TENSOR, HAL_IN, false, dtypes, shape)
+#define MH_OPT_IN(op, field, dtypes, shape)                                                        \
+    OPERAND(op, field, HAL_TENSOR, HAL_IN, true, dtypes, shape)
+#define MH_INOUT(op, field, dtypes, shape)                                                         \
+    OPERAND(op, field, HAL_TENSOR, HAL_IN | HAL_OUT, false, dtypes, shape)
+#define MH_WEIGHT(op, field, shape) OPERAND(op, field, HAL_WEIGHT, HAL_IN, false, 0, shape)
+
+#define MH_OP(value, NAME, name, kind, doc, operands)                                              \
+    static const struct hal_operand name##_operands[] = {operands};
+#include <moehal/ops.def>
+#undef MH_OP
+
+enum { PRIMITIVE = 0, FUSED = 1 };
+
+static const struct hal_op_info infos[] = {
+#define MH_OP(value, NAME, name, kind, doc, operands)                                              \
+    [value] = {#name, sizeof(mh_op_##name), kind, name##_operands,                                 \
+               sizeof(name##_operands) / sizeof(name##_operands[0])},
+#include <moehal/ops.def>
+#undef MH_OP
+};
+
+_Static_assert(sizeof(infos) / sizeof(infos[0]) == HAL_OP_LIMIT, "HAL_OP_LIMIT");
+
+const struct hal_op_info *hal_op_find(mh_op_id op)
+{
+    return op < HAL_OP_LIMIT && infos[op].name ? &infos[op] : NULL;
+}
+
+const char *mh_op_name(mh_op_id op)
+{
+    const struct hal_op_info *info = hal_op_find(op);
+    return info ? info->name : "?";
+}
+
+uint64_t mh_op_size(mh_op_id op)
+{
+    const struct hal_op_info *info = hal_op_find(op);
+    return info ? info->size : 0;
+}

@@ -1,0 +1,220 @@
+#include <string.h>
+
+#include "hal.h"
+
+mh_status hal_encoder_init(mh_encoder *encoder, mh_device *device, bool is_graph)
+{
+    encoder->device = mh_device_retain(device);
+    encoder->generation = device->generation;
+    encoder->is_graph = is_graph;
+    encoder->arena.device = device; /* borrowed: the encoder holds it */
+    encoder->arena.generation = device->generation;
+    return MH_OK;
+}
+
+void hal_encoder_finish(mh_encoder *encoder)
+{
+    mh_device *device = encoder->device;
+    if (encoder->host)
+        hal_fallback_free(encoder->host);
+    hal_buffer_drop(&encoder->arena);
+    mh_device_release(device);
+}
+
+mh_status hal_stream_check(mh_stream *stream)
+{
+    if (!stream)
+        return mh_fail(MH_INVALID_ARGUMENT, "stream: is NULL");
+    mh_status status =
+        hal_check_device(stream->encoder.device, stream->encoder.generation, "stream");
+    if (!status)
+        hal_collect(stream->encoder.device, stream);
+    return status;
+}
+
+mh_status mh_stream_create(mh_device *device, mh_stream **out)
+{
+    if (!device || !out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_create: %s is NULL",
+                       device ? "out" : "device");
+    *out = NULL;
+    mh_status status = hal_check_device(device, device->generation, "device");
+    if (status)
+        return status;
+    mh_stream *stream = hal_alloc(device->runtime, sizeof(*stream));
+    if (!stream)
+        return MH_OUT_OF_MEMORY;
+    atomic_init(&stream->refs, 1);
+    status = device->table->stream_create(device->handle, &stream->handle);
+    if (status) {
+        hal_free(device->runtime, stream);
+        return hal_backend_status(device, status);
+    }
+    hal_encoder_init(&stream->encoder, device, false);
+    pthread_mutex_lock(&device->lock);
+    stream->next = device->streams;
+    if (stream->next)
+        stream->next->previous = stream;
+    device->streams = stream;
+    pthread_mutex_unlock(&device->lock);
+    *out = stream;
+    return MH_OK;
+}
+
+mh_stream *mh_stream_retain(mh_stream *stream)
+{
+    if (stream)
+        atomic_fetch_add_explicit(&stream->refs, 1, memory_order_relaxed);
+    return stream;
+}
+
+void mh_stream_release(mh_stream *stream)
+{
+    if (!stream || atomic_fetch_sub_explicit(&stream->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mh_device *device = mh_device_retain(stream->encoder.device);
+    mh_runtime *runtime = device->runtime;
+    bool current = stream->encoder.generation == device->generation && hal_is_alive(runtime);
+    if (current && !device->lost)
+        mh_stream_wait(stream, MH_FOREVER);
+    pthread_mutex_lock(&device->lock);
+    if (stream->previous)
+        stream->previous->next = stream->next;
+    else
+        device->streams = stream->next;
+    if (stream->next)
+        stream->next->previous = stream->previous;
+    pthread_mutex_unlock(&device->lock);
+    hal_encoder_finish(&stream->encoder);
+    if (current)
+        device->table->stream_destroy(stream->handle);
+    hal_collect(device, NULL);
+    hal_free(runtime, stream);
+    mh_device_release(device);
+}
+
+mh_encoder *mh_stream_encoder(mh_stream *stream)
+{
+    return stream ? &stream->encoder : NULL;
+}
+
+mh_device *mh_stream_device(mh_stream *stream)
+{
+    return stream ? stream->encoder.device : NULL;
+}
+
+/* ---- copies ---- */
+
+mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy)
+{
+    mh_device *device = stream->encoder.device;
+    stream->last = atomic_fetch_add(&device->sequence, 1) + 1;
+    device->copies++;
+    device->copied_bytes += copy->size;
+    return hal_backend_status(device, device->table->copy(stream->handle, copy));
+}
+
+static mh_status check_part(mh_stream *stream, mh_buffer *buffer, uint64_t offset, uint64_t size,
+                            bool written, const char *function)
+{
+    if (!buffer)
+        return mh_fail(MH_INVALID_ARGUMENT, "%s: buffer is NULL", function);
+    mh_device *device = stream->encoder.device;
+    if (buffer->device != device)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "%s: the buffer is on %s, the stream on %s", function, buffer->device->uri,
+                        device->uri);
+    if (buffer->generation != stream->encoder.generation)
+        return hal_check_device(device, buffer->generation, function);
+    if (offset > buffer->view.size || size > buffer->view.size - offset)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "%s: offset %llu + size %llu is beyond the buffer's %llu bytes", function,
+                        (unsigned long long)offset, (unsigned long long)size,
+                        (unsigned long long)buffer->view.size);
+    if (written && buffer->flags & MH_IMPORT_READ_ONLY)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "%s: the buffer was imported read-only", function);
+    return MH_OK;
+}
+
+mh_status mh_stream_write(mh_stream *stream, mh_buffer *buffer, uint64_t offset, const void *data,
+                          uint64_t size)
+{
+    mh_status status = hal_stream_check(stream);
+    if (!status)
+        status = check_part(stream, buffer, offset, size, true, "mh_stream_write");
+    if (status || !size)
+        return status;
+    if (!data)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_write: data is NULL");
+    mh_copy copy = {.direction = MH_COPY_TO_DEVICE,
+                    .to = buffer->view.handle,
+                    .to_offset = offset,
+                    .from = data,
+                    .size = size};
+    return hal_stream_transfer(stream, &copy);
+}
+
+mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t offset, void *data,
+                         uint64_t size)
+{
+    mh_status status = hal_stream_check(stream);
+    if (!status)
+        status = check_part(stream, buffer, offset, size, false, "mh_stream_read");
+    if (status || !size)
+        return status;
+    if (!data)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_read: data is NULL");
+    mh_copy copy = {.direction = MH_COPY_TO_HOST,
+                    .to = data,
+                    .from = buffer->view.handle,
+                    .from_offset = offset,
+                    .size = size};
+    return hal_stream_transfer(stream, &copy);
+}
+
+mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, mh_buffer *from,
+                         uint64_t from_offset, uint64_t size)
+{
+    mh_status status = hal_stream_check(stream);
+    if (!status)
+        status = check_part(stream, to, to_offset, size, true, "mh_stream_copy: to");
+    if (!status)
+        status = check_part(stream, from, from_offset, size, false, "mh_stream_copy: from");
+    if (status || !size)
+        return status;
+    if (to == from && to_offset < from_offset + size && from_offset < to_offset + size)
+        return hal_fail(stream->encoder.device->runtime, MH_INVALID_ARGUMENT,
+                        "mh_stream_copy: the ranges at %llu and %llu overlap (%llu bytes)",
+                        (unsigned long long)to_offset, (unsigned long long)from_offset,
+                        (unsigned long long)size);
+    mh_copy copy = {.direction = MH_COPY_ON_DEVICE,
+                    .to = to->view.handle,
+                    .to_offset = to_offset,
+                    .from = from->view.handle,
+                    .from_offset = from_offset,
+                    .size = size};
+    return hal_stream_transfer(stream, &copy);
+}
+
+/* ---- waiting ---- */
+
+mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns)
+{
+    if (!stream)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_wait: stream is NULL");
+    mh_device *device = stream->encoder.device;
+    mh_status status = hal_check_device(device, stream->encoder.generation, "stream");
+    if (status)
+        return status;
+    uint64_t upto = stream->last, mark;
+    status = hal_backend_status(device, device->table->mark(stream->handle, &mark));
+    if (!status)
+        status = hal_wait_status(device, device->table->wait(stream->handle, mark, timeout_ns));
+    if (!status)
+        stream->completed = upto;
+    else if (status == MH_TIMEOUT && timeout_ns)
+        mh_fail(MH_TIMEOUT, "mh_stream_wait: not done after %llu ns",
+                (unsigned long long)timeout_ns);
+    return status;
+}

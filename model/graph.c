@@ -1,0 +1,258 @@
+/* graph.c: the DeepSeek graph as ops, once for every use: asking, recording, sizing. */
+#include <string.h>
+
+#include "model.h"
+
+struct builder {
+    const struct mh_model *model;
+    const mh_config *config;
+    const struct model_step *step;
+    model_emit_fn emit;
+    void *context;
+    int32_t layer;
+    mh_status status;
+};
+
+/* One op: its header's small print and its weights. Errors stick, so that the graph reads straight.
+ */
+static void put(struct builder *b, mh_op *op, const char *label, mh_weight **first,
+                mh_weight **second)
+{
+    mh_weight **slots[3] = {first, second, NULL};
+    if (b->status)
+        return;
+    op->layer = b->layer;
+    op->label = label;
+    op->flags = b->model->profile == MH_PROFILE_FAST ? MH_OP_FAST : 0;
+    b->status = b->emit(b->context, op, slots);
+}
+
+static void norm(struct builder *b, mh_tensor y, mh_tensor x, mh_tensor w, double eps,
+                 const char *label)
+{
+    mh_op_rmsnorm op = MH_OP_INIT(rmsnorm, RMSNORM);
+    op.y = y, op.x = x, op.w = w, op.eps = (float)eps;
+    put(b, &op.base, label, NULL, NULL);
+}
+
+static void linear(struct builder *b, mh_tensor y, mh_tensor x, mh_weight *const *w,
+                   const char *label)
+{
+    mh_op_linear op = MH_OP_INIT(linear, LINEAR);
+    op.y = y, op.x = x, op.w = *w;
+    put(b, &op.base, label, (mh_weight **)(uintptr_t)w, NULL);
+}
+
+static void linear_add(struct builder *b, mh_tensor h, mh_tensor x, mh_weight *const *w,
+                       const char *label)
+{
+    mh_op_linear_add op = MH_OP_INIT(linear_add, LINEAR_ADD);
+    op.y = h, op.x = x, op.residual = h, op.w = *w;
+    put(b, &op.base, label, (mh_weight **)(uintptr_t)w, NULL);
+}
+
+static void gated(struct builder *b, mh_tensor y, mh_tensor x, const struct model_layer *l,
+                  const char *label)
+{
+    mh_op_linear_swiglu op = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
+    op.y = y, op.x = x, op.gate = l->gate, op.up = l->up;
+    put(b, &op.base, label, (mh_weight **)(uintptr_t)&l->gate, (mh_weight **)(uintptr_t)&l->up);
+}
+
+/* [rows, heads * n] seen as [rows, heads, n], and back. */
+static mh_tensor as_heads(mh_tensor t, int64_t heads)
+{
+    t.rank = 3;
+    t.shape[2] = t.shape[1] / heads, t.stride[2] = t.stride[1];
+    t.shape[1] = heads, t.stride[1] = t.shape[2] * t.stride[2];
+    return t;
+}
+
+static void attention(struct builder *b, const struct model_layer *l)
+{
+    const mh_config *c = b->config;
+    const struct model_step *s = b->step;
+    int64_t heads = c->num_attention_heads;
+    norm(b, s->x, s->h, l->attention_norm, c->rms_norm_eps, "input_layernorm");
+    if (c->q_lora_rank) {
+        linear(b, s->q_a, s->x, &l->q_a, "q_a_proj");
+        norm(b, s->q_a, s->q_a, l->q_a_norm, c->latent_norm_eps, "q_a_layernorm");
+        linear(b, s->q, s->q_a, &l->q_b, "q_b_proj");
+    } else {
+        linear(b, s->q, s->x, &l->q, "q_proj");
+    }
+    linear(b, s->kv, s->x, &l->kv_a, "kv_a_proj_with_mqa");
+
+    mh_op_mla_kv write = MH_OP_INIT(mla_kv, MLA_KV);
+    write.cache = s->cache[b->layer], write.kv = s->kv, write.norm = l->kv_a_norm;
+    write.table = s->rope_table, write.positions = s->positions, write.slots = s->slots;
+    write.page_table = s->page_table, write.fault = s->fault;
+    write.eps = (float)c->latent_norm_eps;
+    put(b, &write.base, "kv_a_layernorm", NULL, NULL);
+
+    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY);
+    query.y = s->query, query.q = as_heads(s->q, heads), query.table = s->rope_table;
+    query.positions = s->positions, query.fault = s->fault, query.w = l->kv_b;
+    query.head_rows = c->qk_nope_head_dim + c->v_head_dim;
+    put(b, &query.base, "kv_b_proj", (mh_weight **)(uintptr_t)&l->kv_b, NULL);
+
+    mh_op_attention attend = MH_OP_INIT(attention, ATTENTION);
+    attend.y = s->attended, attend.q = s->query, attend.cache = s->cache[b->layer];
+    attend.positions = s->positions, attend.slots = s->slots, attend.page_table = s->page_table;
+    attend.fault = s->fault, attend.scale = (float)mh_config_softmax_scale(c);
+    put(b, &attend.base, "attention", NULL, NULL);
+
+    mh_op_head_linear values = MH_OP_INIT(head_linear, HEAD_LINEAR);
+    values.y = as_heads(s->values, heads), values.x = s->attended, values.w = l->kv_b;
+    values.head_rows = c->qk_nope_head_dim + c->v_head_dim;
+    values.row_begin = c->qk_nope_head_dim, values.row_count = c->v_head_dim;
+    put(b, &values.base, "kv_b_proj", (mh_weight **)(uintptr_t)&l->kv_b, NULL);
+
+    linear_add(b, s->h, s->values, &l->o, "o_proj");
+}
+
+static mh_router_rule router_rule(const mh_config *c)
+{
+    bool grouped = c->grouped && c->n_group > 1;
+    bool v3 = c->scoring == MH_SCORING_SIGMOID;
+    return (mh_router_rule){
+        .scoring = v3 ? MH_ROUTER_SIGMOID : MH_ROUTER_SOFTMAX,
+        .group_score = !grouped ? MH_GROUPS_NONE
+                       : v3     ? MH_GROUPS_TOP2
+                                : MH_GROUPS_MAX,
+        .groups = c->n_group,
+        .top_groups = c->topk_group,
+        .normalise = c->norm_topk_prob,
+        .scaling = (float)c->routed_scaling_factor,
+    };
+}
+
+static void experts(struct builder *b, const struct model_layer *l)
+{
+    const mh_config *c = b->config;
+    const struct model_step *s = b->step;
+    mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
+    route.experts = s->experts, route.weights = s->weights, route.x = s->x;
+    route.bias = l->router_bias, route.w = l->router, route.rule = router_rule(c);
+    put(b, &route.base, "gate", (mh_weight **)(uintptr_t)&l->router, NULL);
+
+    mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
+    up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
+    up.gate = l->expert_gate, up.up = l->expert_up;
+    put(b, &up.base, "experts", (mh_weight **)(uintptr_t)&l->expert_gate,
+        (mh_weight **)(uintptr_t)&l->expert_up);
+
+    mh_op_experts_down_combine down = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
+    if (c->n_shared_experts) {
+        mh_tensor ffn =
+            mh_tensor_slice(s->ffn, 1, 0, c->n_shared_experts * c->moe_intermediate_size);
+        gated(b, ffn, s->x, l, "shared_experts");
+        linear(b, s->shared, ffn, &l->down, "shared_experts.down_proj");
+        down.shared = s->shared;
+    }
+    down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.weights = s->weights;
+    down.experts = s->experts, down.fault = s->fault, down.w = l->expert_down;
+    put(b, &down.base, "experts.down_proj", (mh_weight **)(uintptr_t)&l->expert_down, NULL);
+}
+
+static void keep_hidden(struct builder *b, int64_t index, mh_tensor h)
+{
+    if (!b->step->hidden)
+        return;
+    mh_op_copy op = MH_OP_INIT(copy, COPY);
+    op.y = b->step->hidden[index], op.x = h;
+    put(b, &op.base, "hidden", NULL, NULL);
+}
+
+static void head(struct builder *b)
+{
+    const struct model_step *s = b->step;
+    int64_t first = s->rows - s->head_rows;
+    bool all = s->hidden != NULL; /* hidden states want every row normed */
+    if (!s->head_rows && !all)
+        return;
+    int64_t from = all ? 0 : first;
+    mh_tensor x = mh_tensor_slice(s->x, 0, from, s->rows - from);
+    norm(b, x, mh_tensor_slice(s->h, 0, from, s->rows - from), b->model->final_norm,
+         b->config->rms_norm_eps, "norm");
+    keep_hidden(b, b->config->num_hidden_layers, s->x);
+    if (!s->head_rows)
+        return;
+    linear(b, s->logits, mh_tensor_slice(s->x, 0, first, s->head_rows), &b->model->head, "lm_head");
+    mh_op_sample sample = MH_OP_INIT(sample, SAMPLE);
+    sample.y = mh_tensor_slice(s->next, 0, first, s->head_rows);
+    sample.params = mh_tensor_slice(s->sampling, 0, first, s->head_rows);
+    sample.logits = s->logits;
+    put(b, &sample.base, "sample", NULL, NULL);
+}
+
+mh_status model_build(const struct mh_model *model, const struct model_step *step,
+                      model_emit_fn emit, void *context)
+{
+    struct builder builder = {model, model->config, step, emit, context, -1, MH_OK}, *b = &builder;
+    const mh_config *c = b->config;
+    mh_op_embed embed = MH_OP_INIT(embed, EMBED);
+    embed.y = step->h, embed.tokens = step->tokens, embed.table = model->embedding;
+    embed.fault = step->fault;
+    put(b, &embed.base, "embed_tokens", (mh_weight **)(uintptr_t)&model->embedding, NULL);
+    for (int64_t i = 0; i < c->num_hidden_layers; i++) {
+        const struct model_layer *l = &model->layers[i];
+        keep_hidden(b, i, step->h);
+        b->layer = (int32_t)i;
+        attention(b, l);
+        norm(b, step->x, step->h, l->ffn_norm, c->rms_norm_eps, "post_attention_layernorm");
+        if (mh_config_is_moe(c, i)) {
+            experts(b, l);
+        } else {
+            mh_tensor ffn = mh_tensor_slice(step->ffn, 1, 0, c->intermediate_size);
+            gated(b, ffn, step->x, l, "mlp");
+            linear_add(b, step->h, ffn, &l->down, "mlp.down_proj");
+        }
+    }
+    b->layer = -1;
+    head(b);
+    return b->status;
+}
+
+/* ---- activations ---- */
+
+static mh_tensor lay(mh_buffer *buffer, uint64_t *used, mh_dtype dtype, uint32_t rank, int64_t a,
+                     int64_t b, int64_t c)
+{
+    const int64_t shape[] = {a, b, c};
+    mh_tensor t = mh_tensor_make(buffer, *used, dtype, rank, shape);
+    uint64_t bytes = 4 * (uint64_t)a * (uint64_t)b * (rank > 2 ? (uint64_t)c : 1);
+    *used += (bytes + 255) & ~UINT64_C(255);
+    return t;
+}
+
+static int64_t max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step *s)
+{
+    int64_t rows = s->rows, heads = c->num_attention_heads, k = max(c->num_experts_per_tok, 1);
+    int64_t row = c->kv_lora_rank + c->qk_rope_head_dim;
+    uint64_t used = 0;
+#define LAY2(b) lay(buffer, &used, MH_F32, 2, rows, b, 0)
+#define LAY3(b, c) lay(buffer, &used, MH_F32, 3, rows, b, c)
+    s->h = LAY2(c->hidden_size);
+    s->x = LAY2(c->hidden_size);
+    s->q_a = LAY2(max(c->q_lora_rank, 1));
+    s->q = LAY2(heads * (c->qk_nope_head_dim + c->qk_rope_head_dim));
+    s->kv = LAY2(row);
+    s->query = LAY3(heads, row);
+    s->attended = LAY3(heads, c->kv_lora_rank);
+    s->values = LAY2(heads * c->v_head_dim);
+    s->ffn = LAY2(max(c->intermediate_size, c->n_shared_experts * c->moe_intermediate_size));
+    s->shared = LAY2(c->hidden_size);
+    s->expert_ffn = LAY3(k, max(c->moe_intermediate_size, 1));
+    s->weights = LAY2(k);
+    s->experts = lay(buffer, &used, MH_I32, 2, rows, k, 0);
+    s->logits = lay(buffer, &used, MH_F32, 2, max(s->head_rows, 1), c->vocab_size, 0);
+#undef LAY2
+#undef LAY3
+    return used;
+}

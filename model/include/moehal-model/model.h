@@ -1,0 +1,46 @@
+/*
+ * model.h: a checkpoint's weights on a device.
+ *
+ * Weights stay in the checkpoint's file mapping wherever the device runs on host memory; elsewhere
+ * they are copied to it. An op the device cannot run keeps its weights on the host. Threads: a
+ * model is immutable once loaded and may be shared by sessions of several threads.
+ */
+#ifndef MOEHAL_MODEL_MODEL_H
+#define MOEHAL_MODEL_MODEL_H
+
+#include <moehal/moehal.h>
+#include <moehal-model/checkpoint.h>
+
+MH_BEGIN_DECLS
+
+typedef struct mh_model mh_model;
+
+/* Called from time to time with the bytes done so far; a non-zero answer ends the work with
+ * MH_CANCELLED. */
+typedef int (*mh_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+enum { MH_PROFILE_EXACT = 0, MH_PROFILE_FAST = 1 };
+
+typedef struct mh_model_params {
+    uint64_t struct_size;
+    uint32_t profile; /* MH_PROFILE_EXACT, MH_PROFILE_FAST: of every session of this model */
+    uint32_t reserved;
+    mh_progress_fn progress; /* may be NULL */
+    void *progress_user;
+} mh_model_params;
+
+/* Checks the checkpoint against its config and loads it for `devices` (one, for now). params may be
+ * NULL. Under strict placement, an op the device cannot run is an error naming the op. The caller
+ * owns *out; the model keeps the checkpoint and the device. */
+MH_API mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices,
+                               uint64_t device_count, const mh_model_params *params,
+                               mh_model **out);
+MH_API mh_model *mh_model_retain(mh_model *model);
+MH_API void mh_model_release(mh_model *model); /* NULL is allowed */
+
+MH_API const mh_config *mh_model_config(const mh_model *model); /* borrowed */
+MH_API mh_device *mh_model_device(const mh_model *model);       /* borrowed */
+
+MH_END_DECLS
+
+#endif

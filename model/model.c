@@ -1,0 +1,419 @@
+/* model.c: from a checkpoint's tensors to weights on a device. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+#include "tensors.h"
+
+/* ---- which tensor goes where ---- */
+
+/* The weight a matrix belongs to; the tensors of all experts share one. NULL for vectors. */
+static mh_weight **weight_slot(struct mh_model *model, const struct model_tensor *t)
+{
+    struct model_layer *l = t->layer < 0 ? NULL : &model->layers[t->layer];
+    switch (t->id) {
+    case TENSOR_EMBEDDING:
+        return &model->embedding;
+    case TENSOR_HEAD:
+        return &model->head;
+    case TENSOR_Q:
+        return &l->q;
+    case TENSOR_Q_A:
+        return &l->q_a;
+    case TENSOR_Q_B:
+        return &l->q_b;
+    case TENSOR_KV_A:
+        return &l->kv_a;
+    case TENSOR_KV_B:
+        return &l->kv_b;
+    case TENSOR_O:
+        return &l->o;
+    case TENSOR_GATE:
+        return &l->gate;
+    case TENSOR_UP:
+        return &l->up;
+    case TENSOR_DOWN:
+        return &l->down;
+    case TENSOR_ROUTER:
+        return &l->router;
+    case TENSOR_EXPERT_GATE:
+        return &l->expert_gate;
+    case TENSOR_EXPERT_UP:
+        return &l->expert_up;
+    case TENSOR_EXPERT_DOWN:
+        return &l->expert_down;
+    default:
+        return NULL;
+    }
+}
+
+/* The f32 tensor a vector becomes. NULL for matrices. */
+static mh_tensor *vector_slot(struct mh_model *model, const struct model_tensor *t)
+{
+    struct model_layer *l = t->layer < 0 ? NULL : &model->layers[t->layer];
+    switch (t->id) {
+    case TENSOR_FINAL_NORM:
+        return &model->final_norm;
+    case TENSOR_ATTENTION_NORM:
+        return &l->attention_norm;
+    case TENSOR_FFN_NORM:
+        return &l->ffn_norm;
+    case TENSOR_Q_A_NORM:
+        return &l->q_a_norm;
+    case TENSOR_KV_A_NORM:
+        return &l->kv_a_norm;
+    case TENSOR_ROUTER_BIAS:
+        return &l->router_bias;
+    default:
+        return NULL;
+    }
+}
+
+/* ---- tensors of the checkpoint ---- */
+
+static mh_format format_of(uint32_t dtype)
+{
+    switch (dtype) {
+    case MH_ST_F32:
+        return MH_FORMAT_F32;
+    case MH_ST_F16:
+        return MH_FORMAT_F16;
+    case MH_ST_BF16:
+        return MH_FORMAT_BF16;
+    case MH_ST_F8_E4M3:
+        return MH_FORMAT_FP8;
+    default:
+        return 0;
+    }
+}
+
+/* A matrix and, of FP8, its scales. */
+static mh_status find_matrix(const mh_checkpoint *checkpoint, const char *name,
+                             mh_checkpoint_tensor *data, mh_checkpoint_tensor *scale)
+{
+    char scale_name[160];
+    *data = MH_INIT(mh_checkpoint_tensor);
+    *scale = MH_INIT(mh_checkpoint_tensor);
+    mh_status status = mh_checkpoint_find(checkpoint, name, data);
+    if (status || data->dtype != MH_ST_F8_E4M3)
+        return status;
+    snprintf(scale_name, sizeof(scale_name), "%s_scale_inv", name);
+    return mh_checkpoint_find(checkpoint, scale_name, scale);
+}
+
+/* ---- the passes over all weights ---- */
+
+struct loading {
+    struct mh_model *model;
+    const mh_model_params *params;
+    uint64_t done, total;
+};
+
+/* A weight without content, on the device, for questions. */
+static mh_status describe(void *context, const struct model_tensor *tensor)
+{
+    struct loading *loading = context;
+    struct mh_model *model = loading->model;
+    mh_weight **slot = weight_slot(model, tensor);
+    mh_checkpoint_tensor data, scale;
+    if (!slot)
+        return MH_OK;
+    mh_status status = find_matrix(model->checkpoint, tensor->name, &data, &scale);
+    if (status)
+        return status;
+    loading->total += data.bytes + scale.bytes;
+    if (*slot)
+        return MH_OK;
+    mh_weight_params p = MH_INIT(mh_weight_params);
+    p.format = format_of(data.dtype);
+    p.experts = tensor->expert < 0 ? 1 : model->config->n_routed_experts;
+    p.out = tensor->rows;
+    p.in = tensor->columns;
+    p.label = tensor->name;
+    return mh_weight_create(model->device, &p, slot);
+}
+
+static mh_status move_to_host(mh_device *device, mh_weight **slot)
+{
+    mh_device *host;
+    mh_weight_info info = MH_INIT(mh_weight_info);
+    mh_weight *moved;
+    mh_status status = mh_device_host(device, &host);
+    if (!status && mh_weight_device(*slot) == host)
+        return MH_OK;
+    if (!status)
+        status = mh_weight_get_info(*slot, &info);
+    if (status)
+        return status;
+    mh_weight_params p = MH_INIT(mh_weight_params);
+    p.format = info.format, p.experts = info.experts, p.out = info.out, p.in = info.in;
+    status = mh_weight_create(host, &p, &moved);
+    if (!status) {
+        mh_weight_release(*slot);
+        *slot = moved;
+    }
+    return status;
+}
+
+/* Where does this op run? Its weights go there. */
+static mh_status ask(void *context, const mh_op *op, mh_weight **slots[3])
+{
+    struct loading *loading = context;
+    mh_support answer = MH_INIT(mh_support);
+    mh_device *device = loading->model->device;
+    mh_status status = mh_device_supports(device, op, &answer);
+    if (status)
+        return status;
+    if (answer.runs == MH_RUNS_NOWHERE)
+        return mh_fail(MH_UNSUPPORTED, "%s: runs neither on %s nor on the host: %s",
+                       mh_op_name(op->op), mh_device_uri(device), answer.reason);
+    for (int i = 0; !status && answer.weights_on_host && slots[i]; i++)
+        status = move_to_host(device, slots[i]);
+    return status;
+}
+
+static mh_status decide_places(struct loading *loading, int64_t rows)
+{
+    struct mh_model *model = loading->model;
+    const mh_config *c = model->config;
+    const int64_t one_row[] = {rows, 8};
+    const int64_t paged[] = {1, MODEL_PAGE, c->kv_lora_rank + c->qk_rope_head_dim};
+    const int64_t angles[] = {MODEL_PAGE, c->qk_rope_head_dim};
+    const int64_t single[] = {1, 1};
+    struct model_step step = {.rows = rows, .head_rows = 1};
+    mh_tensor *cache = calloc((size_t)c->num_hidden_layers, sizeof(*cache));
+    if (!cache)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld layers",
+                       (long long)c->num_hidden_layers);
+    for (int64_t i = 0; i < c->num_hidden_layers; i++)
+        cache[i] = mh_tensor_make(NULL, 0, MH_F32, 3, paged);
+    step.cache = cache;
+    step.tokens = step.positions = step.slots = step.next =
+        mh_tensor_make(NULL, 0, MH_I32, 1, one_row);
+    step.sampling = mh_tensor_make(NULL, 0, MH_U32, 2, one_row);
+    step.page_table = mh_tensor_make(NULL, 0, MH_I32, 2, single);
+    step.fault = mh_tensor_make(NULL, 0, MH_U32, 1, single);
+    step.rope_table = mh_tensor_make(NULL, 0, MH_F32, 2, angles);
+    model_lay_out(c, NULL, &step);
+    mh_status status = model_build(model, &step, ask, loading);
+    free(cache);
+    return status;
+}
+
+static mh_status report(struct loading *loading, uint64_t bytes)
+{
+    const mh_model_params *p = loading->params;
+    loading->done += bytes;
+    if (p->progress && p->progress(p->progress_user, loading->done, loading->total))
+        return mh_fail(MH_CANCELLED, "loading was cancelled");
+    return MH_OK;
+}
+
+static mh_status fill(void *context, const struct model_tensor *tensor)
+{
+    struct loading *loading = context;
+    mh_weight **slot = weight_slot(loading->model, tensor);
+    mh_weight_info info = MH_INIT(mh_weight_info);
+    mh_checkpoint_tensor data, scale;
+    if (!slot)
+        return MH_OK;
+    mh_status status = mh_weight_get_info(*slot, &info);
+    if (!status)
+        status = find_matrix(loading->model->checkpoint, tensor->name, &data, &scale);
+    if (!status && format_of(data.dtype) != info.format)
+        status =
+            mh_fail(MH_BAD_DATA, "%s: tensor %s: dtype is %s, expert 0 has %s", data.file,
+                    data.name, mh_safetensors_dtype_name(data.dtype), mh_format_name(info.format));
+    if (status)
+        return status;
+    mh_weight_piece piece = MH_INIT(mh_weight_piece);
+    piece.flags = MH_PIECE_STAYS;
+    piece.expert_begin = tensor->expert < 0 ? 0 : tensor->expert;
+    piece.expert_count = 1, piece.row_count = info.out;
+    piece.plane[0] = data.data, piece.plane[1] = scale.data;
+    status = mh_weight_write(*slot, &piece);
+    if (!status)
+        status = report(loading, data.bytes + scale.bytes);
+    if (!status && tensor->expert + 1 == (tensor->expert < 0 ? 0 : info.experts))
+        status = mh_weight_seal(*slot);
+    return status;
+}
+
+/* ---- norms and biases: small, f32 ---- */
+
+static float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+    uint32_t bits;
+    float value;
+    if (exponent == 31)
+        bits = sign | 0x7f800000 | mantissa << 13;
+    else if (exponent)
+        bits = sign | (exponent + 112) << 23 | mantissa << 13;
+    else {
+        value = (float)mantissa * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static void decode(float *to, const mh_checkpoint_tensor *t, int64_t count)
+{
+    const char *from = t->data;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = 0;
+        uint16_t half;
+        switch (t->dtype) {
+        case MH_ST_F32:
+            memcpy(&to[i], from + 4 * i, 4);
+            break;
+        case MH_ST_BF16:
+            memcpy(&half, from + 2 * i, 2);
+            bits = (uint32_t)half << 16;
+            memcpy(&to[i], &bits, 4);
+            break;
+        default:
+            memcpy(&half, from + 2 * i, 2);
+            to[i] = half_to_float(half);
+        }
+    }
+}
+
+/* Two passes over the same list: first the places, then the values. */
+struct params {
+    struct mh_model *model;
+    float *host; /* NULL: the first pass */
+    uint64_t used;
+};
+
+static mh_status place_vector(void *context, const struct model_tensor *tensor)
+{
+    struct params *p = context;
+    mh_tensor *slot = vector_slot(p->model, tensor);
+    if (!slot)
+        return MH_OK;
+    if (p->host) {
+        mh_checkpoint_tensor t = MH_INIT(mh_checkpoint_tensor);
+        mh_status status = mh_checkpoint_find(p->model->checkpoint, tensor->name, &t);
+        if (status)
+            return status;
+        decode(p->host + p->used / 4, &t, tensor->rows);
+        *slot = mh_tensor_make(p->model->params, p->used, MH_F32, 1, &tensor->rows);
+    }
+    p->used += (4 * (uint64_t)tensor->rows + 255) & ~UINT64_C(255);
+    return MH_OK;
+}
+
+static mh_status load_params(struct mh_model *model)
+{
+    struct params p = {.model = model};
+    model_for_each_tensor(model->config, place_vector, &p);
+    mh_status status = mh_buffer_create(model->device, p.used, MH_BUFFER_DEVICE, &model->params);
+    if (status)
+        return status;
+    p.host = calloc(1, p.used);
+    if (!p.host)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: %llu bytes for norms could not be had",
+                       (unsigned long long)p.used);
+    p.used = 0;
+    status = model_for_each_tensor(model->config, place_vector, &p);
+    if (!status)
+        status = mh_buffer_write(model->params, 0, p.host, p.used);
+    free(p.host);
+    return status;
+}
+
+/* ---- the API ---- */
+
+static mh_status load(struct mh_model *model, const mh_model_params *params)
+{
+    struct loading loading = {.model = model, .params = params};
+    mh_status status = mh_checkpoint_check(model->checkpoint);
+    if (!status)
+        status = load_params(model);
+    if (!status)
+        status = model_for_each_tensor(model->config, describe, &loading);
+    if (!status)
+        status = decide_places(&loading, 1);
+    if (!status)
+        status = decide_places(&loading, 64);
+    return status ? status : model_for_each_tensor(model->config, fill, &loading);
+}
+
+mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, uint64_t device_count,
+                        const mh_model_params *params, mh_model **out)
+{
+    if (!checkpoint || !devices || !out || (device_count && !devices[0]))
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_load: an argument is NULL");
+    *out = NULL;
+    if (device_count != 1)
+        return mh_fail(MH_UNSUPPORTED, "mh_model_load: %llu devices given, this version takes 1",
+                       (unsigned long long)device_count);
+    mh_model_params p = MH_INIT(mh_model_params);
+    if (params && params->struct_size != sizeof(p))
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: struct_size is %llu, must be %zu",
+                       (unsigned long long)params->struct_size, sizeof(p));
+    if (params)
+        p = *params;
+    if (p.profile > MH_PROFILE_FAST)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: profile is %u, at most %u", p.profile,
+                       MH_PROFILE_FAST);
+    struct mh_model *model = calloc(1, sizeof(*model));
+    if (!model)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
+    atomic_init(&model->refs, 1);
+    model->checkpoint = mh_checkpoint_retain(checkpoint);
+    model->config = mh_checkpoint_config(checkpoint);
+    model->device = mh_device_retain(devices[0]);
+    model->profile = p.profile;
+    model->layers = calloc((size_t)model->config->num_hidden_layers, sizeof(*model->layers));
+    mh_status status = model->layers ? load(model, &p)
+                                     : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
+    if (status)
+        mh_model_release(model);
+    else
+        *out = model;
+    return status;
+}
+
+mh_model *mh_model_retain(mh_model *model)
+{
+    if (model)
+        atomic_fetch_add_explicit(&model->refs, 1, memory_order_relaxed);
+    return model;
+}
+
+static mh_status drop(void *context, const struct model_tensor *tensor)
+{
+    mh_weight **slot = weight_slot(context, tensor);
+    if (slot) {
+        mh_weight_release(*slot);
+        *slot = NULL;
+    }
+    return MH_OK;
+}
+
+void mh_model_release(mh_model *model)
+{
+    if (!model || atomic_fetch_sub_explicit(&model->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (model->layers)
+        model_for_each_tensor(model->config, drop, model);
+    free(model->layers);
+    mh_buffer_release(model->params);
+    mh_device_release(model->device);
+    mh_checkpoint_release(model->checkpoint);
+    free(model);
+}
+
+const mh_config *mh_model_config(const mh_model *model)
+{
+    return model ? model->config : NULL;
+}
+
+mh_device *mh_model_device(const mh_model *model)
+{
+    return model ? model->device : NULL;
+}

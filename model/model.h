@@ -1,0 +1,58 @@
+/* model.h: what model.c, graph.c and session.c share. Not installed. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <moehal-model/session.h>
+
+#define MODEL_PAGE 64 /* tokens a page of the cache; the chunk of numerics rule 3 */
+
+/* Weights of a layer; what a layer does not have stays NULL or of rank 0. */
+struct model_layer {
+    mh_tensor attention_norm, q_a_norm, kv_a_norm, ffn_norm, router_bias; /* f32 */
+    mh_weight *q, *q_a, *q_b, *kv_a, *kv_b, *o;
+    mh_weight *gate, *up, *down; /* dense layers, or the shared experts */
+    mh_weight *router;
+    mh_weight *expert_gate, *expert_up, *expert_down; /* banks */
+};
+
+struct mh_model {
+    atomic_uint refs;
+    mh_checkpoint *checkpoint;
+    const mh_config *config;
+    mh_device *device;
+    uint32_t profile;
+    mh_buffer *params; /* norms and biases, f32 */
+    mh_tensor final_norm;
+    mh_weight *embedding, *head;
+    struct model_layer *layers;
+};
+
+/* Operands of one step of `rows` tokens. */
+struct model_step {
+    int64_t rows;
+    int64_t head_rows; /* the last so many rows get logits and a next token; may be 0 */
+    mh_tensor tokens, positions, slots, page_table, sampling, next, fault;
+    mh_tensor rope_table;    /* f32 [positions, R] */
+    const mh_tensor *cache;  /* [layers]: [pages, P, L + R] */
+    const mh_tensor *hidden; /* [layers + 1]: copies of the hidden states, or NULL */
+    mh_tensor logits;        /* f32 [head_rows, vocabulary] */
+    /* activations, [rows, ...] */
+    mh_tensor h, x, q_a, q, kv, query, attended, values, ffn, shared, expert_ffn, experts, weights;
+};
+
+/* Hands one op to whoever builds the graph; `slots` are the places its weights come from, NULL at
+ * the end. */
+typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight **slots[3]);
+
+/* graph.c: the ops of a step, in order. */
+mh_status model_build(const struct mh_model *model, const struct model_step *step,
+                      model_emit_fn emit, void *context);
+
+/* Fills the activations of `step` as views of `buffer` (NULL: only shapes), for `rows` rows;
+ * returns the bytes they take. */
+uint64_t model_lay_out(const mh_config *config, mh_buffer *buffer, struct model_step *step);
+
+#endif

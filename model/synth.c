@@ -1,0 +1,427 @@
+/*
+ * synth.c: random checkpoints. Every value comes from a counter through an integer hash, and every
+ * float step is exact or rounded once, so that a seed gives the same bytes everywhere.
+ */
+#include <moehal-model/synth.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <moehal-model/checkpoint.h>
+
+#include "json.h"
+#include "synth_config.h"
+#include "tensors.h"
+
+#define SHARD_BYTES 5000000000u
+#define BLOCK 128
+
+struct entry {
+    struct model_tensor tensor;
+    bool fp8;
+    uint64_t bytes; /* with scales */
+};
+
+struct synth {
+    const mh_synth_params *params;
+    json_t *json;
+    mh_config config;
+    struct entry *entries;
+    uint64_t count, room, total, done;
+    uint64_t shards, shards_done;
+    float *rows; /* BLOCK rows of the widest matrix */
+    uint8_t *out;
+};
+
+/* ---- values ---- */
+
+static uint64_t hash(uint64_t x)
+{
+    x += 0x9E3779B97F4A7C15;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    return x ^ x >> 31;
+}
+
+/* Four 16-bit uniforms make a good enough bell of the given deviation. */
+static void normal_values(float *out, int64_t count, uint64_t key, uint64_t first, float deviation)
+{
+    float unit = deviation / 37837.22f; /* sqrt(4 * (2^32 - 1) / 12) */
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t h = hash(key + first + (uint64_t)i);
+        int32_t sum = (int32_t)(h & 0xFFFF) + (int32_t)(h >> 16 & 0xFFFF) +
+                      (int32_t)(h >> 32 & 0xFFFF) + (int32_t)(h >> 48);
+        out[i] = (float)(sum - 131070) * unit;
+    }
+}
+
+static uint16_t to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+/* e4m3fn, nearest even, of a magnitude of at most 448. */
+static uint8_t to_fp8(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t sign = bits >> 24 & 0x80, rest = bits & 0x7FFFFFFF;
+    if (rest < 0x3C800000) { /* below 2^-6: steps of 2^-9 */
+        float magnitude;
+        memcpy(&magnitude, &rest, 4);
+        magnitude += 16384.0f; /* whose last place is 2^-9 */
+        memcpy(&bits, &magnitude, 4);
+        return (uint8_t)(sign | (bits - 0x46800000));
+    }
+    rest += 0x7FFFF + (rest >> 20 & 1);
+    uint32_t code = (rest - 0x3C000000) >> 20;
+    return (uint8_t)(sign | (code > 0x7E ? 0x7E : code));
+}
+
+/* Values that keep activations in a sane range through any number of layers. */
+static float deviation_of(const struct model_tensor *t)
+{
+    switch (t->id) {
+    case TENSOR_EMBEDDING:
+        return 1;
+    case TENSOR_HEAD:
+        return (float)(4 / sqrt((double)t->columns));
+    case TENSOR_ROUTER:
+        return (float)(1.5 / sqrt((double)t->columns));
+    default:
+        return (float)(1 / sqrt((double)t->columns));
+    }
+}
+
+/* ---- the list of what is written ---- */
+
+static mh_status add_entry(void *context, const struct model_tensor *tensor)
+{
+    struct synth *s = context;
+    if (s->count == s->room) {
+        uint64_t room = s->room ? 2 * s->room : 1024;
+        struct entry *grown = realloc(s->entries, room * sizeof(*grown));
+        if (!grown)
+            return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a list of tensors");
+        s->entries = grown;
+        s->room = room;
+    }
+    struct entry *e = &s->entries[s->count++];
+    *e = (struct entry){.tensor = *tensor};
+    e->fp8 = s->params->dtype == MH_SYNTH_FP8 && tensor->may_be_fp8;
+    uint64_t elements = (uint64_t)tensor->rows * (uint64_t)(tensor->columns ? tensor->columns : 1);
+    uint64_t scales = (uint64_t)((tensor->rows + BLOCK - 1) / BLOCK) *
+                      (uint64_t)((tensor->columns + BLOCK - 1) / BLOCK);
+    e->bytes = tensor->id == TENSOR_ROUTER_BIAS ? 4 * elements
+               : e->fp8                         ? elements + 4 * scales
+                                                : 2 * elements;
+    s->total += e->bytes;
+    return MH_OK;
+}
+
+/* ---- writing one tensor ---- */
+
+static mh_status append(struct synth *s, mh_safetensors_writer *w, const void *data, uint64_t bytes)
+{
+    mh_status status = mh_safetensors_append(w, data, bytes);
+    s->done += bytes;
+    if (!status && s->params->progress && s->params->progress(s->params->user, s->done, s->total))
+        status = mh_fail(MH_CANCELLED, "synth was cancelled");
+    return status;
+}
+
+static mh_status write_vector(struct synth *s, mh_safetensors_writer *w,
+                              const struct model_tensor *t, uint64_t key)
+{
+    for (int64_t i = 0; i < t->rows; i++) {
+        float uniform = (float)(hash(key + (uint64_t)i) >> 40) * 0x1p-24f;
+        if (t->id == TENSOR_ROUTER_BIAS)
+            s->rows[i] = 2.0f + 0.3f * uniform;
+        else
+            ((uint16_t *)(void *)s->out)[i] = to_bf16(0.5f + uniform);
+    }
+    if (t->id == TENSOR_ROUTER_BIAS)
+        return append(s, w, s->rows, 4 * (uint64_t)t->rows);
+    return append(s, w, s->out, 2 * (uint64_t)t->rows);
+}
+
+/* Scales of one block row; rows become bytes. */
+static void quantise(struct synth *s, int64_t rows, int64_t columns, float *scales)
+{
+    for (int64_t b = 0; b * BLOCK < columns; b++) {
+        int64_t end = (b + 1) * BLOCK < columns ? (b + 1) * BLOCK : columns;
+        float most = 0;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = b * BLOCK; c < end; c++)
+                most = fmaxf(most, fabsf(s->rows[r * columns + c]));
+        scales[b] = most > 0 ? most / 448.0f : 1;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = b * BLOCK; c < end; c++)
+                s->out[r * columns + c] = to_fp8(s->rows[r * columns + c] / scales[b]);
+    }
+}
+
+static mh_status write_matrix(struct synth *s, mh_safetensors_writer *w, const struct entry *e,
+                              uint64_t key)
+{
+    const struct model_tensor *t = &e->tensor;
+    int64_t blocks = (t->columns + BLOCK - 1) / BLOCK;
+    int64_t block_rows = (t->rows + BLOCK - 1) / BLOCK;
+    float deviation = deviation_of(t);
+    float *scales = e->fp8 ? malloc(sizeof(float) * (size_t)(blocks * block_rows)) : NULL;
+    mh_status status = MH_OK;
+    if (e->fp8 && !scales)
+        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for scales");
+    for (int64_t r = 0; !status && r < t->rows; r += BLOCK) {
+        int64_t rows = t->rows - r < BLOCK ? t->rows - r : BLOCK, count = rows * t->columns;
+        normal_values(s->rows, count, key, (uint64_t)(r * t->columns), deviation);
+        if (e->fp8)
+            quantise(s, rows, t->columns, scales + r / BLOCK * blocks);
+        else
+            for (int64_t i = 0; i < count; i++)
+                ((uint16_t *)(void *)s->out)[i] = to_bf16(s->rows[i]);
+        status = append(s, w, s->out, (uint64_t)count * (e->fp8 ? 1 : 2));
+    }
+    if (!status && e->fp8)
+        status = append(s, w, scales, 4 * (uint64_t)(blocks * block_rows));
+    free(scales);
+    return status;
+}
+
+/* ---- shards ---- */
+
+static void shard_path(const struct synth *s, uint64_t shard, char *path, size_t size, bool whole)
+{
+    const char *dir = whole ? s->params->out : "", *slash = whole ? "/" : "";
+    if (s->shards == 1)
+        snprintf(path, size, "%s%smodel.safetensors", dir, slash);
+    else
+        snprintf(path, size, "%s%smodel-%05llu-of-%05llu.safetensors", dir, slash,
+                 (unsigned long long)shard + 1, (unsigned long long)s->shards);
+}
+
+/* First entry of the shard after the one that begins at `first`. */
+static uint64_t shard_end(const struct synth *s, uint64_t first)
+{
+    uint64_t bytes = 0, i = first;
+    while (i < s->count && (i == first || bytes + s->entries[i].bytes <= SHARD_BYTES))
+        bytes += s->entries[i++].bytes;
+    return i;
+}
+
+static mh_status write_shard(struct synth *s, uint64_t first, uint64_t end)
+{
+    char path[4096];
+    uint64_t used = 0;
+    mh_safetensors_entry *list = calloc(2 * (end - first), sizeof(*list));
+    char(*names)[160] = calloc(end - first, sizeof(*names));
+    mh_safetensors_writer *w = NULL;
+    mh_status status = MH_OK;
+    if (!list || !names)
+        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a shard's header");
+    for (uint64_t i = first; !status && i < end; i++) {
+        const struct entry *e = &s->entries[i];
+        const struct model_tensor *t = &e->tensor;
+        list[used++] = (mh_safetensors_entry){
+            .name = t->name,
+            .dtype = e->fp8                        ? MH_ST_F8_E4M3
+                     : t->id == TENSOR_ROUTER_BIAS ? MH_ST_F32
+                                                   : MH_ST_BF16,
+            .rank = t->columns ? 2 : 1,
+            .shape = {t->rows, t->columns},
+        };
+        if (!e->fp8)
+            continue;
+        snprintf(names[i - first], sizeof(names[0]), "%s_scale_inv", t->name);
+        list[used++] = (mh_safetensors_entry){
+            .name = names[i - first],
+            .dtype = MH_ST_F32,
+            .rank = 2,
+            .shape = {(t->rows + BLOCK - 1) / BLOCK, (t->columns + BLOCK - 1) / BLOCK}};
+    }
+    shard_path(s, s->shards_done, path, sizeof(path), true);
+    if (!status)
+        status = mh_safetensors_begin(path, list, used, &w);
+    for (uint64_t i = first; !status && i < end; i++) {
+        const struct entry *e = &s->entries[i];
+        uint64_t key = hash(s->params->seed ^ hash(i));
+        status =
+            e->tensor.columns ? write_matrix(s, w, e, key) : write_vector(s, w, &e->tensor, key);
+    }
+    if (!status)
+        status = mh_safetensors_finish(w);
+    else
+        mh_safetensors_abandon(w);
+    free(list);
+    free(names);
+    s->shards_done += !status;
+    return status;
+}
+
+static mh_status write_json(const char *dir, const char *name, const json_t *json)
+{
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    if (json && !json_dump_file(json, path, JSON_INDENT(2)))
+        return MH_OK;
+    return mh_fail(MH_IO_ERROR, "%s: could not be written: %s", path, strerror(errno));
+}
+
+static mh_status write_index(struct synth *s)
+{
+    json_t *map = json_object();
+    uint64_t shard = 0;
+    for (uint64_t first = 0, end; first < s->count; first = end, shard++) {
+        char file[64], scale[160];
+        end = shard_end(s, first);
+        shard_path(s, shard, file, sizeof(file), false);
+        for (uint64_t i = first; i < end; i++) {
+            json_object_set_new(map, s->entries[i].tensor.name, json_string(file));
+            snprintf(scale, sizeof(scale), "%s_scale_inv", s->entries[i].tensor.name);
+            if (s->entries[i].fp8)
+                json_object_set_new(map, scale, json_string(file));
+        }
+    }
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)s->total,
+                              "weight_map", map);
+    mh_status status = write_json(s->params->out, "model.safetensors.index.json", index);
+    json_decref(index);
+    return status;
+}
+
+static mh_status write_all(struct synth *s)
+{
+    mh_status status = MH_OK;
+    for (uint64_t first = 0; first < s->count; first = shard_end(s, first))
+        s->shards++;
+    for (uint64_t first = 0, end; !status && first < s->count; first = end) {
+        end = shard_end(s, first);
+        status = write_shard(s, first, end);
+    }
+    if (!status && s->shards > 1)
+        status = write_index(s);
+    if (!status)
+        status = write_json(s->params->out, "config.json", s->json);
+    for (uint64_t i = 0; status && i < s->shards_done; i++) {
+        char path[4096];
+        shard_path(s, i, path, sizeof(path), true);
+        unlink(path);
+    }
+    return status;
+}
+
+/* ---- the rest ---- */
+
+static mh_status read_config(struct synth *s)
+{
+    const mh_synth_params *p = s->params;
+    char *text;
+    uint64_t bytes;
+    s->json = synth_named_config(p->name);
+    if (!s->json) {
+        mh_status status = model_read_file(p->name, 1 << 20, &text, &bytes);
+        if (status)
+            return status == MH_NOT_FOUND
+                       ? mh_fail(MH_NOT_FOUND,
+                                 "'%.200s': is none of v3, v2-lite, v2, moonlight, and "
+                                 "no config.json of this name is there",
+                                 p->name)
+                       : status;
+        status = model_parse_object(text, bytes, p->name, &s->json);
+        free(text);
+        if (status)
+            return status;
+    }
+    if (p->layers)
+        json_object_set_new(s->json, "num_hidden_layers", json_integer(p->layers));
+    json_object_set_new(s->json, "num_nextn_predict_layers", json_integer(0)); /* none are made */
+    json_object_del(s->json, "quantization_config");
+    if (p->dtype == MH_SYNTH_FP8)
+        json_object_set_new(s->json, "quantization_config",
+                            json_pack("{s:s, s:s, s:s, s:[i,i]}", "activation_scheme", "dynamic",
+                                      "fmt", "e4m3", "quant_method", "fp8", "weight_block_size",
+                                      BLOCK, BLOCK));
+    text = json_dumps(s->json, JSON_COMPACT);
+    if (!text)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a config");
+    mh_status status = mh_config_parse(text, strlen(text), p->name, &s->config);
+    free(text);
+    return status;
+}
+
+static mh_status prepare_directory(const struct synth *s)
+{
+    static const char *const files[] = {"config.json", "model.safetensors",
+                                        "model.safetensors.index.json"};
+    const char *out = s->params->out;
+    struct statvfs disk;
+    char path[4096];
+    if (mkdir(out, 0777) && errno != EEXIST)
+        return mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", out, files[i]);
+        if (!access(path, F_OK))
+            return mh_fail(MH_INVALID_ARGUMENT, "%s: is there already; choose another directory",
+                           path);
+    }
+    if (statvfs(out, &disk))
+        return mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
+    uint64_t available = (uint64_t)disk.f_bavail * disk.f_frsize;
+    if (available < s->total + (1 << 20))
+        return mh_fail(MH_IO_ERROR, "%s: %llu bytes are needed, the disk has %llu", out,
+                       (unsigned long long)s->total, (unsigned long long)available);
+    return MH_OK;
+}
+
+static mh_status make_buffers(struct synth *s)
+{
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < s->count; i++) {
+        const struct model_tensor *t = &s->entries[i].tensor;
+        uint64_t values = t->columns ? (uint64_t)t->columns * BLOCK : (uint64_t)t->rows;
+        most = values > most ? values : most;
+    }
+    s->rows = malloc(most * sizeof(float));
+    s->out = malloc(most * sizeof(float));
+    return s->rows && s->out ? MH_OK
+                             : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %llu values",
+                                       (unsigned long long)most);
+}
+
+mh_status mh_synth(const mh_synth_params *params)
+{
+    mh_synth_params none;
+    if (!params || params->struct_size != sizeof(none) || !params->name || !params->out)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_synth: params, name or out is NULL, or struct_size is not %zu",
+                       sizeof(none));
+    if (params->dtype > MH_SYNTH_FP8 || params->layers < 0 || strlen(params->out) > 3900)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_synth: dtype %u, layers %lld or the length of out is "
+                       "out of range",
+                       params->dtype, (long long)params->layers);
+    struct synth s = {.params = params};
+    mh_status status = read_config(&s);
+    if (!status)
+        status = model_for_each_tensor(&s.config, add_entry, &s);
+    if (!status)
+        status = prepare_directory(&s);
+    if (!status)
+        status = make_buffers(&s);
+    if (!status)
+        status = write_all(&s);
+    json_decref(s.json);
+    free(s.entries);
+    free(s.rows);
+    free(s.out);
+    return status;
+}

@@ -1,0 +1,25 @@
+/*
+ * probe.h: a backend for tests of the core. It runs nothing until it is waited for, so that a copy
+ * whose source has gone or a buffer freed too early shows; and it fails on request.
+ */
+#ifndef PROBE_H
+#define PROBE_H
+
+#include <moehal/backend.h>
+
+struct probe_control {
+    uint32_t native;       /* bit per op id: supported (add, copy, fill, linear have kernels) */
+    int gate_closed;       /* polls say "not done" and nothing runs; waiting for ever opens it */
+    uint64_t lose_at;      /* the Nth encode from now loses the device; 0: never */
+    uint64_t fail_wait;    /* the Nth wait from now returns a vendor error; 0: never */
+    uint64_t memory_limit; /* bytes; 0: none */
+    int no_reset;          /* read when the table is asked for */
+    uint64_t live_buffers; /* now */
+    uint64_t destroyed_in_flight; /* buffers destroyed while queued work named them */
+    uint64_t inits, finis, opens, closes;
+};
+
+/* Exported by the module beside its entry. */
+typedef struct probe_control *(*probe_control_fn)(void);
+
+#endif

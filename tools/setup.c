@@ -1,0 +1,95 @@
+/* setup.c: from options to a loaded model. */
+#include <string.h>
+
+#include "tool.h"
+
+static int check_options(struct setup *setup, const struct command *command,
+                         const struct setup_options *o)
+{
+    if (!o->model)
+        return usage_error(command, "--model DIR is needed");
+    if (!o->profile || !strcmp(o->profile, "exact"))
+        setup->profile = MH_PROFILE_EXACT;
+    else if (!strcmp(o->profile, "fast"))
+        setup->profile = MH_PROFILE_FAST;
+    else
+        return usage_error(command, "--profile: '%s', must be exact or fast", o->profile);
+    if (!o->kv || !strcmp(o->kv, "f32"))
+        setup->kv = MH_F32;
+    else if (!strcmp(o->kv, "bf16"))
+        setup->kv = MH_BF16;
+    else
+        return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
+    if (o->device && strchr(o->device, ','))
+        return usage_error(command, "--device: '%s': this version runs on one device", o->device);
+    return -1;
+}
+
+static mh_status open_device(struct setup *setup, const struct setup_options *o)
+{
+    mh_device_params params = MH_INIT(mh_device_params);
+    params.threads = (uint32_t)o->threads;
+    params.placement = o->strict ? MH_PLACEMENT_STRICT : MH_PLACEMENT_AUTO;
+    mh_status status = mh_runtime_create(NULL, &setup->runtime);
+    if (!status)
+        status = mh_device_open(setup->runtime, o->device, &params, &setup->device);
+    setup->info = MH_INIT(mh_device_info);
+    return status ? status : mh_device_get_info(setup->device, &setup->info);
+}
+
+static mh_status open_tokenizer(struct setup *setup, const char *dir)
+{
+    mh_status status = mh_tokenizer_load(dir, &setup->tokenizer);
+    if (status != MH_NOT_FOUND)
+        return status;
+    snprintf(setup->tokenizer_reason, sizeof(setup->tokenizer_reason), "%s", mh_last_message());
+    return MH_OK;
+}
+
+int setup_open(struct setup *setup, const struct command *command, const struct setup_options *o)
+{
+    *setup = (struct setup){0};
+    int code = check_options(setup, command, o);
+    if (code >= 0)
+        return code;
+    catch_interrupt();
+    mh_status status = mh_checkpoint_open(o->model, &setup->checkpoint);
+    if (!status)
+        status = open_tokenizer(setup, o->model);
+    if (status)
+        return report_bad_input(status);
+    setup->config = mh_checkpoint_config(setup->checkpoint);
+    status = open_device(setup, o);
+    if (status)
+        return report_failure(status);
+    struct progress progress = {.what = "loading", .bytes = true};
+    mh_model_params params = MH_INIT(mh_model_params);
+    params.profile = setup->profile;
+    params.progress = show_progress;
+    params.progress_user = &progress;
+    status = mh_model_load(setup->checkpoint, &setup->device, 1, &params, &setup->model);
+    end_progress(&progress);
+    return status ? report_failure(status) : -1;
+}
+
+void setup_close(struct setup *setup)
+{
+    mh_model_release(setup->model);
+    mh_tokenizer_release(setup->tokenizer);
+    mh_checkpoint_release(setup->checkpoint);
+    mh_device_release(setup->device);
+    mh_runtime_release(setup->runtime);
+}
+
+mh_status setup_session(struct setup *setup, const struct setup_options *o, int64_t context,
+                        struct progress *progress, mh_session **out)
+{
+    mh_session_params params = MH_INIT(mh_session_params);
+    int64_t limit = setup->config->max_position_embeddings;
+    params.kv_dtype = setup->kv;
+    params.context = context < limit ? context : limit;
+    params.chunk = o->chunk;
+    params.progress = progress ? show_progress : NULL;
+    params.progress_user = progress;
+    return mh_session_create(setup->model, &params, out);
+}

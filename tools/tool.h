@@ -1,0 +1,112 @@
+/* tool.h: what the commands share. */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include <moehal-model/session.h>
+#include <moehal-model/tokenizer.h>
+
+/* Exit statuses. */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* ---- options.c ---- */
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INTEGER, OPTION_NUMBER };
+
+struct option {
+    const char *name; /* without the dashes; NULL ends a table */
+    enum option_kind kind;
+    void *target; /* bool, const char *, int64_t, double */
+    const char *argument;
+    const char *help;
+    double least, most; /* of numbers */
+    bool *given;        /* may be NULL */
+};
+
+struct command {
+    const char *name;
+    const char *synopsis; /* after the name */
+    const char *summary;
+    const char *examples; /* lines */
+    int (*run)(int argc, char **argv);
+};
+
+extern const struct command command_devices, command_generate, command_chat, command_eval,
+    command_inspect, command_synth;
+
+/* Reads --name value, --name=value and at most `places` bare words. Returns -1 to go on, or the
+ * exit status: a usage error told on stderr, or --help done. */
+int parse_options(const struct command *command, const struct option *options, int argc,
+                  char **argv, const char **words, int places);
+int usage_error(const struct command *command, const char *format, ...) MH_PRINTF(2, 3);
+
+/* ---- ui.c ---- */
+/* Tells the last error on stderr and returns the exit status that suits it. */
+int report_failure(mh_status status);
+/* The same for failures of reading what the user named: always EXIT_USAGE, but for memory. */
+int report_bad_input(mh_status status);
+/* Progress lines on a terminal's stderr; nothing in a pipe. `what` is static text. */
+struct progress {
+    const char *what;
+    bool bytes; /* show megabytes */
+    bool shown;
+    double next; /* time of the next update */
+};
+int show_progress(void *progress, uint64_t done, uint64_t total);
+void end_progress(struct progress *progress);
+double now_seconds(void);
+double seconds_since_process_start(void);
+/* Ctrl-C: the first sets this flag, the second ends the process as usual. */
+void catch_interrupt(void);
+bool interrupted(void);
+void clear_interrupt(void);
+
+/* ---- setup.c: what generate, chat and eval have in common ---- */
+struct setup_options {
+    const char *model, *device, *profile, *kv, *placement, *timeline;
+    int64_t threads, chunk;
+    bool strict, is_virtual, json;
+};
+#define SETUP_OPTIONS(s)                                                                             \
+    {"model", OPTION_TEXT, &(s).model, "DIR", "the model's directory (Hugging Face layout)"},        \
+        {"device", OPTION_TEXT, &(s).device, "URI",                                                  \
+         "host, nvidia:0, ...; default: MOEHAL_DEVICE, else auto"},                                  \
+        {"virtual", OPTION_FLAG, &(s).is_virtual, NULL,                                              \
+         "use the project's virtual GPUs (none in this version)"},                                   \
+        {"profile", OPTION_TEXT, &(s).profile, "exact|fast", "arithmetic; default exact"},           \
+        {"kv", OPTION_TEXT, &(s).kv, "f32|bf16", "dtype of the cache; default f32"},                 \
+        {"strict", OPTION_FLAG, &(s).strict, NULL,                                                   \
+         "an op that falls back to the host is an error"},                                           \
+        {"threads", OPTION_INTEGER, &(s).threads, "N", "host threads; default one a core", 0, 4096}, \
+        {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 64",           \
+         1,       1 << 20},                                                                          \
+    {                                                                                                \
+        "json", OPTION_FLAG, &(s).json, NULL, "one JSON object on stdout instead of text"            \
+    }
+
+struct setup {
+    mh_runtime *runtime;
+    mh_device *device;
+    mh_device_info info;
+    mh_checkpoint *checkpoint;
+    const mh_config *config;
+    mh_tokenizer *tokenizer; /* NULL: the directory has none; why is in tokenizer_reason */
+    char tokenizer_reason[768];
+    mh_model *model;
+    uint32_t profile;
+    mh_dtype kv;
+};
+
+/* Opens everything but the session. Returns -1, or the exit status after telling why. */
+int setup_open(struct setup *setup, const struct command *command,
+               const struct setup_options *options);
+void setup_close(struct setup *setup);
+/* A session with room for `context` tokens, at most the model's limit. */
+mh_status setup_session(struct setup *setup, const struct setup_options *options, int64_t context,
+                        struct progress *progress, mh_session **out);
+
+/* "0 17 4" as ids; owned by the caller. Returns -1, or the exit status after telling why. */
+int parse_ids(const struct command *command, const char *text, int32_t **ids, uint64_t *count);
+
+#endif
