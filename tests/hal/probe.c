@@ -25,6 +25,10 @@ struct work {
         mh_op_fill fill;
         mh_op_linear linear;
     } op;
+    /* What an op needs is resolved when it is encoded: neither it nor the views outlive that call.
+     */
+    struct buffer *buffers[4];
+    mh_weight_view weight;
     uint64_t mark;
 };
 
@@ -138,13 +142,7 @@ static struct work *push(struct stream *s)
 
 /* ---- the kernels ---- */
 
-static char *at(const mh_tensor *t, int64_t i, int64_t j)
-{
-    struct buffer *b = mh_view_buffer(t->buffer)->handle;
-    return b->memory + t->offset + i * t->stride[0] + (t->rank > 1 ? j * t->stride[1] : 0);
-}
-
-static void pend(struct work *w, int by)
+static void resolve(struct work *w)
 {
     const mh_tensor *tensors[3] = {0};
     if (w->op.base.op == MH_OP_ADD)
@@ -153,37 +151,54 @@ static void pend(struct work *w, int by)
         tensors[0] = &w->op.linear.y, tensors[1] = &w->op.linear.x;
     for (int i = 0; i < 3; i++)
         if (tensors[i])
-            ((struct buffer *)mh_view_buffer(tensors[i]->buffer)->handle)->pending += (uint64_t)by;
+            w->buffers[i] = mh_view_buffer(tensors[i]->buffer)->handle;
+    if (w->op.base.op != MH_OP_LINEAR)
+        return;
+    w->weight = *mh_view_weight(w->op.linear.w);
+    w->buffers[3] = w->weight.buffer->handle;
+}
+
+static void pend(struct work *w, int by)
+{
+    for (int i = 0; i < 4; i++)
+        if (w->buffers[i])
+            w->buffers[i]->pending += (uint64_t)by;
     if (w->copy.direction == MH_COPY_TO_DEVICE || w->copy.direction == MH_COPY_ON_DEVICE)
         ((struct buffer *)w->copy.to)->pending += (uint64_t)by;
     if (w->copy.direction == MH_COPY_TO_HOST || w->copy.direction == MH_COPY_ON_DEVICE)
         ((struct buffer *)(uintptr_t)w->copy.from)->pending += (uint64_t)by;
 }
 
-static void run_add(const mh_op_add *o)
+static float *at(const struct work *w, int operand, const mh_tensor *t, int64_t i, int64_t j)
 {
+    return (float *)(void *)(w->buffers[operand]->memory + t->offset + i * t->stride[0] +
+                             j * t->stride[1]);
+}
+
+static void run_add(const struct work *w)
+{
+    const mh_op_add *o = &w->op.add;
     for (int64_t i = 0; i < o->y.shape[0]; i++)
         for (int64_t j = 0; j < o->y.shape[1]; j++)
-            *(float *)(void *)at(&o->y, i, j) =
-                *(float *)(void *)at(&o->a, i, j) + *(float *)(void *)at(&o->b, i, j);
+            *at(w, 0, &o->y, i, j) = *at(w, 1, &o->a, i, j) + *at(w, 2, &o->b, i, j);
 }
 
 /* Rule 2 for f32 weights, written from docs/numerics.md. */
-static void run_linear(const mh_op_linear *o)
+static void run_linear(const struct work *w)
 {
-    const mh_weight_view *w = mh_view_weight(o->w);
-    const struct buffer *b = w->buffer->handle;
+    const mh_op_linear *o = &w->op.linear;
+    const mh_weight_view *v = &w->weight;
     for (int64_t t = 0; t < o->y.shape[0]; t++)
-        for (int64_t r = 0; r < w->out; r++) {
-            const float *row =
-                (const void *)(b->memory + w->offset[0] + (uint64_t)(r * w->row_stride[0]));
+        for (int64_t r = 0; r < v->out; r++) {
+            const float *row = (const void *)(w->buffers[3]->memory + v->offset[0] +
+                                              (uint64_t)(r * v->row_stride[0]));
             float a[64] = {0};
-            for (int64_t k = 0; k < w->in; k++)
-                a[k % 64] = __builtin_fmaf(*(float *)(void *)at(&o->x, t, k), row[k], a[k % 64]);
+            for (int64_t k = 0; k < v->in; k++)
+                a[k % 64] = __builtin_fmaf(*at(w, 1, &o->x, t, k), row[k], a[k % 64]);
             for (int h = 32; h; h /= 2)
                 for (int j = 0; j < h; j++)
                     a[j] += a[j + h];
-            *(float *)(void *)at(&o->y, t, r) = a[0] + 0.0f;
+            *at(w, 0, &o->y, t, r) = a[0] + 0.0f;
         }
 }
 
@@ -200,9 +215,9 @@ static void run(struct work *w)
         memcpy(((struct buffer *)w->copy.to)->memory + w->copy.to_offset,
                ((const struct buffer *)w->copy.from)->memory + w->copy.from_offset, w->copy.size);
     else if (w->op.base.op == MH_OP_ADD)
-        run_add(&w->op.add);
+        run_add(w);
     else if (w->op.base.op == MH_OP_LINEAR)
-        run_linear(&w->op.linear);
+        run_linear(w);
 }
 
 /* ---- the queue ---- */
@@ -279,6 +294,7 @@ static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch
     }
     struct work *w = push(s);
     memcpy(&w->op, op, op->struct_size < sizeof(w->op) ? op->struct_size : sizeof(w->op));
+    resolve(w);
     pend(w, 1);
     return MH_OK;
 }
