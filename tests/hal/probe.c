@@ -6,11 +6,14 @@
 static struct probe_control control;
 
 struct buffer {
+    struct buffer *next; /* of its device: a reset takes all */
     char *memory;
     uint64_t pending; /* queued work that names it */
 };
 
 struct device {
+    struct buffer *buffers;
+    struct stream *streams;
     uint64_t used;
     int lost;
 };
@@ -33,6 +36,7 @@ struct work {
 };
 
 struct stream {
+    struct stream *next;
     struct device *device;
     struct work *first, **tail;
     uint64_t next_mark, done;
@@ -107,20 +111,31 @@ static mh_status buffer_create(void *device, uint64_t size, uint32_t kind, mh_bu
     b->memory = malloc(size);
     memset(b->memory, 0xA5, size);
     d->used += size;
+    b->next = d->buffers;
+    d->buffers = b;
     control.live_buffers++;
     out->handle = b;
     return MH_OK;
 }
 
-static void buffer_destroy(void *device, mh_buffer_view *view)
+static void free_buffer(struct buffer *b)
 {
-    struct buffer *b = view->handle;
-    ((struct device *)device)->used -= view->size;
     control.live_buffers--;
-    if (b->pending)
-        control.destroyed_in_flight++;
     free(b->memory);
     free(b);
+}
+
+static void buffer_destroy(void *device, mh_buffer_view *view)
+{
+    struct device *d = device;
+    struct buffer *b = view->handle, **link = &d->buffers;
+    while (*link != b)
+        link = &(*link)->next;
+    *link = b->next;
+    d->used -= view->size;
+    if (b->pending)
+        control.destroyed_in_flight++;
+    free_buffer(b);
 }
 
 static mh_status stream_create(void *device, void **out)
@@ -128,6 +143,8 @@ static mh_status stream_create(void *device, void **out)
     struct stream *s = calloc(1, sizeof(*s));
     s->device = device;
     s->tail = &s->first;
+    s->next = s->device->streams;
+    s->device->streams = s;
     *out = s;
     return MH_OK;
 }
@@ -263,15 +280,23 @@ static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
     return MH_OK;
 }
 
-static void stream_destroy(void *stream)
+static void free_stream(struct stream *s)
 {
-    struct stream *s = stream;
     while (s->first) {
         struct work *w = s->first;
         s->first = w->next;
         free(w);
     }
     free(s);
+}
+
+static void stream_destroy(void *stream)
+{
+    struct stream *s = stream, **link = &s->device->streams;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    free_stream(s);
 }
 
 static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char reason[192])
@@ -301,8 +326,19 @@ static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch
 
 static mh_status reset(void *device)
 {
-    ((struct device *)device)->lost = 0;
-    ((struct device *)device)->used = 0;
+    struct device *d = device;
+    while (d->streams) {
+        struct stream *s = d->streams;
+        d->streams = s->next;
+        free_stream(s);
+    }
+    while (d->buffers) {
+        struct buffer *b = d->buffers;
+        d->buffers = b->next;
+        free_buffer(b);
+    }
+    d->lost = 0;
+    d->used = 0;
     return MH_OK;
 }
 

@@ -216,7 +216,6 @@ static void a_device_lost_at_an_op_says_why(void **state)
     REFUSED(MH_DEVICE_LOST, mh_encode(mh_stream_encoder(f.stream), &f.op.base),
             "unplugged at an op");
     REFUSED(MH_DEVICE_LOST, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "is lost");
-    w->control->live_buffers = 0;
     OK(mh_device_reset(w->probe));
     REFUSED(MH_STALE_HANDLE, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "reset");
     drop(&f);
