@@ -118,7 +118,7 @@ static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *l
         memcpy(local, op, info->size);
         return MH_OK;
     }
-    return hal_struct_in(local, op, info->size, info->name);
+    return mh_struct_in(local, op, info->size, info->name);
 }
 
 mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out)
@@ -135,7 +135,7 @@ mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out
         status = hal_validate(device, &local.base, true, &rows);
     if (!status)
         status = ask(device, &local.base, &answer);
-    return status ? status : hal_struct_out(out, &answer, sizeof(answer));
+    return status ? status : mh_struct_out(out, &answer, sizeof(answer));
 }
 
 /* ---- placing ---- */
