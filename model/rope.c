@@ -1,15 +1,16 @@
 /*
  * rope.c: cos and sin in f64 by moehal's own code, so that no libm decides the bits. The argument
- * is a f32 value of at most 2^24: reduction by pi/2 in three parts (Cody and Waite), of which the
- * first two have few enough bits that their products with the quotient are exact; then Taylor
- * series on
- * [-pi/4, pi/4], whose first neglected terms are below 2^-58.
+ * is a f32 value of at most 2^24 (config.c allows no more positions): reduction by pi/2 in four
+ * parts (Cody and Waite), of which the first three have 29 bits, so that their products with the
+ * quotient, of 24, are exact; then Taylor series on [-pi/4, pi/4], whose first neglected terms are
+ * below 2^-58.
  */
 #include "rope.h"
 
-static const double PIO2_1 = 0x1.921fb544p+0;  /* 33 bits of pi/2 */
-static const double PIO2_2 = 0x1.0b4611a6p-34; /* the next 33 */
-static const double PIO2_3 = 0x1.3198a2e037073p-69;
+static const double PIO2_1 = 0x1.921fb54p+0; /* 29 bits of pi/2 */
+static const double PIO2_2 = 0x1.10b461p-30; /* the next 29 */
+static const double PIO2_3 = 0x1.a626331p-58;
+static const double PIO2_4 = 0x1.1701b839a252p-88;
 
 static double sin_series(double r)
 {
@@ -46,6 +47,7 @@ static void sin_cos(double x, double *sine, double *cosine)
     double r = x - (double)n * PIO2_1;
     r = r - (double)n * PIO2_2;
     r = r - (double)n * PIO2_3;
+    r = r - (double)n * PIO2_4;
     double s = sin_series(r), c = cos_series(r);
     switch (n & 3) {
     case 0:

@@ -28,10 +28,11 @@ static inline struct weight_row weight_row(const mh_weight_view *w, int64_t expe
 
 static inline float from_fp8(uint32_t byte, float scale)
 {
-    /* e4m3's exponent and fraction in f32's place, 2^120 too small; exact. */
-    float q = of_bits((byte & 0x80) << 24 | (byte & 0x7F) << 20) * 0x1p120f;
-    float value = q * scale;
-    return (byte & 0x7F) == 0x7F ? of_bits(0x7FC00000) : value;
+    /* e4m3's exponent and fraction in f32's place, 2^120 too small; exact. NaN gets f32's top
+     * exponent before the products: a loop that may skip a product is not vectorised. */
+    uint32_t nan = (byte & 0x7F) == 0x7F ? 0x7F800000 : 0;
+    float q = of_bits((byte & 0x80) << 24 | (byte & 0x7F) << 20 | nan) * 0x1p120f;
+    return q * scale;
 }
 
 /* Columns [begin, begin + count) of a row, count <= 64 and begin a multiple of 64: an FP8 scale

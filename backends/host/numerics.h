@@ -138,9 +138,9 @@ static inline float from_f16(uint16_t half)
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7FFF;
     /* 2^112 moves the exponent's bias and makes halves' denormals normal, exactly. */
     float value = of_bits(rest << 13) * 0x1p112f;
-    if (rest >= 0x7C00) /* Inf and NaN */
-        value = of_bits(0x7F800000 | (rest & 0x3FF) << 13);
-    return of_bits(bits_of(value) | sign);
+    /* Inf and NaN keep the product and get f32's top exponent: loops stay free of branches. */
+    uint32_t special = rest >= 0x7C00 ? 0x7F800000 : 0;
+    return of_bits(bits_of(value) | special | sign);
 }
 
 static inline uint16_t to_f16(float value)
