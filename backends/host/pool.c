@@ -12,6 +12,11 @@
 /* How long a thread spins before it sleeps: about the gap between two ops of a decode step. */
 #define SPINS 4000
 
+/* Of pool->state: the job's number, OPEN, and the workers inside. */
+#define TICKET(state) ((state) >> 32)
+#define OPEN ((uint_fast64_t)1 << 31)
+#define INSIDE(state) ((state) & (OPEN - 1))
+
 struct job {
     pool_fn fn;
     void *context;
@@ -35,9 +40,10 @@ struct pool {
     uint32_t sleepers; /* under lock */
     bool ending;
     struct job job;
-    atomic_uint ticket; /* counts jobs */
+    /* Which job this is, whether it takes workers still, and how many are in it. A worker that
+     * comes too late stays out: on a busy machine nobody waits for one that never got a core. */
+    atomic_uint_fast64_t state;
     atomic_int_fast64_t next;
-    atomic_uint busy; /* workers that have not finished the job */
     struct worker workers[];
 };
 
@@ -80,38 +86,48 @@ static void take_items(struct pool *pool, uint32_t thread)
     }
 }
 
-/* Returns the ticket of the next job, or `seen` when the pool ends. */
-static uint32_t await_job(struct pool *pool, uint32_t seen)
+/* Enters the current job if it is open and not the one this worker has done already. */
+static bool enter_job(struct pool *pool, uint64_t *seen)
+{
+    uint_fast64_t state = atomic_load_explicit(&pool->state, memory_order_relaxed);
+    while (state & OPEN && TICKET(state) != *seen)
+        if (atomic_compare_exchange_weak_explicit(&pool->state, &state, state + 1,
+                                                  memory_order_acquire, memory_order_relaxed)) {
+            *seen = TICKET(state);
+            return true;
+        }
+    return false;
+}
+
+/* False when the pool ends. */
+static bool await_job(struct pool *pool, uint64_t *seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        uint32_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-        if (ticket != seen)
-            return ticket;
+        if (enter_job(pool, seen))
+            return true;
         relax();
     }
+    bool entered = false;
     pthread_mutex_lock(&pool->lock);
     pool->sleepers++;
-    while (atomic_load_explicit(&pool->ticket, memory_order_acquire) == seen && !pool->ending)
+    while (!pool->ending && !(entered = enter_job(pool, seen)))
         pthread_cond_wait(&pool->wake, &pool->lock);
     pool->sleepers--;
     pthread_mutex_unlock(&pool->lock);
-    return atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    return entered;
 }
 
 static void *work(void *user)
 {
     struct worker *worker = user;
     struct pool *pool = worker->pool;
-    uint32_t seen = 0;
+    uint64_t seen = 0;
     float_mode_enter();
-    for (;;) {
-        uint32_t ticket = await_job(pool, seen);
-        if (ticket == seen)
-            return NULL;
-        seen = ticket;
+    while (await_job(pool, &seen)) {
         take_items(pool, worker->index);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&pool->state, 1, memory_order_release);
     }
+    return NULL;
 }
 
 struct pool *pool_create(uint32_t threads, void *(*allocate)(void *, uint64_t),
@@ -176,14 +192,15 @@ void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
     int64_t grain = items / (4 * (int64_t)pool->threads);
     pool->job = (struct job){fn, context, items, grain > 0 ? grain : 1};
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->threads - 1, memory_order_relaxed);
+    uint_fast64_t ticket = TICKET(atomic_load_explicit(&pool->state, memory_order_relaxed)) + 1;
+    atomic_store_explicit(&pool->state, (ticket & UINT32_MAX) << 32 | OPEN, memory_order_release);
     pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add_explicit(&pool->ticket, 1, memory_order_release);
     if (pool->sleepers)
         pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     take_items(pool, 0);
-    for (int spins = 0; atomic_load_explicit(&pool->busy, memory_order_acquire); spins++) {
+    atomic_fetch_and_explicit(&pool->state, ~OPEN, memory_order_relaxed);
+    for (int spins = 0; INSIDE(atomic_load_explicit(&pool->state, memory_order_acquire)); spins++) {
         relax();
         if (spins > SPINS)
             usleep(20);
