@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""generate and eval: against transformers, and the same bits whatever the threads, chunk or device."""
+import hashlib
+import math
+import os
+import signal
+import struct
+import subprocess
+import time
+import unittest
+
+from command import (EXTRA, FAIRY, GOLDEN, ON_NULL, TOOL, Folder, generate, good, ints, json, main,
+                     moehal, read_json, read_safetensors)
+
+KEYS = {"device": str, "virtual": bool, "profile": str, "prompt_ids": list, "token_ids": list,
+        "text": str, "stop": str, "logit_hash": str, "first_token_ms": float,
+        "prefill_tokens_per_s": float, "decode_tokens_per_s": float, "launches_per_token": float,
+        "graph_launches_per_token": float, "fallbacks": dict}
+GREEDY = ("--temperature", 0)
+FAIRY_GOLDEN = read_json(GOLDEN, "fairy/golden.json")
+
+
+class Generate(Folder):
+    def test_texts_are_those_of_transformers(self):
+        for i, case in enumerate(FAIRY_GOLDEN["prompts"]):
+            count = case["greedy_tokens"]
+            got = generate("--prompt", case["prompt"], "--max-tokens", count, *GREEDY)
+            tensors = read_safetensors(os.path.join(GOLDEN, "fairy/golden.safetensors"))
+            self.assertEqual(got["token_ids"], ints(tensors[f"greedy.{i}"][2]))
+            self.assertEqual(got["prompt_ids"], ints(tensors[f"prompt.{i}"][2]))
+            self.assertEqual("<｜begin▁of▁sentence｜>" + case["prompt"] + got["text"], case["text"])
+            self.assertEqual(got["stop"], "eos" if got["token_ids"][-1] == 1 else "length")
+
+    def test_json_has_the_fixed_keys(self):
+        got = generate("--prompt", "Once", "--max-tokens", 5)
+        self.assertEqual(list(got), list(KEYS))
+        for key, kind in KEYS.items():
+            self.assertIsInstance(got[key], kind, key)
+        self.assertEqual((got["device"], got["virtual"], got["profile"]), ("host:0", False, "exact"))
+        self.assertEqual(got["graph_launches_per_token"], 1)
+        self.assertEqual(got["fallbacks"], {})
+        self.assertEqual(len(got["token_ids"]), 5)
+
+    def test_hashes_are_equal_everywhere(self):
+        prompt = FAIRY_GOLDEN["prompts"][4]["prompt"]  # longer than a chunk of 64
+        base = ("--prompt", prompt, "--max-tokens", 8, *GREEDY)
+        want = generate(*base)
+        ways = [("--threads", n) for n in (1, 2, 3)] + [("--chunk", n) for n in (1, 7, 64, 2000)]
+        for way in ways:
+            self.assertEqual(generate(*base, *way)["logit_hash"], want["logit_hash"], way)
+        for isa in ("scalar", "avx2", "avx512"):
+            status, out, err = moehal("generate", "--model", FAIRY, *base, "--json",
+                                      env={"MOEHAL_HOST_ISA": isa})
+            if status:
+                self.assertIn("this processor has no " + isa, err)
+                continue
+            self.assertEqual(json.loads(out)["logit_hash"], want["logit_hash"], isa)
+        null = generate(*base, "--device", "null", env=ON_NULL)
+        self.assertEqual(null["logit_hash"], want["logit_hash"])
+        self.assertEqual(null["device"], "null:0")
+        self.assertGreater(null["fallbacks"]["linear"], 0)
+
+    def test_hash_is_of_the_logits_that_eval_writes(self):
+        got = generate("--prompt", "Once upon a time", "--max-tokens", 6, *GREEDY)
+        ids = got["prompt_ids"] + got["token_ids"][:-1]
+        path = self.path("logits.safetensors")
+        good("eval", "--model", FAIRY, "--ids", " ".join(map(str, ids)), "--out", path)
+        dtype, shape, raw = read_safetensors(path)["logits"]
+        self.assertEqual((dtype, shape), ("F32", [len(ids), 4096]))
+        chosen = raw[(len(got["prompt_ids"]) - 1) * 4096 * 4:]
+        self.assertEqual(hashlib.sha256(chosen).hexdigest(), got["logit_hash"])
+        for row, token in enumerate(got["token_ids"]):
+            logits = struct.unpack("<4096f", chosen[row * 16384:(row + 1) * 16384])
+            self.assertEqual(logits.index(max(logits)), token)
+
+    def test_strict(self):
+        got = generate("--prompt", "Once", "--max-tokens", 3, "--strict")
+        self.assertEqual(got["fallbacks"], {})
+        for strict in (("--strict",), ("--placement", "strict")):
+            status, out, err = moehal("generate", "--model", FAIRY, "--prompt", "Once", "--device",
+                                      "null", *strict, env=ON_NULL)
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn("embed (embed_tokens)", err)
+            self.assertEqual(err.count("\n"), 1)
+
+    def test_ids_do_what_the_prompt_does(self):
+        text = generate("--prompt", "Once upon a time", "--max-tokens", 6, *GREEDY)
+        ids = generate("--ids", " ".join(map(str, text["prompt_ids"])), "--max-tokens", 6, *GREEDY)
+        for key in ("token_ids", "text", "logit_hash"):
+            self.assertEqual(ids[key], text[key])
+
+    def test_a_model_without_a_tokenizer(self):
+        model = os.path.join(GOLDEN, "v2-lite")
+        got = generate("--ids", "0 17 4", "--max-tokens", 4, model=model)
+        self.assertIsNone(got["text"])
+        out = good("generate", "--model", model, "--ids", "0,17,4", "--max-tokens", 4)
+        self.assertEqual(out.split(), [str(i) for i in got["token_ids"]])
+
+    def test_sampling_depends_on_the_seed_alone(self):
+        base = ("--prompt", "The wolf", "--max-tokens", 30, "--temperature", 0.8, "--top-p", 0.9,
+                "--top-k", 50, "--seed")
+        one = generate(*base, 1)
+        self.assertEqual(generate(*base, 1, "--threads", 1, "--chunk", 1)["text"], one["text"])
+        self.assertEqual(generate(*base, 1, "--device", "null", env=ON_NULL)["text"], one["text"])
+        self.assertNotEqual(generate(*base, 2)["text"], one["text"])
+        greedy = generate("--prompt", "The wolf", "--max-tokens", 30, *GREEDY)
+        self.assertEqual(generate(*base, 7, "--top-k", 1)["text"], greedy["text"])
+        # generation_config.json of the model says temperature 0.7 and top_p 0.95.
+        defaults = generate("--prompt", "The wolf", "--max-tokens", 30)
+        said = generate("--prompt", "The wolf", "--max-tokens", 30, "--temperature", 0.7, "--top-p",
+                        0.95, "--seed", 0)
+        self.assertEqual(defaults["text"], said["text"])
+
+    def test_a_bf16_cache(self):
+        base = ("--prompt", "Once upon a time", "--max-tokens", 12, *GREEDY, "--kv", "bf16")
+        got = generate(*base)
+        self.assertEqual(generate(*base, "--chunk", 1)["logit_hash"], got["logit_hash"])
+        self.assertEqual(generate(*base, "--device", "null", env=ON_NULL)["logit_hash"],
+                         got["logit_hash"])
+        self.assertNotEqual(generate(*base[:-2])["logit_hash"], got["logit_hash"])
+
+    def test_fast_is_refused_with_the_reason(self):
+        status, _, err = moehal("generate", "--model", FAIRY, "--prompt", "x", "--profile", "fast")
+        self.assertNotEqual(status, 0)
+        self.assertIn("no kernels of the fast profile", err)
+
+    def test_the_environment_chooses_the_device(self):
+        got = generate("--prompt", "Once", "--max-tokens", 2, env=dict(ON_NULL, MOEHAL_DEVICE="null"))
+        self.assertEqual(got["device"], "null:0")
+
+    def test_the_context_ends_a_text(self):
+        model = self.edit_json(self.copy_of(FAIRY), "config.json", max_position_embeddings=12)
+        got = generate("--prompt", "Once upon a time", "--max-tokens", 100, *GREEDY, model=model)
+        self.assertEqual(len(got["prompt_ids"]) + len(got["token_ids"]), 13)  # the last is never run
+        self.assertEqual(got["stop"], "length")
+
+    def test_quiet_in_a_pipe_and_text_as_it_comes(self):
+        status, out, err = moehal("generate", "--model", FAIRY, "--prompt", "Once upon a time",
+                                  "--max-tokens", 5, *GREEDY)
+        self.assertEqual(status, 0)
+        self.assertEqual(out, "Once upon a time there lived a man who\n")
+        self.assertNotIn("\r", err)
+        self.assertIn("host:0", err)
+        self.assertIn("tokens/s", err)
+
+    def test_an_interrupt_ends_it_cleanly(self):
+        process = subprocess.Popen([TOOL, "generate", "--model", FAIRY, "--prompt", "Once",
+                                    "--max-tokens", "2000", "--device", "null"],
+                                   env=dict(os.environ, **ON_NULL), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.read(8)  # it speaks
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, err)
+        self.assertIn(b"tokens/s", err)
+        self.assertLess(time.monotonic() - begin, 30)
+
+
+class Eval(Folder):
+    def check_exact(self, name, model):
+        golden = read_safetensors(os.path.join(GOLDEN, name, "golden.safetensors"))
+        exact = read_safetensors(os.path.join(GOLDEN, name, "exact.safetensors"))
+        prompt = 1
+        ids = ints(golden[f"prompt.{prompt}"][2])
+        path = self.path(name + ".safetensors")
+        good("eval", "--model", model, "--ids", " ".join(map(str, ids)), "--out", path, "--hidden",
+             "--chunk", 3)
+        got = read_safetensors(path)
+        self.assertEqual(got["logits"][0], "F32")
+        want = exact[f"logits.{prompt}"][2]
+        self.assertEqual(got["logits"][2][-len(want):], want)
+        layers = len(got) - 1
+        self.assertEqual(layers, len([n for n in exact if n.startswith(f"hidden.{prompt}.")]))
+        for layer in range(layers):
+            want = exact[f"hidden.{prompt}.{layer}"][2]
+            self.assertEqual(got[f"hidden.{layer}"][1], [len(ids), len(want) // 4])
+            self.assertEqual(got[f"hidden.{layer}"][2][-len(want):], want, layer)
+
+    def test_files_hold_the_exact_bits(self):
+        for name in ("v3", "v3-fp8", "v2-lite", "v2", "moonlight"):
+            self.check_exact(name, os.path.join(GOLDEN, name))
+        self.check_exact("fairy", FAIRY)
+
+    def check_perplexity(self, model, golden):
+        got = json.loads(good("eval", "--model", model, "--text", os.path.join(golden, "eval.txt"),
+                              "--json"))
+        want = read_json(golden, "golden.json")["eval"]
+        self.assertEqual(got["tokens"], want["tokens"])
+        self.assertLess(abs(got["perplexity"] - want["perplexity"]), 1e-4)
+        self.assertLess(abs(got["nll"] - want["nll"]), 1e-5)
+        self.assertAlmostEqual(math.exp(got["nll"]), got["perplexity"], places=5)
+
+    def test_perplexity_is_that_of_transformers(self):
+        self.check_perplexity(FAIRY, os.path.join(GOLDEN, "fairy"))
+
+    @unittest.skipUnless(EXTRA, "fairy-bf16 is in the extra data (Meson option extra_data)")
+    def test_perplexity_of_the_bf16_model(self):
+        folder = os.path.join(EXTRA, "golden/fairy-bf16")
+        self.check_perplexity(folder, folder)
+
+
+if __name__ == "__main__":
+    main()
