@@ -353,6 +353,7 @@ static mh_status read_config(struct synth *s)
     text = json_dumps(s->json, JSON_COMPACT);
     if (!text)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a config");
+    s->config = MH_INIT(mh_config);
     mh_status status = mh_config_parse(text, strlen(text), p->name, &s->config);
     free(text);
     return status;
