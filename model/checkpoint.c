@@ -80,21 +80,30 @@ static mh_status open_shards(mh_checkpoint *cp, const char *index, const json_t 
     return status;
 }
 
-/* Every tensor of the index lies in the shard it names. */
+static const char *file_name(const struct safetensors *file)
+{
+    const char *slash = strrchr(file->path, '/');
+    return slash ? slash + 1 : file->path;
+}
+
+static int by_file_name(const void *name, const void *file)
+{
+    return strcmp(name, file_name(file));
+}
+
+/* Every tensor of the index lies in the shard it names. The shards were opened in order of name. */
 static mh_status check_index(const mh_checkpoint *cp, const char *index, const json_t *map)
 {
     const char *tensor;
     json_t *file;
     json_object_foreach((json_t *)(uintptr_t)map, tensor, file)
     {
-        const char *shard = json_string_value(file);
-        for (uint64_t i = 0; i < cp->file_count; i++) {
-            const char *slash = strrchr(cp->files[i].path, '/');
-            if (!strcmp(slash ? slash + 1 : cp->files[i].path, shard) &&
-                !safetensors_find(&cp->files[i], tensor))
-                return mh_fail(MH_BAD_DATA, "%s: tensor '%.128s' is not in %s, where %s puts it",
-                               cp->dir, tensor, shard, index);
-        }
+        const char *name = json_string_value(file);
+        const struct safetensors *shard =
+            bsearch(name, cp->files, cp->file_count, sizeof(*cp->files), by_file_name);
+        if (!safetensors_find(shard, tensor))
+            return mh_fail(MH_BAD_DATA, "%s: tensor '%.128s' is not in %s, where %s puts it",
+                           cp->dir, tensor, name, index);
     }
     return MH_OK;
 }
@@ -177,6 +186,8 @@ static mh_status finish(mh_status status, mh_checkpoint **cp)
 mh_status mh_checkpoint_open(const char *dir, mh_checkpoint **out)
 {
     char path[4096];
+    if (out)
+        *out = NULL;
     if (!dir || !out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_checkpoint_open: %s is NULL", dir ? "out" : "dir");
     if (strlen(dir) > sizeof(path) - 300)
@@ -184,6 +195,7 @@ mh_status mh_checkpoint_open(const char *dir, mh_checkpoint **out)
     mh_status status = make(dir, out);
     if (status)
         return status;
+    (*out)->config.struct_size = sizeof((*out)->config);
     status = mh_config_load(dir, &(*out)->config);
     (*out)->has_config = true;
     snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
@@ -198,6 +210,8 @@ mh_status mh_checkpoint_open(const char *dir, mh_checkpoint **out)
 
 mh_status mh_checkpoint_open_file(const char *path, mh_checkpoint **out)
 {
+    if (out)
+        *out = NULL;
     if (!path || !out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_checkpoint_open_file: %s is NULL",
                        path ? "out" : "path");
@@ -249,21 +263,14 @@ static const mh_checkpoint_tensor *find(const mh_checkpoint *cp, const char *nam
     return found ? *found : NULL;
 }
 
-static mh_status hand_out(const mh_checkpoint_tensor *tensor, mh_checkpoint_tensor *out)
-{
-    if (out->struct_size != sizeof(*out))
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_checkpoint_tensor: struct_size is %llu, must be %zu",
-                       (unsigned long long)out->struct_size, sizeof(*out));
-    *out = *tensor;
-    return MH_OK;
-}
-
 mh_status mh_checkpoint_at(const mh_checkpoint *cp, uint64_t index, mh_checkpoint_tensor *out)
 {
     if (!cp || !out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_checkpoint_at: an argument is NULL");
-    return index < cp->count ? hand_out(cp->tensors[index], out) : MH_NOT_FOUND;
+    if (index >= cp->count)
+        return mh_fail(MH_NOT_FOUND, "%s: tensor %llu, but there are %llu", cp->dir,
+                       (unsigned long long)index, (unsigned long long)cp->count);
+    return mh_struct_out(out, cp->tensors[index], sizeof(*out));
 }
 
 mh_status mh_checkpoint_find(const mh_checkpoint *cp, const char *name, mh_checkpoint_tensor *out)
@@ -273,7 +280,7 @@ mh_status mh_checkpoint_find(const mh_checkpoint *cp, const char *name, mh_check
     const mh_checkpoint_tensor *tensor = find(cp, name);
     if (!tensor)
         return mh_fail(MH_NOT_FOUND, "%s: tensor '%.128s' is missing", cp->dir, name);
-    return hand_out(tensor, out);
+    return mh_struct_out(out, tensor, sizeof(*out));
 }
 
 /* ---- checking against the config ---- */
@@ -363,30 +370,43 @@ static mh_status mark_tensor(void *context, const struct model_tensor *wanted)
 
 static bool is_mtp(const mh_config *c, const char *name)
 {
-    int layer;
-    return sscanf(name, "model.layers.%d.", &layer) == 1 && layer >= c->num_hidden_layers &&
+    static const char prefix[] = "model.layers.";
+    char *end;
+    if (strncmp(name, prefix, sizeof(prefix) - 1))
+        return false;
+    long long layer = strtoll(name + sizeof(prefix) - 1, &end, 10);
+    return *end == '.' && layer >= c->num_hidden_layers &&
            layer < c->num_hidden_layers + c->num_nextn_predict_layers;
+}
+
+/* Older releases store what RoPE computes anyway. */
+static bool is_rope_table(const char *name)
+{
+    static const char suffix[] = ".self_attn.rotary_emb.inv_freq";
+    size_t length = strlen(name);
+    return length >= sizeof(suffix) && !strcmp(name + length - (sizeof(suffix) - 1), suffix);
 }
 
 mh_status mh_checkpoint_get_extras(const mh_checkpoint *cp, mh_checkpoint_extras *out)
 {
-    if (!cp || !cp->has_config || !out || out->struct_size != sizeof(*out))
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_checkpoint_get_extras: an argument is not usable");
+    if (!cp || !cp->has_config || !out)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_checkpoint_get_extras: an argument is NULL or has no config");
+    mh_checkpoint_extras extras = MH_INIT(mh_checkpoint_extras);
     struct use use = {.cp = cp, .used = calloc(1, cp->count + 1)};
     if (!use.used)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a list");
-    *out = MH_INIT(mh_checkpoint_extras);
     if (cp->count)
         model_for_each_tensor(&cp->config, mark_tensor, &use);
     for (uint64_t i = 0; i < cp->count; i++) {
         const char *name = cp->tensors[i]->name;
-        if (use.used[i])
+        if (use.used[i] || is_rope_table(name))
             continue;
         if (is_mtp(&cp->config, name))
-            out->mtp++;
-        else if (!out->unknown++)
-            snprintf(out->first_unknown, sizeof(out->first_unknown), "%s", name);
+            extras.mtp++;
+        else if (!extras.unknown++)
+            snprintf(extras.first_unknown, sizeof(extras.first_unknown), "%s", name);
     }
     free(use.used);
-    return MH_OK;
+    return mh_struct_out(out, &extras, sizeof(extras));
 }

@@ -111,21 +111,26 @@ static int choice(struct reader *r, const char *key, const char *choices, int fa
 
 static void read_family(struct reader *r, mh_config *c)
 {
+    uint32_t by_type = 0, by_architecture = 0;
     if (is_given(r, "model_type"))
-        c->family =
+        by_type =
             choice(r, "model_type", "deepseek_v3|deepseek_v2", -1) ? MH_FAMILY_V2 : MH_FAMILY_V3;
-    else {
+    if (!by_type || is_given(r, "architectures")) {
         struct reader first = *r;
         json_t *names = json_object_get(r->object, "architectures");
         json_t *wrapper = json_pack("{s:O?}", "architectures[0]", json_array_get(names, 0));
         first.object = wrapper;
-        c->family =
+        by_architecture =
             choice(&first, "architectures[0]", "DeepseekV3ForCausalLM|DeepseekV2ForCausalLM", -1)
                 ? MH_FAMILY_V2
                 : MH_FAMILY_V3;
         r->status = first.status;
         json_decref(wrapper);
     }
+    c->family = by_type ? by_type : by_architecture;
+    if (!r->status && by_architecture && by_architecture != c->family)
+        r->status =
+            mh_fail(MH_BAD_DATA, "%s: model_type and architectures[0] name two families", r->file);
     choice(r, "hidden_act", "silu", 0);
     if (boolean(r, "attention_bias", false) && !r->status)
         r->status =
@@ -138,21 +143,24 @@ static void read_family(struct reader *r, mh_config *c)
             mh_fail(MH_BAD_DATA, "%s: rope_interleave is false, only true is supported", r->file);
 }
 
-#define BIG ((int64_t)1 << 24)
+/* Limits far above any release, low enough that the sums over all parameters fit in 64 bits. */
+#define MOST_LAYERS 1024
+#define MOST_EXPERTS 4096
+#define MOST_WIDTH ((int64_t)1 << 20)
 
 static void read_sizes(struct reader *r, mh_config *c)
 {
     c->vocab_size = integer(r, "vocab_size", -1, 1, 1 << 18);
-    c->hidden_size = integer(r, "hidden_size", -1, 1, 1 << 20);
-    c->num_hidden_layers = integer(r, "num_hidden_layers", -1, 1, 4096);
+    c->hidden_size = integer(r, "hidden_size", -1, 1, MOST_WIDTH);
+    c->num_hidden_layers = integer(r, "num_hidden_layers", -1, 1, MOST_LAYERS);
     c->num_attention_heads = integer(r, "num_attention_heads", -1, 1, 4096);
-    c->q_lora_rank = integer(r, "q_lora_rank", 0, 0, 1 << 20);
+    c->q_lora_rank = integer(r, "q_lora_rank", 0, 0, MOST_WIDTH);
     c->kv_lora_rank = integer(r, "kv_lora_rank", -1, 1, 1 << 16);
     c->qk_nope_head_dim = integer(r, "qk_nope_head_dim", -1, 1, 1 << 16);
     c->qk_rope_head_dim = integer(r, "qk_rope_head_dim", -1, 2, 1 << 16);
     c->v_head_dim = integer(r, "v_head_dim", -1, 1, 1 << 16);
-    c->intermediate_size = integer(r, "intermediate_size", -1, 1, BIG);
-    c->max_position_embeddings = integer(r, "max_position_embeddings", -1, 1, BIG);
+    c->intermediate_size = integer(r, "intermediate_size", -1, 1, MOST_WIDTH);
+    c->max_position_embeddings = integer(r, "max_position_embeddings", -1, 1, 1 << 24);
     c->num_nextn_predict_layers = integer(r, "num_nextn_predict_layers", 0, 0, 64);
     c->rms_norm_eps = number(r, "rms_norm_eps", 1e-6, 0, 1);
     c->latent_norm_eps = 1e-6;
@@ -164,21 +172,21 @@ static void read_sizes(struct reader *r, mh_config *c)
 static void read_experts(struct reader *r, mh_config *c)
 {
     bool v3 = c->family == MH_FAMILY_V3;
-    c->n_routed_experts = integer(r, "n_routed_experts", 0, 0, 1 << 14);
-    c->first_k_dense_replace = integer(r, "first_k_dense_replace", 0, 0, 4096);
-    c->moe_layer_freq = integer(r, "moe_layer_freq", 1, 1, 4096);
+    c->n_routed_experts = integer(r, "n_routed_experts", 0, 0, MOST_EXPERTS);
+    c->first_k_dense_replace = integer(r, "first_k_dense_replace", 0, 0, MOST_LAYERS);
+    c->moe_layer_freq = integer(r, "moe_layer_freq", 1, 1, MOST_LAYERS);
     c->routed_scaling_factor = 1;
     c->n_group = c->topk_group = 1;
     c->scoring = v3 ? MH_SCORING_SIGMOID : MH_SCORING_SOFTMAX;
     if (r->status || !c->n_routed_experts)
         return;
-    c->moe_intermediate_size = integer(r, "moe_intermediate_size", -1, 1, BIG);
+    c->moe_intermediate_size = integer(r, "moe_intermediate_size", -1, 1, MOST_WIDTH);
     c->n_shared_experts = integer(r, "n_shared_experts", 0, 0, 64);
     c->num_experts_per_tok = integer(r, "num_experts_per_tok", -1, 1, c->n_routed_experts);
     c->n_group = integer(r, "n_group", 1, 1, c->n_routed_experts);
     c->topk_group = integer(r, "topk_group", 1, 1, c->n_group);
     c->norm_topk_prob = boolean(r, "norm_topk_prob", v3);
-    c->routed_scaling_factor = number(r, "routed_scaling_factor", 1, 0, 1e6);
+    c->routed_scaling_factor = number(r, "routed_scaling_factor", 1, 1e-6, 1e6);
     int scoring = choice(r, "scoring_func", "softmax|sigmoid", v3);
     int method = choice(r, "topk_method", "greedy|group_limited_greedy|noaux_tc", v3 ? 2 : 0);
     if (r->status)
@@ -216,8 +224,8 @@ static void read_rope(struct reader *r, mh_config *c)
     if (!part.status && part.object && !json_is_object(part.object))
         part.status = mh_fail(MH_BAD_DATA, "%s: %s must be an object or null", r->file, key);
     c->rope_theta = newer && is_given(&part, "rope_theta")
-                        ? number(&part, "rope_theta", NAN, 1, 1e12)
-                        : number(r, "rope_theta", 10000, 1, 1e12);
+                        ? number(&part, "rope_theta", NAN, 2, 1e12)
+                        : number(r, "rope_theta", 10000, 2, 1e12);
     c->rope_factor = 1;
     if (part.object) {
         const char *type = is_given(&part, "rope_type") ? "rope_type" : "type";
@@ -228,6 +236,10 @@ static void read_rope(struct reader *r, mh_config *c)
         c->rope_original_max = number(&part, "original_max_position_embeddings", NAN, 1, 1e9);
         c->rope_beta_fast = number(&part, "beta_fast", 32, 1e-6, 1e6);
         c->rope_beta_slow = number(&part, "beta_slow", 1, 1e-6, 1e6);
+        if (!part.status && c->rope_beta_slow > c->rope_beta_fast)
+            part.status =
+                mh_fail(MH_BAD_DATA, "%s: %sbeta_slow is %g, must be at most beta_fast = %g",
+                        part.file, part.prefix, c->rope_beta_slow, c->rope_beta_fast);
         c->rope_mscale = number(&part, "mscale", 1, 0, 1e3);
         c->rope_mscale_all_dim = number(&part, "mscale_all_dim", 0, 0, 1e3);
     }
@@ -245,6 +257,7 @@ static void read_quantization(struct reader *r, mh_config *c)
         return;
     choice(&part, "quant_method", "fp8", -1);
     choice(&part, "fmt", "e4m3", 0);
+    choice(&part, "activation_scheme", "dynamic", 0);
     const json_t *block = get(&part, "weight_block_size");
     if (!part.status &&
         (json_array_size(block) != 2 || json_integer_value(json_array_get(block, 0)) != 128 ||
@@ -296,9 +309,7 @@ mh_status mh_config_parse(const char *json, uint64_t bytes, const char *file, mh
                          : -1;
     read_eos(r, &c);
     json_decref(object);
-    if (!r->status)
-        *out = c;
-    return r->status;
+    return r->status ? r->status : mh_struct_out(out, &c, sizeof(c));
 }
 
 /* ---- files ---- */
@@ -307,7 +318,8 @@ static mh_status read_generation(const char *dir, mh_config *c)
 {
     char path[4096], *text;
     uint64_t bytes;
-    snprintf(path, sizeof(path), "%s/generation_config.json", dir);
+    if (snprintf(path, sizeof(path), "%s/generation_config.json", dir) >= (int)sizeof(path))
+        return mh_fail(MH_INVALID_ARGUMENT, "%.64s...: the path is too long", dir);
     mh_status status = model_read_file(path, 1 << 20, &text, &bytes);
     if (status)
         return status == MH_NOT_FOUND ? MH_OK : status;
@@ -337,7 +349,10 @@ mh_status mh_config_load(const char *dir, mh_config *out)
     mh_status status = model_read_file(path, 1 << 20, &text, &bytes);
     if (status)
         return status;
-    status = mh_config_parse(text, bytes, path, out);
+    mh_config config = MH_INIT(mh_config);
+    status = mh_config_parse(text, bytes, path, &config);
     free(text);
-    return status ? status : read_generation(dir, out);
+    if (!status)
+        status = read_generation(dir, &config);
+    return status ? status : mh_struct_out(out, &config, sizeof(config));
 }

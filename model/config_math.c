@@ -62,9 +62,9 @@ void mh_config_rope_frequencies(const mh_config *c, double *inv)
 
 mh_status mh_config_get_sizes(const mh_config *c, mh_config_sizes *out)
 {
-    if (!c || !out || out->struct_size != sizeof(*out))
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_config_get_sizes: an argument is NULL, or "
-                                            "struct_size is not set");
+    if (!c || !out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_config_get_sizes: an argument is NULL");
+    mh_config_sizes sizes = MH_INIT(mh_config_sizes);
     uint64_t D = (uint64_t)c->hidden_size, H = (uint64_t)c->num_attention_heads;
     uint64_t qk = (uint64_t)(c->qk_nope_head_dim + c->qk_rope_head_dim);
     uint64_t L = (uint64_t)c->kv_lora_rank, R = (uint64_t)c->qk_rope_head_dim;
@@ -76,15 +76,15 @@ mh_status mh_config_get_sizes(const mh_config *c, mh_config_sizes *out)
     uint64_t shared = expert * (uint64_t)c->n_shared_experts;
     uint64_t router = E * D + (c->scoring == MH_SCORING_SIGMOID ? E : 0);
     uint64_t embedding = (uint64_t)c->vocab_size * D;
-    out->parameters = 2 * embedding + D;
-    out->active = embedding + D;
-    out->latent_elements = (uint64_t)c->num_hidden_layers * (L + R);
+    sizes.parameters = 2 * embedding + D;
+    sizes.active = embedding + D;
+    sizes.latent_elements = (uint64_t)c->num_hidden_layers * (L + R);
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
         uint64_t dense = 3 * D * (uint64_t)c->intermediate_size;
         int moe = mh_config_is_moe(c, i);
-        out->parameters += mla + (moe ? router + shared + E * expert : dense);
-        out->active +=
+        sizes.parameters += mla + (moe ? router + shared + E * expert : dense);
+        sizes.active +=
             mla + (moe ? router + shared + (uint64_t)c->num_experts_per_tok * expert : dense);
     }
-    return MH_OK;
+    return mh_struct_out(out, &sizes, sizeof(sizes));
 }

@@ -123,17 +123,19 @@ static mh_status read_tensor(const struct safetensors *f, const char *name, cons
             return bad(f, name, "shape is beyond 2^64 bytes");
     }
     mh_status status = read_offsets(f, name, entry, f->size - data_begin, &begin, &end);
-    if (!status && end - begin != bytes)
-        status =
-            mh_fail(MH_BAD_DATA,
-                    "%s: tensor '%.128s': shape and dtype want %llu bytes, "
-                    "data_offsets hold %llu",
-                    f->path, name, (unsigned long long)bytes, (unsigned long long)(end - begin));
+    if (status)
+        return status;
+    if (end - begin != bytes)
+        return mh_fail(MH_BAD_DATA,
+                       "%s: tensor '%.128s': shape and dtype want %llu bytes, "
+                       "data_offsets hold %llu",
+                       f->path, name, (unsigned long long)bytes, (unsigned long long)(end - begin));
     t->struct_size = sizeof(*t);
     t->file = f->path;
-    t->data = (const char *)f->map + data_begin + begin;
     t->bytes = bytes;
-    return status;
+    t->offset = data_begin + begin;
+    t->data = (const char *)f->map + t->offset;
+    return MH_OK;
 }
 
 static int by_name(const void *a, const void *b)

@@ -29,20 +29,36 @@ void mh_safetensors_abandon(mh_safetensors_writer *w)
     free(w);
 }
 
+/* Owns shape. */
+static mh_status add_to_header(json_t *header, const mh_safetensors_entry *e, json_t *shape,
+                               uint64_t begin, uint64_t end)
+{
+    json_t *entry = json_pack("{s:s, s:o, s:[I,I]}", "dtype", mh_safetensors_dtype_name(e->dtype),
+                              "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
+    if (!entry)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a header");
+    if (json_object_set_new(header, e->name, entry))
+        return mh_fail(MH_INVALID_ARGUMENT, "safetensors: the name '%.64s' is not UTF-8", e->name);
+    return MH_OK;
+}
+
 static mh_status make_header(const mh_safetensors_entry *entries, uint64_t count, json_t **out,
                              uint64_t *total)
 {
     *out = json_object();
     *total = 0;
+    if (!*out)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a header");
     for (uint64_t i = 0; i < count; i++) {
         const mh_safetensors_entry *e = &entries[i];
         uint64_t bytes = mh_safetensors_dtype_size(e->dtype);
         json_t *shape = json_array();
-        bool good = e->name && bytes && e->rank <= 4 && !json_object_get(*out, e->name);
+        bool good = e->name && bytes && e->rank <= 4 && !json_object_get(*out, e->name) &&
+                    strcmp(e->name, "__metadata__");
         for (uint32_t d = 0; good && d < e->rank; d++) {
             good = e->shape[d] >= 0 &&
                    !__builtin_mul_overflow(bytes, (uint64_t)e->shape[d], &bytes) &&
-                   bytes < (uint64_t)1 << 62;
+                   bytes < ((uint64_t)1 << 62) - *total;
             json_array_append_new(shape, json_integer(e->shape[d]));
         }
         if (!good) {
@@ -51,10 +67,9 @@ static mh_status make_header(const mh_safetensors_entry *entries, uint64_t count
                            "safetensors: entry %llu ('%.64s'): name, dtype or shape is not usable",
                            (unsigned long long)i, e->name ? e->name : "");
         }
-        json_object_set_new(
-            *out, e->name,
-            json_pack("{s:s, s:o, s:[I,I]}", "dtype", mh_safetensors_dtype_name(e->dtype), "shape",
-                      shape, "data_offsets", (json_int_t)*total, (json_int_t)(*total + bytes)));
+        mh_status status = add_to_header(*out, e, shape, *total, *total + bytes);
+        if (status)
+            return status;
         *total += bytes;
     }
     return MH_OK;
@@ -62,7 +77,7 @@ static mh_status make_header(const mh_safetensors_entry *entries, uint64_t count
 
 static mh_status write_bytes(mh_safetensors_writer *w, const void *data, uint64_t bytes)
 {
-    if (fwrite(data, 1, bytes, w->file) == bytes)
+    if (!bytes || fwrite(data, 1, bytes, w->file) == bytes)
         return MH_OK;
     return mh_fail(MH_IO_ERROR, "%s: %s", w->temporary, strerror(errno));
 }

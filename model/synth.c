@@ -4,6 +4,7 @@
  */
 #include <moehal-model/synth.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
@@ -20,7 +21,7 @@
 #include "synth_config.h"
 #include "tensors.h"
 
-#define SHARD_BYTES 5000000000u
+#define SHARD_BYTES UINT64_C(5000000000)
 #define BLOCK 128
 
 struct entry {
@@ -33,6 +34,7 @@ struct synth {
     const mh_synth_params *params;
     json_t *json;
     mh_config config;
+    bool made_directory;
     struct entry *entries;
     uint64_t count, room, total, done;
     uint64_t shards, shards_done;
@@ -124,7 +126,8 @@ static mh_status add_entry(void *context, const struct model_tensor *tensor)
     e->bytes = tensor->id == TENSOR_ROUTER_BIAS ? 4 * elements
                : e->fp8                         ? elements + 4 * scales
                                                 : 2 * elements;
-    s->total += e->bytes;
+    if (__builtin_add_overflow(s->total, e->bytes, &s->total))
+        return mh_fail(MH_BAD_DATA, "%s: wants more than 2^64 bytes", s->params->name);
     return MH_OK;
 }
 
@@ -213,7 +216,8 @@ static void shard_path(const struct synth *s, uint64_t shard, char *path, size_t
 static uint64_t shard_end(const struct synth *s, uint64_t first)
 {
     uint64_t bytes = 0, i = first;
-    while (i < s->count && (i == first || bytes + s->entries[i].bytes <= SHARD_BYTES))
+    uint64_t most = s->params->shard_bytes ? s->params->shard_bytes : SHARD_BYTES;
+    while (i < s->count && (i == first || bytes + s->entries[i].bytes <= most))
         bytes += s->entries[i++].bytes;
     return i;
 }
@@ -298,6 +302,23 @@ static mh_status write_index(struct synth *s)
     return status;
 }
 
+/* Everything written so far; none of it was there before. */
+static void remove_all(const struct synth *s)
+{
+    static const char *const files[] = {"config.json", "model.safetensors.index.json"};
+    char path[4096];
+    for (uint64_t i = 0; i < s->shards_done; i++) {
+        shard_path(s, i, path, sizeof(path), true);
+        unlink(path);
+    }
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", s->params->out, files[i]);
+        unlink(path);
+    }
+    if (s->made_directory)
+        rmdir(s->params->out);
+}
+
 static mh_status write_all(struct synth *s)
 {
     mh_status status = MH_OK;
@@ -311,11 +332,8 @@ static mh_status write_all(struct synth *s)
         status = write_index(s);
     if (!status)
         status = write_json(s->params->out, "config.json", s->json);
-    for (uint64_t i = 0; status && i < s->shards_done; i++) {
-        char path[4096];
-        shard_path(s, i, path, sizeof(path), true);
-        unlink(path);
-    }
+    if (status)
+        remove_all(s);
     return status;
 }
 
@@ -353,33 +371,57 @@ static mh_status read_config(struct synth *s)
     text = json_dumps(s->json, JSON_COMPACT);
     if (!text)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a config");
+    s->config = MH_INIT(mh_config);
     mh_status status = mh_config_parse(text, strlen(text), p->name, &s->config);
     free(text);
     return status;
 }
 
-static mh_status prepare_directory(const struct synth *s)
+static bool belongs_to_a_checkpoint(const char *name)
 {
-    static const char *const files[] = {"config.json", "model.safetensors",
-                                        "model.safetensors.index.json"};
+    static const char *const endings[] = {".safetensors", ".safetensors.index.json"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        size_t end = strlen(endings[i]);
+        if (length >= end && !strcmp(name + length - end, endings[i]))
+            return true;
+    }
+    return !strcmp(name, "config.json");
+}
+
+static mh_status refuse_checkpoint(const char *out)
+{
+    DIR *dir = opendir(out);
+    mh_status status = MH_OK;
+    if (!dir)
+        return mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
+    for (struct dirent *e; !status && (e = readdir(dir));)
+        if (belongs_to_a_checkpoint(e->d_name))
+            status = mh_fail(MH_INVALID_ARGUMENT,
+                             "%s/%s: is there already; choose another directory", out, e->d_name);
+    closedir(dir);
+    return status;
+}
+
+static mh_status prepare_directory(struct synth *s)
+{
     const char *out = s->params->out;
     struct statvfs disk;
-    char path[4096];
-    if (mkdir(out, 0777) && errno != EEXIST)
+    s->made_directory = !mkdir(out, 0777);
+    if (!s->made_directory && errno != EEXIST)
         return mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
-    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-        snprintf(path, sizeof(path), "%s/%s", out, files[i]);
-        if (!access(path, F_OK))
-            return mh_fail(MH_INVALID_ARGUMENT, "%s: is there already; choose another directory",
-                           path);
-    }
-    if (statvfs(out, &disk))
-        return mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
+    mh_status status = refuse_checkpoint(out);
+    if (!status && statvfs(out, &disk))
+        status = mh_fail(MH_IO_ERROR, "%s: %s", out, strerror(errno));
+    if (status)
+        return status;
     uint64_t available = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (available < s->total + (1 << 20))
-        return mh_fail(MH_IO_ERROR, "%s: %llu bytes are needed, the disk has %llu", out,
-                       (unsigned long long)s->total, (unsigned long long)available);
-    return MH_OK;
+    if (available >= s->total && available - s->total >= 1 << 20)
+        return MH_OK;
+    if (s->made_directory)
+        rmdir(out);
+    return mh_fail(MH_IO_ERROR, "%s: %llu bytes are needed, the disk has %llu", out,
+                   (unsigned long long)s->total, (unsigned long long)available);
 }
 
 static mh_status make_buffers(struct synth *s)
@@ -399,18 +441,19 @@ static mh_status make_buffers(struct synth *s)
 
 mh_status mh_synth(const mh_synth_params *params)
 {
-    mh_synth_params none;
-    if (!params || params->struct_size != sizeof(none) || !params->name || !params->out)
+    mh_synth_params p;
+    mh_status status = mh_struct_in(&p, params, sizeof(p), "mh_synth_params");
+    if (status)
+        return status;
+    if (!p.name || !p.out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_synth_params: %s is NULL", p.name ? "out" : "name");
+    if (p.dtype > MH_SYNTH_FP8 || p.layers < 0 || strlen(p.out) > 3900)
         return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_synth: params, name or out is NULL, or struct_size is not %zu",
-                       sizeof(none));
-    if (params->dtype > MH_SYNTH_FP8 || params->layers < 0 || strlen(params->out) > 3900)
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_synth: dtype %u, layers %lld or the length of out is "
+                       "mh_synth_params: dtype %u, layers %lld or the length of out is "
                        "out of range",
-                       params->dtype, (long long)params->layers);
-    struct synth s = {.params = params};
-    mh_status status = read_config(&s);
+                       p.dtype, (long long)p.layers);
+    struct synth s = {.params = &p};
+    status = read_config(&s);
     if (!status)
         status = model_for_each_tensor(&s.config, add_entry, &s);
     if (!status)

@@ -16,7 +16,7 @@ MH_BEGIN_DECLS
 typedef struct mh_checkpoint mh_checkpoint;
 
 /* Every size in the files is checked before it is used; what is wrong is MH_BAD_DATA, MH_NOT_FOUND
- * or MH_IO_ERROR naming file, tensor, value and limit. The caller owns *out. */
+ * or MH_IO_ERROR naming file, tensor, value and limit. The caller owns *out, NULL on failure. */
 MH_API mh_status mh_checkpoint_open(const char *dir, mh_checkpoint **out);
 /* One safetensors file alone, without a config (mh_checkpoint_config gives NULL). */
 MH_API mh_status mh_checkpoint_open_file(const char *path, mh_checkpoint **out);
@@ -36,6 +36,7 @@ typedef struct mh_checkpoint_tensor {
     int64_t shape[4];
     const void *data; /* dense, row-major, any alignment */
     uint64_t bytes;
+    uint64_t offset; /* of the data in the file */
 } mh_checkpoint_tensor;
 
 MH_API uint64_t mh_checkpoint_count(const mh_checkpoint *checkpoint);
@@ -49,7 +50,7 @@ MH_API mh_status mh_checkpoint_find(const mh_checkpoint *checkpoint, const char 
  * with its scales)? The first that is not is named. */
 MH_API mh_status mh_checkpoint_check(const mh_checkpoint *checkpoint);
 
-/* Tensors that the main model does not use. */
+/* Tensors that the main model does not use. RoPE tables of older releases count as neither. */
 typedef struct mh_checkpoint_extras {
     uint64_t struct_size;
     uint64_t mtp;     /* of multi-token-prediction layers: recognised and left alone */

@@ -45,9 +45,10 @@ typedef struct mh_config {
     int64_t top_k; /* 0: off */
 } mh_config;
 
-/* Reads DIR/config.json and, where present, DIR/generation_config.json. Unknown or inconsistent
- * values are MH_BAD_DATA naming file, field, value and limit; keys that only matter in training are
- * ignored. */
+/* Reads DIR/config.json and, where present, DIR/generation_config.json. The caller sets
+ * out->struct_size (MH_INIT); *out is filled only on success. Unknown or inconsistent values are
+ * MH_BAD_DATA naming file, field, value and limit; keys that only matter in training are ignored.
+ */
 MH_API mh_status mh_config_load(const char *dir, mh_config *out);
 
 /* The same from text; `file` only names it in messages. The defaults of generation apply. */

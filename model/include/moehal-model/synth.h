@@ -19,6 +19,7 @@ typedef struct mh_synth_params {
     /* Bytes written; non-zero ends with MH_CANCELLED and removes what was written. May be NULL. */
     int (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
+    uint64_t shard_bytes; /* most a file holds, unless one tensor is larger; 0: 5 GB */
 } mh_synth_params;
 
 /* Writes config.json and safetensors files in the release's own format, the same bytes on every
