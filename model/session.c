@@ -394,7 +394,8 @@ mh_status mh_session_run(mh_session *s, const int32_t *ids, uint64_t count,
             head_rows = end - (from > first ? from : first);
         }
         status = run_chunk(s, ids, first, rows, head_rows, &wanted);
-        if (!status && s->progress && s->progress(s->progress_user, (uint64_t)end, count))
+        if (!status && s->progress && count > 1 &&
+            s->progress(s->progress_user, (uint64_t)end, count))
             status = mh_fail(MH_CANCELLED, "the run was cancelled after %lld of %lld tokens",
                              (long long)end, (long long)total);
     }

@@ -17,7 +17,7 @@ typedef struct mh_session_params {
     uint32_t reserved;
     int64_t context;         /* most positions; 0: the model's own limit */
     int64_t chunk;           /* most tokens of one prefill step; 0: 64 */
-    mh_progress_fn progress; /* prefill, in tokens; may be NULL */
+    mh_progress_fn progress; /* of runs of several tokens; may be NULL */
     void *progress_user;
 } mh_session_params;
 
