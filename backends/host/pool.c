@@ -35,9 +35,8 @@ struct pool {
     uint32_t sleepers; /* under lock */
     bool ending;
     struct job job;
-    atomic_uint ticket; /* counts jobs */
+    atomic_uint_fast64_t gate;
     atomic_int_fast64_t next;
-    atomic_uint busy; /* workers that have not finished the job */
     struct worker workers[];
 };
 
@@ -80,22 +79,44 @@ static void take_items(struct pool *pool, uint32_t thread)
     }
 }
 
-/* Returns the ticket of the next job, or `seen` when the pool ends. */
+/* The gate is ticket << 32 | workers inside. Opening and closing add one to the ticket: odd is
+ * open. A job waits only for workers that came in, so that one which the system does not run (a
+ * busy machine, more threads than cores) holds nobody up. */
+static uint32_t ticket_of(uint64_t gate)
+{
+    return (uint32_t)(gate >> 32);
+}
+
+/* One try to come in to a job other than `seen`. */
+static bool enter(struct pool *pool, uint64_t gate, uint32_t seen)
+{
+    return ticket_of(gate) % 2 && ticket_of(gate) != seen &&
+           atomic_compare_exchange_strong_explicit(&pool->gate, &gate, gate + 1,
+                                                   memory_order_acquire, memory_order_relaxed);
+}
+
+/* Comes in to a job after `seen` and returns its ticket; `seen` when the pool ends. */
 static uint32_t await_job(struct pool *pool, uint32_t seen)
 {
-    for (int i = 0; i < SPINS; i++) {
-        uint32_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-        if (ticket != seen)
-            return ticket;
-        relax();
+    for (bool ending = false; !ending;) {
+        uint64_t gate = 0;
+        for (int i = 0; i < SPINS; i++) {
+            gate = atomic_load_explicit(&pool->gate, memory_order_relaxed);
+            if (enter(pool, gate, seen))
+                return ticket_of(gate);
+            relax();
+        }
+        pthread_mutex_lock(&pool->lock);
+        pool->sleepers++;
+        while (ticket_of(atomic_load_explicit(&pool->gate, memory_order_relaxed)) ==
+                   ticket_of(gate) &&
+               !pool->ending)
+            pthread_cond_wait(&pool->wake, &pool->lock);
+        pool->sleepers--;
+        ending = pool->ending;
+        pthread_mutex_unlock(&pool->lock);
     }
-    pthread_mutex_lock(&pool->lock);
-    pool->sleepers++;
-    while (atomic_load_explicit(&pool->ticket, memory_order_acquire) == seen && !pool->ending)
-        pthread_cond_wait(&pool->wake, &pool->lock);
-    pool->sleepers--;
-    pthread_mutex_unlock(&pool->lock);
-    return atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    return seen;
 }
 
 static void *work(void *user)
@@ -110,7 +131,7 @@ static void *work(void *user)
             return NULL;
         seen = ticket;
         take_items(pool, worker->index);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release);
     }
 }
 
@@ -164,6 +185,15 @@ uint32_t pool_threads(const struct pool *pool)
     return pool->threads;
 }
 
+/* Nobody comes in any more, if nobody is in. */
+static bool close_gate(struct pool *pool, uint64_t open)
+{
+    uint64_t expected = open;
+    return atomic_compare_exchange_strong_explicit(&pool->gate, &expected,
+                                                   open + ((uint64_t)1 << 32), memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
 void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
 {
     if (pool->threads == 1 || items < 2) {
@@ -176,14 +206,14 @@ void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
     int64_t grain = items / (4 * (int64_t)pool->threads);
     pool->job = (struct job){fn, context, items, grain > 0 ? grain : 1};
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->threads - 1, memory_order_relaxed);
     pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add_explicit(&pool->ticket, 1, memory_order_release);
+    uint64_t open = atomic_load_explicit(&pool->gate, memory_order_relaxed) + ((uint64_t)1 << 32);
+    atomic_store_explicit(&pool->gate, open, memory_order_release);
     if (pool->sleepers)
         pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     take_items(pool, 0);
-    for (int spins = 0; atomic_load_explicit(&pool->busy, memory_order_acquire); spins++) {
+    for (int spins = 0; !close_gate(pool, open); spins++) {
         relax();
         if (spins > SPINS)
             usleep(20);
