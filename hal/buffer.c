@@ -30,7 +30,7 @@ mh_status mh_device_memory(mh_device *device, mh_memory_info *out)
     pthread_mutex_unlock(&device->lock);
     info.total = total;
     info.available = available;
-    return hal_struct_out(out, &info, sizeof(info));
+    return mh_struct_out(out, &info, sizeof(info));
 }
 
 /* ---- taking and giving back ---- */

@@ -18,7 +18,7 @@ mh_status mh_runtime_device(mh_runtime *runtime, uint32_t backend, uint32_t inde
     const struct hal_backend *b = &runtime->backends[backend];
     mh_device_info info = MH_INIT(mh_device_info);
     status = b->table->device_info(b->instance, index, &info);
-    return status ? status : hal_struct_out(out, &info, sizeof(info));
+    return status ? status : mh_struct_out(out, &info, sizeof(info));
 }
 
 /* ---- URIs ---- */
@@ -139,7 +139,7 @@ mh_status mh_device_open(mh_runtime *runtime, const char *uri, const mh_device_p
     mh_device_params local = MH_INIT(mh_device_params);
     mh_status status = hal_check_alive(runtime);
     if (!status && params)
-        status = hal_struct_in(&local, params, sizeof(local), "mh_device_params");
+        status = mh_struct_in(&local, params, sizeof(local), "mh_device_params");
     if (status)
         return status;
     if (local.placement > MH_PLACEMENT_STRICT)
@@ -199,7 +199,7 @@ mh_status mh_device_get_info(mh_device *device, mh_device_info *out)
 {
     if (!device)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_device_get_info: device is NULL");
-    return hal_struct_out(out, &device->info, sizeof(device->info));
+    return mh_struct_out(out, &device->info, sizeof(device->info));
 }
 
 mh_status mh_device_host(mh_device *device, mh_device **out)
@@ -239,7 +239,7 @@ mh_status mh_device_get_counters(mh_device *device, mh_device_counters *out)
         .copied_bytes = device->copied_bytes,
         .stream_waits = device->stream_waits,
     };
-    return hal_struct_out(out, &counters, sizeof(counters));
+    return mh_struct_out(out, &counters, sizeof(counters));
 }
 
 uint64_t mh_device_fallbacks(mh_device *device, mh_op_id op)
@@ -295,7 +295,7 @@ mh_status mh_device_error(mh_device *device, mh_error *out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_device_error: device is NULL");
     if (!atomic_load_explicit(&device->lost, memory_order_acquire))
         return MH_NOT_FOUND;
-    return hal_struct_out(out, &device->cause, sizeof(device->cause));
+    return mh_struct_out(out, &device->cause, sizeof(device->cause));
 }
 
 mh_status mh_device_reset(mh_device *device)

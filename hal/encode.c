@@ -39,6 +39,16 @@ static bool has_weight_elsewhere(mh_device *device, const mh_op *op)
     return false;
 }
 
+static mh_status runs_natively(mh_device *device, const mh_op *op, bool *native, char reason[192])
+{
+    uint32_t missing;
+    mh_status status = backend_supports(device, op, &missing, reason);
+    *native = !missing && !has_weight_elsewhere(device, op);
+    if (!missing && !*native)
+        snprintf(reason, 192, "its weights are on the host");
+    return status;
+}
+
 struct question {
     mh_device *device;
     bool all_native;
@@ -118,7 +128,7 @@ static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *l
         memcpy(local, op, info->size);
         return MH_OK;
     }
-    return hal_struct_in(local, op, info->size, info->name);
+    return mh_struct_in(local, op, info->size, info->name);
 }
 
 mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out)
@@ -135,7 +145,7 @@ mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out
         status = hal_validate(device, &local.base, true, &rows);
     if (!status)
         status = ask(device, &local.base, &answer);
-    return status ? status : hal_struct_out(out, &answer, sizeof(answer));
+    return status ? status : mh_struct_out(out, &answer, sizeof(answer));
 }
 
 /* ---- placing ---- */
@@ -214,32 +224,28 @@ static mh_status place_primitive(void *context, const mh_op *op)
 {
     struct placing *p = context;
     mh_device *device = p->encoder->device;
-    uint32_t missing = MH_MISSING_KERNEL;
-    char reason[192] = "its weights are on the host";
-    if (!has_weight_elsewhere(device, op)) {
-        mh_status status = backend_supports(device, op, &missing, reason);
-        if (status)
-            return status;
-    }
-    return missing ? place_on_host(p->encoder, op, reason)
-                   : place_native(p->encoder, op, p->base, scratch_of(device, op));
+    bool native;
+    char reason[192];
+    mh_status status = runs_natively(device, op, &native, reason);
+    if (status)
+        return status;
+    return native ? place_native(p->encoder, op, p->base, scratch_of(device, op))
+                  : place_on_host(p->encoder, op, reason);
 }
 
 static mh_status place(mh_encoder *encoder, const mh_op *op)
 {
     mh_device *device = encoder->device;
-    uint32_t missing = MH_MISSING_KERNEL;
-    char reason[192] = "its weights are on the host";
-    if (!has_weight_elsewhere(device, op)) {
-        mh_status status = backend_supports(device, op, &missing, reason);
-        if (status)
-            return status;
-        if (!missing)
-            return place_native(encoder, op, 0, scratch_of(device, op));
-    }
+    bool native;
+    char reason[192];
+    mh_status status = runs_natively(device, op, &native, reason);
+    if (status)
+        return status;
+    if (native)
+        return place_native(encoder, op, 0, scratch_of(device, op));
     /* Temporaries must not move between primitives: take the arena for all of them first. */
     struct placing placing = {.encoder = encoder};
-    mh_status status = hal_expand(op, &encoder->arena, &placing.base, measure_primitive, &placing);
+    status = hal_expand(op, &encoder->arena, &placing.base, measure_primitive, &placing);
     if (status == MH_NOT_FOUND)
         return place_on_host(encoder, op, reason);
     if (!status && !encoder->is_graph)

@@ -84,7 +84,7 @@ mh_status mh_last_error(mh_error *out)
 {
     if (!last.struct_size)
         return MH_NOT_FOUND;
-    return hal_struct_out(out, &last, sizeof(last));
+    return mh_struct_out(out, &last, sizeof(last));
 }
 
 const char *mh_last_message(void)

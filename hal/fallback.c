@@ -2,7 +2,6 @@
  * fallback.c: one op run by the host in a device's place. What it touches is copied to host memory,
  * the host runs it there, what it wrote is copied back. Blocking, counted, never silent.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "hal.h"
@@ -17,20 +16,19 @@ struct stretch {
 
 struct hal_fallback {
     mh_stream *stream; /* of the host device */
-    void *memory;
+    void *allocation;
+    char *memory; /* inside the allocation, aligned as device memory is */
     uint64_t capacity;
     mh_buffer *shadow; /* memory, imported by the host device */
 };
 
 void hal_fallback_free(struct hal_fallback *f)
 {
-    mh_runtime *runtime = f->stream ? f->stream->encoder.device->runtime : NULL;
+    mh_runtime *runtime = mh_runtime_retain(f->stream->encoder.device->runtime);
     mh_buffer_release(f->shadow);
-    if (runtime)
-        mh_runtime_retain(runtime);
     mh_stream_release(f->stream);
-    free(f->memory);
-    free(f);
+    hal_free(runtime, f->allocation);
+    hal_free(runtime, f);
     mh_runtime_release(runtime);
 }
 
@@ -43,12 +41,12 @@ static mh_status prepare(mh_stream *stream, uint64_t bytes)
     if (status)
         return status;
     if (!encoder->host) {
-        encoder->host = calloc(1, sizeof(*encoder->host));
+        encoder->host = hal_alloc(runtime, sizeof(*encoder->host));
         if (!encoder->host)
-            return hal_fail(runtime, MH_OUT_OF_MEMORY, "host memory: no room for a fallback");
+            return MH_OUT_OF_MEMORY;
         status = mh_stream_create(host, &encoder->host->stream);
         if (status) {
-            free(encoder->host);
+            hal_free(runtime, encoder->host);
             encoder->host = NULL;
             return status;
         }
@@ -58,13 +56,12 @@ static mh_status prepare(mh_stream *stream, uint64_t bytes)
         return MH_OK;
     mh_buffer_release(f->shadow);
     f->shadow = NULL;
-    free(f->memory);
+    hal_free(runtime, f->allocation);
     f->capacity = 0;
-    f->memory = aligned_alloc(256, (bytes + 255) & ~UINT64_C(255));
-    if (!f->memory)
-        return hal_fail(runtime, MH_OUT_OF_MEMORY,
-                        "host memory: a fallback needs %llu bytes that could not be had",
-                        (unsigned long long)bytes);
+    f->allocation = hal_alloc(runtime, bytes + 255);
+    if (!f->allocation)
+        return MH_OUT_OF_MEMORY;
+    f->memory = (char *)(((uintptr_t)f->allocation + 255) & ~(uintptr_t)255);
     status = mh_buffer_import(host, f->memory, bytes, 0, NULL, NULL, &f->shadow);
     if (!status)
         f->capacity = bytes;

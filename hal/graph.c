@@ -189,5 +189,5 @@ mh_status mh_graph_get_info(mh_graph *graph, mh_graph_info *out)
 {
     if (!graph)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_get_info: graph is NULL");
-    return hal_struct_out(out, &graph->info, sizeof(graph->info));
+    return mh_struct_out(out, &graph->info, sizeof(graph->info));
 }

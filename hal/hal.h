@@ -14,13 +14,6 @@
 #include <moehal/backend.h>
 #include <moehal/moehal.h>
 
-/* ---- struct_size.c ----
- * Struct versioning of the boundary (base.h). `known` is sizeof() as this library was built.
- * hal_struct_in copies the caller's struct into a zero-extended local one, naming it in its error;
- * hal_struct_out fills as much of the caller's as it has room for. */
-mh_status hal_struct_in(void *local, const void *caller, uint64_t known, const char *name);
-mh_status hal_struct_out(void *caller, const void *local, uint64_t known);
-
 /* ---- error.c ---- */
 struct hal_vendor {
     const char *call;

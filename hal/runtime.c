@@ -132,7 +132,7 @@ mh_status mh_runtime_create(const mh_runtime_params *params, mh_runtime **out)
     mh_runtime_params local = MH_INIT(mh_runtime_params);
     mh_status status = MH_OK;
     if (params)
-        status = hal_struct_in(&local, params, sizeof(local), "mh_runtime_params");
+        status = mh_struct_in(&local, params, sizeof(local), "mh_runtime_params");
     if (!status)
         status = check_params(&local);
     if (status)
@@ -185,5 +185,5 @@ mh_status mh_runtime_backend(mh_runtime *runtime, uint32_t index, mh_backend_inf
         return mh_fail(MH_INVALID_ARGUMENT, "mh_runtime_backend: runtime is NULL");
     if (index >= runtime->backend_count)
         return MH_NOT_FOUND;
-    return hal_struct_out(out, &runtime->backends[index].info, sizeof(mh_backend_info));
+    return mh_struct_out(out, &runtime->backends[index].info, sizeof(mh_backend_info));
 }

@@ -83,7 +83,7 @@ mh_status mh_step_create(mh_device *device, const mh_step_params *params, mh_ste
                        device ? "out" : "device");
     *out = NULL;
     mh_step_params p;
-    mh_status status = hal_struct_in(&p, params, sizeof(p), "mh_step_params");
+    mh_status status = mh_struct_in(&p, params, sizeof(p), "mh_step_params");
     if (!status)
         status = check_params(device, &p);
     if (status)

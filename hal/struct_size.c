@@ -11,7 +11,7 @@ static uint64_t size_of(const void *versioned)
     return size;
 }
 
-mh_status hal_struct_in(void *local, const void *caller, uint64_t known, const char *name)
+mh_status mh_struct_in(void *local, const void *caller, uint64_t known, const char *name)
 {
     memset(local, 0, known);
     if (!caller)
@@ -37,7 +37,7 @@ mh_status hal_struct_in(void *local, const void *caller, uint64_t known, const c
     return MH_OK;
 }
 
-mh_status hal_struct_out(void *caller, const void *local, uint64_t known)
+mh_status mh_struct_out(void *caller, const void *local, uint64_t known)
 {
     if (!caller)
         return mh_fail(MH_INVALID_ARGUMENT, "out: is NULL");

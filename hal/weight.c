@@ -62,7 +62,7 @@ mh_status mh_weight_create(mh_device *device, const mh_weight_params *params, mh
     mh_weight_params p;
     mh_status status = hal_check_device(device, device->generation, "device");
     if (!status)
-        status = hal_struct_in(&p, params, sizeof(p), "mh_weight_params");
+        status = mh_struct_in(&p, params, sizeof(p), "mh_weight_params");
     if (!status)
         status = check_params(device->runtime, &p);
     if (status)
@@ -312,7 +312,7 @@ mh_status mh_weight_write(mh_weight *weight, const mh_weight_piece *piece)
     mh_weight_piece p;
     mh_status status = check_weight(weight, "mh_weight_write", false);
     if (!status)
-        status = hal_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
+        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
     if (!status)
         status = check_piece(weight, &p);
     if (!status)
@@ -361,7 +361,7 @@ mh_status mh_weight_read(mh_weight *weight, const mh_weight_piece *piece)
     mh_weight_piece p;
     mh_status status = check_weight(weight, "mh_weight_read", true);
     if (!status)
-        status = hal_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
+        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
     if (!status)
         status = check_piece(weight, &p);
     for (int64_t e = 0; !status && e < p.expert_count; e++)
@@ -395,7 +395,7 @@ mh_status mh_weight_get_info(mh_weight *weight, mh_weight_info *out)
     };
     for (int64_t e = 0; weight->in_place && e < weight->view.experts; e++)
         info.in_place += weight->in_place[e];
-    return hal_struct_out(out, &info, sizeof(info));
+    return mh_struct_out(out, &info, sizeof(info));
 }
 
 mh_device *mh_weight_device(mh_weight *weight)

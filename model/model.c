@@ -352,11 +352,11 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
         return mh_fail(MH_UNSUPPORTED, "mh_model_load: %llu devices given, this version takes 1",
                        (unsigned long long)device_count);
     mh_model_params p = MH_INIT(mh_model_params);
-    if (params && params->struct_size != sizeof(p))
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: struct_size is %llu, must be %zu",
-                       (unsigned long long)params->struct_size, sizeof(p));
+    mh_status status = MH_OK;
     if (params)
-        p = *params;
+        status = mh_struct_in(&p, params, sizeof(p), "mh_model_params");
+    if (status)
+        return status;
     if (p.profile > MH_PROFILE_FAST)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: profile is %u, at most %u", p.profile,
                        MH_PROFILE_FAST);
@@ -369,8 +369,8 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     model->device = mh_device_retain(devices[0]);
     model->profile = p.profile;
     model->layers = calloc((size_t)model->config->num_hidden_layers, sizeof(*model->layers));
-    mh_status status = model->layers ? load(model, &p)
-                                     : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
+    status = model->layers ? load(model, &p)
+                           : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
     if (status)
         mh_model_release(model);
     else

@@ -128,12 +128,11 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
                        model ? "out" : "model");
     *out = NULL;
     mh_session_params p = MH_INIT(mh_session_params);
-    if (params && params->struct_size != sizeof(p))
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: struct_size is %llu, must be %zu",
-                       (unsigned long long)params->struct_size, sizeof(p));
+    mh_status status = MH_OK;
     if (params)
-        p = *params;
-    mh_status status = check_params(model->config, &p);
+        status = mh_struct_in(&p, params, sizeof(p), "mh_session_params");
+    if (!status)
+        status = check_params(model->config, &p);
     if (status)
         return status;
     mh_session *s = calloc(1, sizeof(*s));
@@ -378,12 +377,11 @@ mh_status mh_session_run(mh_session *s, const int32_t *ids, uint64_t count,
     if (!s)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_run: session is NULL");
     mh_session_outputs wanted = MH_INIT(mh_session_outputs);
-    if (outputs && outputs->struct_size != sizeof(wanted))
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_outputs: struct_size is %llu, must be %zu",
-                       (unsigned long long)outputs->struct_size, sizeof(wanted));
+    mh_status status = MH_OK;
     if (outputs)
-        wanted = *outputs;
-    mh_status status = check_run(s, ids, count, &wanted);
+        status = mh_struct_in(&wanted, outputs, sizeof(wanted), "mh_session_outputs");
+    if (!status)
+        status = check_run(s, ids, count, &wanted);
     if (!status)
         status = make_outputs(s, &wanted);
     int64_t total = (int64_t)count;

@@ -85,14 +85,6 @@ static int prompt_ids(const struct inputs *in, const struct setup *setup, int32_
     return status ? report_bad_input(status) : -1;
 }
 
-static void show_prompt(const struct inputs *in, const struct setup *setup)
-{
-    if (in->setup.json || !in->prompt || !setup->tokenizer)
-        return;
-    fputs(in->prompt, stdout);
-    fflush(stdout);
-}
-
 static int run_session(const struct inputs *in, struct setup *setup, const int32_t *prompt,
                        uint64_t count)
 {
@@ -102,6 +94,7 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
         .config = setup->config,
         .device = setup->device,
         .max_tokens = in->sampling.has_max_tokens ? in->sampling.max_tokens : 256,
+        .echo = in->prompt,
         .stream = !in->setup.json,
         .want_hash = in->setup.json,
     };
@@ -111,7 +104,6 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
     if (!status)
         status = mh_session_set_sampling(g.session, &sampling);
     if (!status) {
-        show_prompt(in, setup);
         status = generate(&g, prompt, count);
     }
     end_progress(&progress);

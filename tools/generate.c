@@ -58,6 +58,8 @@ static mh_status emit_text(struct generation *g, mh_detokenizer *detokenizer, in
 {
     if (!g->stream)
         return MH_OK;
+    if (g->count == 1 && g->echo)
+        fputs(g->echo, stdout);
     if (!detokenizer) {
         printf("%s%d", g->count > 1 ? " " : "", id);
     } else if (!is_eos(g->config, id)) {

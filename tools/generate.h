@@ -49,8 +49,9 @@ struct generation {
     const mh_config *config;
     mh_device *device;
     int64_t max_tokens;
-    bool stream;    /* text to stdout as it comes (ids without a tokenizer) */
-    bool want_hash; /* logit_hash of the tokens emitted */
+    const char *echo; /* text to show before the first token, or NULL */
+    bool stream;      /* text to stdout as it comes (ids without a tokenizer) */
+    bool want_hash;   /* logit_hash of the tokens emitted */
     /* out */
     int32_t *ids; /* owned by the generation */
     uint64_t count;

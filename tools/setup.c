@@ -20,6 +20,10 @@ static int check_options(struct setup *setup, const struct command *command,
         setup->kv = MH_BF16;
     else
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
+    if (o->placement && strcmp(o->placement, "auto") && strcmp(o->placement, "strict"))
+        return usage_error(command, "--placement: '%s', must be auto or strict", o->placement);
+    if (o->timeline)
+        return usage_error(command, "--timeline: this version writes no timelines");
     if (o->device && strchr(o->device, ','))
         return usage_error(command, "--device: '%s': this version runs on one device", o->device);
     return -1;
@@ -29,7 +33,8 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
 {
     mh_device_params params = MH_INIT(mh_device_params);
     params.threads = (uint32_t)o->threads;
-    params.placement = o->strict ? MH_PLACEMENT_STRICT : MH_PLACEMENT_AUTO;
+    bool strict = o->strict || (o->placement && !strcmp(o->placement, "strict"));
+    params.placement = strict ? MH_PLACEMENT_STRICT : MH_PLACEMENT_AUTO;
     mh_status status = mh_runtime_create(NULL, &setup->runtime);
     if (!status)
         status = mh_device_open(setup->runtime, o->device, &params, &setup->device);

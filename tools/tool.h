@@ -76,11 +76,14 @@ struct setup_options {
          "use the project's virtual GPUs (none in this version)"},                                   \
         {"profile", OPTION_TEXT, &(s).profile, "exact|fast", "arithmetic; default exact"},           \
         {"kv", OPTION_TEXT, &(s).kv, "f32|bf16", "dtype of the cache; default f32"},                 \
-        {"strict", OPTION_FLAG, &(s).strict, NULL,                                                   \
-         "an op that falls back to the host is an error"},                                           \
+        {"placement", OPTION_TEXT, &(s).placement, "auto|strict",                                    \
+         "strict: an op that falls back to the host is an error"},                                   \
+        {"strict", OPTION_FLAG, &(s).strict, NULL, "the same as --placement strict"},                \
         {"threads", OPTION_INTEGER, &(s).threads, "N", "host threads; default one a core", 0, 4096}, \
         {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 64",           \
          1,       1 << 20},                                                                          \
+        {"timeline", OPTION_TEXT, &(s).timeline, "FILE",                                             \
+         "a Chrome trace of every op (not in this version)"},                                        \
     {                                                                                                \
         "json", OPTION_FLAG, &(s).json, NULL, "one JSON object on stdout instead of text"            \
     }

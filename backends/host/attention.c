@@ -43,7 +43,7 @@ static void attend_chunk(const struct head *h, int64_t begin, int64_t count, boo
                          struct part *part)
 {
     const float *rows[CHUNK];
-    float scores[CHUNK], p[CHUNK] = {0}, folded[CHUNK];
+    float scores[CHUNK] = {0}, p[CHUNK] = {0}, folded[CHUNK];
     load_keys(h, begin, count, rows);
     for (int64_t i = 0; i < count; i++)
         scores[i] = dot(h->q, rows[i], h->width) * h->op->scale;

@@ -12,6 +12,11 @@
 /* How long a thread spins before it sleeps: about the gap between two ops of a decode step. */
 #define SPINS 4000
 
+/* Of pool->state: the job's number, OPEN, and the workers inside. */
+#define TICKET(state) ((state) >> 32)
+#define OPEN ((uint_fast64_t)1 << 31)
+#define INSIDE(state) ((state) & (OPEN - 1))
+
 struct job {
     pool_fn fn;
     void *context;
@@ -35,7 +40,9 @@ struct pool {
     uint32_t sleepers; /* under lock */
     bool ending;
     struct job job;
-    atomic_uint_fast64_t gate;
+    /* Which job this is, whether it takes workers still, and how many are in it. A worker that
+     * comes too late stays out: on a busy machine nobody waits for one that never got a core. */
+    atomic_uint_fast64_t state;
     atomic_int_fast64_t next;
     struct worker workers[];
 };
@@ -79,60 +86,48 @@ static void take_items(struct pool *pool, uint32_t thread)
     }
 }
 
-/* The gate is ticket << 32 | workers inside. Opening and closing add one to the ticket: odd is
- * open. A job waits only for workers that came in, so that one which the system does not run (a
- * busy machine, more threads than cores) holds nobody up. */
-static uint32_t ticket_of(uint64_t gate)
+/* Enters the current job if it is open and not the one this worker has done already. */
+static bool enter_job(struct pool *pool, uint64_t *seen)
 {
-    return (uint32_t)(gate >> 32);
-}
-
-/* One try to come in to a job other than `seen`. */
-static bool enter(struct pool *pool, uint64_t gate, uint32_t seen)
-{
-    return ticket_of(gate) % 2 && ticket_of(gate) != seen &&
-           atomic_compare_exchange_strong_explicit(&pool->gate, &gate, gate + 1,
-                                                   memory_order_acquire, memory_order_relaxed);
-}
-
-/* Comes in to a job after `seen` and returns its ticket; `seen` when the pool ends. */
-static uint32_t await_job(struct pool *pool, uint32_t seen)
-{
-    for (bool ending = false; !ending;) {
-        uint64_t gate = 0;
-        for (int i = 0; i < SPINS; i++) {
-            gate = atomic_load_explicit(&pool->gate, memory_order_relaxed);
-            if (enter(pool, gate, seen))
-                return ticket_of(gate);
-            relax();
+    uint_fast64_t state = atomic_load_explicit(&pool->state, memory_order_relaxed);
+    while (state & OPEN && TICKET(state) != *seen)
+        if (atomic_compare_exchange_weak_explicit(&pool->state, &state, state + 1,
+                                                  memory_order_acquire, memory_order_relaxed)) {
+            *seen = TICKET(state);
+            return true;
         }
-        pthread_mutex_lock(&pool->lock);
-        pool->sleepers++;
-        while (ticket_of(atomic_load_explicit(&pool->gate, memory_order_relaxed)) ==
-                   ticket_of(gate) &&
-               !pool->ending)
-            pthread_cond_wait(&pool->wake, &pool->lock);
-        pool->sleepers--;
-        ending = pool->ending;
-        pthread_mutex_unlock(&pool->lock);
+    return false;
+}
+
+/* False when the pool ends. */
+static bool await_job(struct pool *pool, uint64_t *seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (enter_job(pool, seen))
+            return true;
+        relax();
     }
-    return seen;
+    bool entered = false;
+    pthread_mutex_lock(&pool->lock);
+    pool->sleepers++;
+    while (!pool->ending && !(entered = enter_job(pool, seen)))
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    pool->sleepers--;
+    pthread_mutex_unlock(&pool->lock);
+    return entered;
 }
 
 static void *work(void *user)
 {
     struct worker *worker = user;
     struct pool *pool = worker->pool;
-    uint32_t seen = 0;
+    uint64_t seen = 0;
     float_mode_enter();
-    for (;;) {
-        uint32_t ticket = await_job(pool, seen);
-        if (ticket == seen)
-            return NULL;
-        seen = ticket;
+    while (await_job(pool, &seen)) {
         take_items(pool, worker->index);
-        atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&pool->state, 1, memory_order_release);
     }
+    return NULL;
 }
 
 struct pool *pool_create(uint32_t threads, void *(*allocate)(void *, uint64_t),
@@ -185,15 +180,6 @@ uint32_t pool_threads(const struct pool *pool)
     return pool->threads;
 }
 
-/* Nobody comes in any more, if nobody is in. */
-static bool close_gate(struct pool *pool, uint64_t open)
-{
-    uint64_t expected = open;
-    return atomic_compare_exchange_strong_explicit(&pool->gate, &expected,
-                                                   open + ((uint64_t)1 << 32), memory_order_acquire,
-                                                   memory_order_relaxed);
-}
-
 void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
 {
     if (pool->threads == 1 || items < 2) {
@@ -206,14 +192,15 @@ void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
     int64_t grain = items / (4 * (int64_t)pool->threads);
     pool->job = (struct job){fn, context, items, grain > 0 ? grain : 1};
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    uint_fast64_t ticket = TICKET(atomic_load_explicit(&pool->state, memory_order_relaxed)) + 1;
+    atomic_store_explicit(&pool->state, (ticket & UINT32_MAX) << 32 | OPEN, memory_order_release);
     pthread_mutex_lock(&pool->lock);
-    uint64_t open = atomic_load_explicit(&pool->gate, memory_order_relaxed) + ((uint64_t)1 << 32);
-    atomic_store_explicit(&pool->gate, open, memory_order_release);
     if (pool->sleepers)
         pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
     take_items(pool, 0);
-    for (int spins = 0; !close_gate(pool, open); spins++) {
+    atomic_fetch_and_explicit(&pool->state, ~OPEN, memory_order_relaxed);
+    for (int spins = 0; INSIDE(atomic_load_explicit(&pool->state, memory_order_acquire)); spins++) {
         relax();
         if (spins > SPINS)
             usleep(20);

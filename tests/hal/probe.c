@@ -6,11 +6,14 @@
 static struct probe_control control;
 
 struct buffer {
+    struct buffer *next; /* of its device: a reset takes all */
     char *memory;
     uint64_t pending; /* queued work that names it */
 };
 
 struct device {
+    struct buffer *buffers;
+    struct stream *streams;
     uint64_t used;
     int lost;
 };
@@ -25,10 +28,15 @@ struct work {
         mh_op_fill fill;
         mh_op_linear linear;
     } op;
+    /* What an op needs is resolved when it is encoded: neither it nor the views outlive that call.
+     */
+    struct buffer *buffers[4];
+    mh_weight_view weight;
     uint64_t mark;
 };
 
 struct stream {
+    struct stream *next;
     struct device *device;
     struct work *first, **tail;
     uint64_t next_mark, done;
@@ -103,20 +111,31 @@ static mh_status buffer_create(void *device, uint64_t size, uint32_t kind, mh_bu
     b->memory = malloc(size);
     memset(b->memory, 0xA5, size);
     d->used += size;
+    b->next = d->buffers;
+    d->buffers = b;
     control.live_buffers++;
     out->handle = b;
     return MH_OK;
 }
 
-static void buffer_destroy(void *device, mh_buffer_view *view)
+static void free_buffer(struct buffer *b)
 {
-    struct buffer *b = view->handle;
-    ((struct device *)device)->used -= view->size;
     control.live_buffers--;
-    if (b->pending)
-        control.destroyed_in_flight++;
     free(b->memory);
     free(b);
+}
+
+static void buffer_destroy(void *device, mh_buffer_view *view)
+{
+    struct device *d = device;
+    struct buffer *b = view->handle, **link = &d->buffers;
+    while (*link != b)
+        link = &(*link)->next;
+    *link = b->next;
+    d->used -= view->size;
+    if (b->pending)
+        control.destroyed_in_flight++;
+    free_buffer(b);
 }
 
 static mh_status stream_create(void *device, void **out)
@@ -124,6 +143,8 @@ static mh_status stream_create(void *device, void **out)
     struct stream *s = calloc(1, sizeof(*s));
     s->device = device;
     s->tail = &s->first;
+    s->next = s->device->streams;
+    s->device->streams = s;
     *out = s;
     return MH_OK;
 }
@@ -138,13 +159,7 @@ static struct work *push(struct stream *s)
 
 /* ---- the kernels ---- */
 
-static char *at(const mh_tensor *t, int64_t i, int64_t j)
-{
-    struct buffer *b = mh_view_buffer(t->buffer)->handle;
-    return b->memory + t->offset + i * t->stride[0] + (t->rank > 1 ? j * t->stride[1] : 0);
-}
-
-static void pend(struct work *w, int by)
+static void resolve(struct work *w)
 {
     const mh_tensor *tensors[3] = {0};
     if (w->op.base.op == MH_OP_ADD)
@@ -153,37 +168,54 @@ static void pend(struct work *w, int by)
         tensors[0] = &w->op.linear.y, tensors[1] = &w->op.linear.x;
     for (int i = 0; i < 3; i++)
         if (tensors[i])
-            ((struct buffer *)mh_view_buffer(tensors[i]->buffer)->handle)->pending += (uint64_t)by;
+            w->buffers[i] = mh_view_buffer(tensors[i]->buffer)->handle;
+    if (w->op.base.op != MH_OP_LINEAR)
+        return;
+    w->weight = *mh_view_weight(w->op.linear.w);
+    w->buffers[3] = w->weight.buffer->handle;
+}
+
+static void pend(struct work *w, int by)
+{
+    for (int i = 0; i < 4; i++)
+        if (w->buffers[i])
+            w->buffers[i]->pending += (uint64_t)by;
     if (w->copy.direction == MH_COPY_TO_DEVICE || w->copy.direction == MH_COPY_ON_DEVICE)
         ((struct buffer *)w->copy.to)->pending += (uint64_t)by;
     if (w->copy.direction == MH_COPY_TO_HOST || w->copy.direction == MH_COPY_ON_DEVICE)
         ((struct buffer *)(uintptr_t)w->copy.from)->pending += (uint64_t)by;
 }
 
-static void run_add(const mh_op_add *o)
+static float *at(const struct work *w, int operand, const mh_tensor *t, int64_t i, int64_t j)
 {
+    return (float *)(void *)(w->buffers[operand]->memory + t->offset + i * t->stride[0] +
+                             j * t->stride[1]);
+}
+
+static void run_add(const struct work *w)
+{
+    const mh_op_add *o = &w->op.add;
     for (int64_t i = 0; i < o->y.shape[0]; i++)
         for (int64_t j = 0; j < o->y.shape[1]; j++)
-            *(float *)(void *)at(&o->y, i, j) =
-                *(float *)(void *)at(&o->a, i, j) + *(float *)(void *)at(&o->b, i, j);
+            *at(w, 0, &o->y, i, j) = *at(w, 1, &o->a, i, j) + *at(w, 2, &o->b, i, j);
 }
 
 /* Rule 2 for f32 weights, written from docs/numerics.md. */
-static void run_linear(const mh_op_linear *o)
+static void run_linear(const struct work *w)
 {
-    const mh_weight_view *w = mh_view_weight(o->w);
-    const struct buffer *b = w->buffer->handle;
+    const mh_op_linear *o = &w->op.linear;
+    const mh_weight_view *v = &w->weight;
     for (int64_t t = 0; t < o->y.shape[0]; t++)
-        for (int64_t r = 0; r < w->out; r++) {
-            const float *row =
-                (const void *)(b->memory + w->offset[0] + (uint64_t)(r * w->row_stride[0]));
+        for (int64_t r = 0; r < v->out; r++) {
+            const float *row = (const void *)(w->buffers[3]->memory + v->offset[0] +
+                                              (uint64_t)(r * v->row_stride[0]));
             float a[64] = {0};
-            for (int64_t k = 0; k < w->in; k++)
-                a[k % 64] = __builtin_fmaf(*(float *)(void *)at(&o->x, t, k), row[k], a[k % 64]);
+            for (int64_t k = 0; k < v->in; k++)
+                a[k % 64] = __builtin_fmaf(*at(w, 1, &o->x, t, k), row[k], a[k % 64]);
             for (int h = 32; h; h /= 2)
                 for (int j = 0; j < h; j++)
                     a[j] += a[j + h];
-            *(float *)(void *)at(&o->y, t, r) = a[0] + 0.0f;
+            *at(w, 0, &o->y, t, r) = a[0] + 0.0f;
         }
 }
 
@@ -200,9 +232,9 @@ static void run(struct work *w)
         memcpy(((struct buffer *)w->copy.to)->memory + w->copy.to_offset,
                ((const struct buffer *)w->copy.from)->memory + w->copy.from_offset, w->copy.size);
     else if (w->op.base.op == MH_OP_ADD)
-        run_add(&w->op.add);
+        run_add(w);
     else if (w->op.base.op == MH_OP_LINEAR)
-        run_linear(&w->op.linear);
+        run_linear(w);
 }
 
 /* ---- the queue ---- */
@@ -248,15 +280,23 @@ static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
     return MH_OK;
 }
 
-static void stream_destroy(void *stream)
+static void free_stream(struct stream *s)
 {
-    struct stream *s = stream;
     while (s->first) {
         struct work *w = s->first;
         s->first = w->next;
         free(w);
     }
     free(s);
+}
+
+static void stream_destroy(void *stream)
+{
+    struct stream *s = stream, **link = &s->device->streams;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    free_stream(s);
 }
 
 static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char reason[192])
@@ -279,14 +319,26 @@ static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch
     }
     struct work *w = push(s);
     memcpy(&w->op, op, op->struct_size < sizeof(w->op) ? op->struct_size : sizeof(w->op));
+    resolve(w);
     pend(w, 1);
     return MH_OK;
 }
 
 static mh_status reset(void *device)
 {
-    ((struct device *)device)->lost = 0;
-    ((struct device *)device)->used = 0;
+    struct device *d = device;
+    while (d->streams) {
+        struct stream *s = d->streams;
+        d->streams = s->next;
+        free_stream(s);
+    }
+    while (d->buffers) {
+        struct buffer *b = d->buffers;
+        d->buffers = b->next;
+        free_buffer(b);
+    }
+    d->lost = 0;
+    d->used = 0;
     return MH_OK;
 }
 

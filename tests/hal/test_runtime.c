@@ -12,7 +12,7 @@
 
 #include <moehal/moehal.h>
 
-static char probe_path[1024], abi_path[1024], partial_path[1024], other_path[1024];
+static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024], other_path[1024];
 
 static void assert_message_has(const char *part)
 {
@@ -65,6 +65,35 @@ static void other_abi_is_refused_naming_both(void **state)
     assert_int_equal(info.status, MH_ABI_MISMATCH);
     assert_non_null(strstr(info.reason, theirs));
     assert_non_null(strstr(strstr(info.reason, theirs) + strlen(theirs), ours));
+    mh_runtime_release(runtime);
+}
+
+/* Built against the headers as they were when this MH_ABI was frozen. */
+static void a_module_of_the_frozen_headers_works(void **state)
+{
+    (void)state;
+    const char *modules[] = {frozen_path};
+    mh_runtime *runtime = with_modules(modules, 1);
+    assert_int_equal(backend_of(runtime, frozen_path).status, MH_OK);
+    mh_device *device;
+    mh_buffer *buffer;
+    mh_stream *stream;
+    float values[4] = {1, 2, 3, 4};
+    const int64_t shape[] = {2, 2};
+    assert_int_equal(mh_device_open(runtime, "null", NULL, &device), MH_OK);
+    assert_int_equal(mh_buffer_create(device, 16, 0, &buffer), MH_OK);
+    assert_int_equal(mh_stream_create(device, &stream), MH_OK);
+    assert_int_equal(mh_buffer_write(buffer, 0, values, 16), MH_OK);
+    mh_op_add add = MH_OP_INIT(add, ADD);
+    add.y = add.a = add.b = mh_tensor_make(buffer, 0, MH_F32, 2, shape);
+    assert_int_equal(mh_encode(mh_stream_encoder(stream), &add.base), MH_OK);
+    assert_int_equal(mh_stream_read(stream, buffer, 0, values, 16), MH_OK);
+    assert_int_equal(mh_stream_wait(stream, MH_FOREVER), MH_OK);
+    assert_true(values[0] == 2 && values[3] == 8);
+    assert_int_equal(mh_device_fallbacks(device, MH_OP_ADD), 1);
+    mh_buffer_release(buffer);
+    mh_stream_release(stream);
+    mh_device_release(device);
     mh_runtime_release(runtime);
 }
 
@@ -267,12 +296,14 @@ int main(int argc, char **argv)
     if (argc != 2)
         return 2;
     snprintf(probe_path, sizeof(probe_path), "%s/probe.so", argv[1]);
+    snprintf(frozen_path, sizeof(frozen_path), "%s/frozen_null.so", argv[1]);
     snprintf(abi_path, sizeof(abi_path), "%s/bad1.so", argv[1]);
     snprintf(partial_path, sizeof(partial_path), "%s/bad2.so", argv[1]);
     snprintf(other_path, sizeof(other_path), "%s/bad3.so", argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(host_is_always_first),
         cmocka_unit_test(other_abi_is_refused_naming_both),
+        cmocka_unit_test(a_module_of_the_frozen_headers_works),
         cmocka_unit_test(bad_modules_are_listed_with_reasons),
         cmocka_unit_test(a_broken_device_hides_no_other),
         cmocka_unit_test(environment_only_where_allowed),

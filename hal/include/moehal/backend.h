@@ -149,7 +149,8 @@ typedef struct mh_backend_table {
     /* Can encode run this op? MH_OK and *missing = MH_MISSING_NOTHING: yes. Else what is missing
      * and why. Tensors may have no buffer and weights no content: look at neither. Final. */
     mh_status (*supports)(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
-    /* Enqueues a supported op. May not allocate. */
+    /* Enqueues a supported op. May not allocate. Neither the op nor the views of its buffers and
+     * weights outlive the call; the memory behind them does, until the work is done. */
     mh_status (*encode)(void *stream, const mh_op *op, const mh_scratch *scratch);
 
     const mh_backend_scratch *scratch;

@@ -38,6 +38,13 @@ MH_API mh_status mh_fail_at(const char *file, uint32_t line, mh_status status, c
 
 #define mh_fail(status, ...) mh_fail_at(__FILE__, __LINE__, (status), __VA_ARGS__)
 
+/* Struct versioning (base.h), for libraries built on moehal too. `known` is sizeof() as that library
+ * was built. mh_struct_in copies the caller's struct into a local one, a short one extended with
+ * zeros; an unknown tail that is not zero is refused, naming the struct. mh_struct_out fills as much
+ * of the caller's as it has room for. */
+MH_API mh_status mh_struct_in(void *local, const void *caller, uint64_t known, const char *name);
+MH_API mh_status mh_struct_out(void *caller, const void *local, uint64_t known);
+
 MH_END_DECLS
 
 #endif

@@ -1,0 +1,175 @@
+/*
+ * backend.h: what a backend module implements. It exports one symbol, mh_backend_entry, and links
+ * with nothing of moehal: what it needs of the core comes in struct mh_core.
+ *
+ * The front end has validated everything before a backend sees it: shapes, dtypes, strides, bounds,
+ * overlap, ownership. A backend checks only what the device alone can know (op.h). A device's
+ * functions may be called from several threads, a stream's from one at a time.
+ * backends/null is the skeleton to copy; docs of each function say what the core builds on it.
+ */
+#ifndef MOEHAL_BACKEND_H
+#define MOEHAL_BACKEND_H
+
+#include <moehal/device.h>
+#include <moehal/weight.h>
+
+MH_BEGIN_DECLS
+
+/* What the core offers a backend; valid from init to fini. */
+typedef struct mh_core {
+    uint64_t struct_size;
+    void *context; /* first argument of the functions */
+    void *(*allocate)(void *context, uint64_t size);
+    void (*deallocate)(void *context, void *memory);
+    void (*log)(void *context, uint32_t level, const char *text);
+    /* Records a failure and returns `status`; vendor_call and vendor_name may be NULL. */
+    mh_status (*fail)(void *context, const char *file, uint32_t line, mh_status status,
+                      const char *vendor_call, int32_t vendor_code, const char *vendor_name,
+                      const char *format, ...) MH_PRINTF(8, 9);
+    /* An environment variable, or NULL where the runtime's policy forbids it. */
+    const char *(*environment)(void *context, const char *name);
+} mh_core;
+
+/* How a backend sees a buffer: every mh_buffer begins with this. */
+typedef struct mh_buffer_view {
+    void *handle;  /* the backend's own */
+    uint64_t size; /* bytes */
+    void *host;    /* where the host can address it, else NULL */
+} mh_buffer_view;
+
+static inline const mh_buffer_view *mh_view_buffer(const mh_buffer *buffer)
+{
+    return (const mh_buffer_view *)(const void *)buffer;
+}
+
+/* How a backend sees a weight: every mh_weight begins with this. Plane p of expert e, unit row r:
+ *   host != NULL: host[e * plane_count + p] + r * row_stride[p]  (devices on host memory, always)
+ *   else buffer:  offset[p] + e * expert_stride[p] + r * row_stride[p], offsets a multiple of 256
+ */
+typedef struct mh_weight_view {
+    mh_format format;
+    uint32_t plane_count;
+    int64_t experts, out, in;
+    mh_plane plane[MH_MAX_PLANES];
+    const mh_buffer_view *buffer;
+    uint64_t offset[MH_MAX_PLANES];
+    int64_t expert_stride[MH_MAX_PLANES];
+    int64_t row_stride[MH_MAX_PLANES];
+    const void *const *host; /* any alignment */
+} mh_weight_view;
+
+static inline const mh_weight_view *mh_view_weight(const mh_weight *weight)
+{
+    return (const mh_weight_view *)(const void *)weight;
+}
+
+enum { MH_COPY_TO_DEVICE = 1, MH_COPY_TO_HOST = 2, MH_COPY_ON_DEVICE = 3 };
+
+/* `size` bytes; `to` or `from` is a buffer handle or, in its place, a host pointer. */
+typedef struct mh_copy {
+    uint32_t direction;
+    uint32_t reserved;
+    void *to; /* handle, or host pointer with MH_COPY_TO_HOST */
+    uint64_t to_offset;
+    const void *from; /* handle, or host pointer with MH_COPY_TO_DEVICE */
+    uint64_t from_offset;
+    uint64_t size;
+} mh_copy;
+
+/* Memory of the device for one op, at least what op_scratch asked; 256-byte aligned. */
+typedef struct mh_scratch {
+    void *handle; /* buffer handle; NULL if size is 0 */
+    void *host;   /* where the host can address it */
+    uint64_t offset;
+    uint64_t size;
+} mh_scratch;
+
+/* Optional group: temporary memory of ops. */
+typedef struct mh_backend_scratch {
+    uint64_t struct_size;
+    /* Bytes encode wants for this op. Depends on what `supports` sees only. */
+    uint64_t (*op_scratch)(void *device, const mh_op *op);
+} mh_backend_scratch;
+
+/* Optional group: host memory used in place (devices with MH_DEVICE_HOST_MEMORY). */
+typedef struct mh_backend_import {
+    uint64_t struct_size;
+    mh_status (*import)(void *device, void *memory, uint64_t size, mh_buffer_view *out);
+    void (*forget)(void *device, mh_buffer_view *buffer);
+} mh_backend_import;
+
+/* Optional group: bringing a lost device back. Everything of the device is gone after it but the
+ * device itself; the core calls no destroy functions for what was there before. */
+typedef struct mh_backend_reset {
+    uint64_t struct_size;
+    mh_status (*reset)(void *device);
+} mh_backend_reset;
+
+typedef struct mh_backend_open {
+    uint64_t struct_size;
+    uint32_t threads; /* host threads, 0: the backend's choice */
+    uint32_t reserved;
+} mh_backend_open;
+
+/* The table. The fifteen functions are mandatory, the groups may be NULL. */
+typedef struct mh_backend_table {
+    uint64_t struct_size;
+    uint32_t abi; /* MH_ABI */
+    uint32_t reserved;
+    const char *name; /* of URIs: lower case, no ':' */
+    const char *description;
+
+    /* Opens the vendor's library and finds devices; called once a runtime. A library that is not
+     * there is a failure with the reason in words. *instance goes to device_info and device_open.
+     */
+    mh_status (*init)(const mh_core *core, void **instance);
+    void (*fini)(void *instance);
+    /* Device `index`, from 0; MH_NOT_FOUND past the last (no message needed). */
+    mh_status (*device_info)(void *instance, uint32_t index, mh_device_info *out);
+    mh_status (*device_open)(void *instance, uint32_t index, const mh_backend_open *params,
+                             void **device);
+    void (*device_close)(void *device);
+    /* Bytes of device memory, all and available; 0 where unknown. */
+    mh_status (*memory_info)(void *device, uint64_t *total, uint64_t *available);
+    /* `size` > 0 bytes aligned to 256; fills *out (size is set). MH_OUT_OF_MEMORY if there is none.
+     */
+    mh_status (*buffer_create)(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
+    /* Only when no work uses it any more. */
+    void (*buffer_destroy)(void *device, mh_buffer_view *buffer);
+    mh_status (*stream_create)(void *device, void **stream);
+    void (*stream_destroy)(void *stream); /* after its work is done */
+    /* Enqueues a copy. Host memory stays valid until a later mark has been passed. size > 0. */
+    mh_status (*copy)(void *stream, const mh_copy *copy);
+    /* Enqueues a point; *sequence is larger than any before it on this stream, from 1. */
+    mh_status (*mark)(void *stream, uint64_t *sequence);
+    /* Waits until the point is passed, at most timeout_ns (0 polls, UINT64_MAX for ever), else
+     * MH_TIMEOUT. Returns an asynchronous error of the stream, which the core makes stick. Any
+     * thread, also while another enqueues. */
+    mh_status (*wait)(void *stream, uint64_t sequence, uint64_t timeout_ns);
+    /* Can encode run this op? MH_OK and *missing = MH_MISSING_NOTHING: yes. Else what is missing
+     * and why. Tensors may have no buffer and weights no content: look at neither. Final. */
+    mh_status (*supports)(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
+    /* Enqueues a supported op. May not allocate. Neither the op nor the views of its buffers and
+     * weights outlive the call; the memory behind them does, until the work is done. */
+    mh_status (*encode)(void *stream, const mh_op *op, const mh_scratch *scratch);
+
+    const mh_backend_scratch *scratch;
+    const mh_backend_import *import;
+    const mh_backend_reset *reset;
+} mh_backend_table;
+
+/* The one symbol of a module. The table is static. */
+typedef const mh_backend_table *(*mh_backend_entry_fn)(void);
+#define MH_BACKEND_ENTRY "mh_backend_entry"
+
+/* Defines it: MH_DEFINE_BACKEND(my_table) */
+#define MH_DEFINE_BACKEND(table)                                                                   \
+    MH_API const mh_backend_table *mh_backend_entry(void);                                         \
+    const mh_backend_table *mh_backend_entry(void)                                                 \
+    {                                                                                              \
+        return &(table);                                                                           \
+    }
+
+MH_END_DECLS
+
+#endif

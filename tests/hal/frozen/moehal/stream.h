@@ -1,0 +1,60 @@
+/*
+ * stream.h: encoders, streams and events.
+ *
+ * A stream is an in-order queue of ops and copies of one device. A stream and a graph (graph.h) are
+ * both encoders: mh_encode is the only way to run or record an op. Threads: a stream is used by one
+ * thread at a time; different streams of a device from different threads are fine.
+ */
+#ifndef MOEHAL_STREAM_H
+#define MOEHAL_STREAM_H
+
+#include <moehal/buffer.h>
+#include <moehal/weight.h>
+
+MH_BEGIN_DECLS
+
+typedef struct mh_encoder mh_encoder;
+typedef struct mh_stream mh_stream;
+typedef struct mh_event mh_event;
+
+/* Checks the op (names the op, the argument, the value and the limit in its error), decides where
+ * it runs and enqueues or records it. The op struct is read before the call returns; buffers and
+ * weights it names are kept alive as long as needed. Where the device cannot run it, it is
+ * expanded, or run on the host (counted; an error under MH_PLACEMENT_STRICT). */
+MH_API mh_status mh_encode(mh_encoder *encoder, const mh_op *op);
+
+MH_API mh_status mh_stream_create(mh_device *device, mh_stream **out);
+MH_API mh_stream *mh_stream_retain(mh_stream *stream);
+MH_API void mh_stream_release(mh_stream *stream); /* NULL is allowed; work in flight completes */
+MH_API mh_encoder *mh_stream_encoder(mh_stream *stream); /* borrowed, lives as the stream does */
+MH_API mh_device *mh_stream_device(mh_stream *stream);   /* borrowed */
+
+/* Copies in stream order. `data` must stay valid until the stream has passed this point. */
+MH_API mh_status mh_stream_write(mh_stream *stream, mh_buffer *buffer, uint64_t offset,
+                                 const void *data, uint64_t size);
+MH_API mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t offset, void *data,
+                                uint64_t size);
+/* Between two buffers of the stream's device. The ranges must not overlap. */
+MH_API mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset,
+                                mh_buffer *from, uint64_t from_offset, uint64_t size);
+
+/* Waits until everything enqueued so far is done; returns the first asynchronous error.
+ * MH_TIMEOUT after timeout_ns nanoseconds; 0 polls. */
+MH_API mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns);
+
+/* An event marks a point of a stream. Recording again moves it. Threads: any, one at a time. */
+MH_API mh_status mh_event_create(mh_device *device, mh_event **out);
+MH_API mh_event *mh_event_retain(mh_event *event);
+MH_API void mh_event_release(mh_event *event); /* NULL is allowed */
+MH_API mh_status mh_event_record(mh_event *event, mh_stream *stream);
+/* Waits for the recorded point; MH_WRONG_STATE if never recorded, MH_TIMEOUT as above. */
+MH_API mh_status mh_event_wait(mh_event *event, uint64_t timeout_ns);
+/* Later work of `stream` begins after the event's point. Both on one device. */
+MH_API mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event);
+/* Nanoseconds between two events that have been waited for or polled as done; measured where the
+ * host first saw each point passed unless the backend times its own streams. */
+MH_API mh_status mh_event_elapsed(mh_event *begin, mh_event *end, uint64_t *ns);
+
+MH_END_DECLS
+
+#endif

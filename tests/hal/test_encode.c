@@ -1,0 +1,280 @@
+/* Where ops run: natively, expanded, on the host; in streams and in graphs; and what is counted. */
+#include "world.h"
+
+enum { ROWS = 3, IN = 70, OUT = 40 };
+
+/* Buffers and weights for linear_add and its parts on one device. */
+struct fixture {
+    mh_device *device;
+    mh_stream *stream;
+    mh_buffer *buffer;
+    mh_weight *weight;
+    mh_op_linear_add op;
+};
+
+static float value(int64_t i)
+{
+    return (float)((i * 7919) % 1000 - 500) / 256;
+}
+
+static struct fixture make(mh_device *device, mh_device *weights_on)
+{
+    struct fixture f = {.device = device, .op = MH_OP_INIT(linear_add, LINEAR_ADD)};
+    float x[ROWS * IN], residual[ROWS * OUT], w[OUT * IN];
+    for (int i = 0; i < ROWS * IN; i++)
+        x[i] = value(i);
+    for (int i = 0; i < ROWS * OUT; i++)
+        residual[i] = value(3 * i + 1);
+    for (int i = 0; i < OUT * IN; i++)
+        w[i] = value(5 * i + 2);
+    OK(mh_stream_create(device, &f.stream));
+    OK(mh_buffer_create(device, 4096, 0, &f.buffer));
+    OK(mh_buffer_write(f.buffer, 0, x, sizeof(x)));
+    OK(mh_buffer_write(f.buffer, 1024, residual, sizeof(residual)));
+    mh_weight_params p = MH_INIT(mh_weight_params);
+    p.format = MH_FORMAT_F32, p.experts = 1, p.out = OUT, p.in = IN;
+    mh_weight_piece piece = MH_INIT(mh_weight_piece);
+    piece.expert_count = 1, piece.row_count = OUT, piece.plane[0] = w;
+    OK(mh_weight_create(weights_on, &p, &f.weight));
+    OK(mh_weight_write(f.weight, &piece));
+    OK(mh_weight_seal(f.weight));
+    f.op.x = f32_matrix(f.buffer, 0, ROWS, IN);
+    f.op.residual = f32_matrix(f.buffer, 1024, ROWS, OUT);
+    f.op.y = f32_matrix(f.buffer, 2048, ROWS, OUT);
+    f.op.w = f.weight;
+    f.op.base.layer = 7;
+    f.op.base.label = "o_proj";
+    return f;
+}
+
+static void drop(struct fixture *f)
+{
+    mh_weight_release(f->weight);
+    mh_buffer_release(f->buffer);
+    mh_stream_release(f->stream);
+}
+
+static void read_y(struct fixture *f, float y[ROWS * OUT])
+{
+    OK(mh_stream_read(f->stream, f->buffer, 2048, y, sizeof(float) * ROWS * OUT));
+    OK(mh_stream_wait(f->stream, MH_FOREVER));
+}
+
+static void clear_y(struct fixture *f)
+{
+    static const float zeros[ROWS * OUT];
+    OK(mh_buffer_write(f->buffer, 2048, zeros, sizeof(zeros)));
+}
+
+/* What the host makes of it, the definition. */
+static void expected(struct world *w, float y[ROWS * OUT])
+{
+    struct fixture f = make(w->host, w->host);
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    read_y(&f, y);
+    drop(&f);
+}
+
+static mh_device_counters counters(mh_device *device)
+{
+    mh_device_counters c = MH_INIT(mh_device_counters);
+    OK(mh_device_get_counters(device, &c));
+    return c;
+}
+
+static mh_support ask(mh_device *device, const mh_op *op)
+{
+    mh_support s = MH_INIT(mh_support);
+    OK(mh_device_supports(device, op, &s));
+    return s;
+}
+
+static void fused_ops_expand_before_they_fall_back(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    float want[ROWS * OUT], got[ROWS * OUT];
+    expected(w, want);
+    struct fixture f = make(w->probe, w->probe);
+    w->control->native = 1u << MH_OP_LINEAR | 1u << MH_OP_ADD;
+    assert_int_equal(ask(w->probe, &f.op.base).runs, MH_RUNS_EXPANDED);
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    read_y(&f, got);
+    assert_memory_equal(got, want, sizeof(want));
+    mh_device_counters c = counters(w->probe);
+    assert_int_equal(c.native, 2);
+    assert_int_equal(c.expanded, 1);
+    assert_int_equal(c.fallback, 0);
+    drop(&f);
+    world_free(w);
+}
+
+static void what_is_missing_runs_on_the_host_and_is_counted(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    float want[ROWS * OUT], got[ROWS * OUT];
+    mh_device *companion;
+    expected(w, want);
+    OK(mh_device_host(w->probe, &companion));
+    struct fixture f = make(w->probe, companion);
+    w->control->native = 1u << MH_OP_ADD;
+    mh_support s = ask(w->probe, &f.op.base);
+    assert_int_equal(s.runs, MH_RUNS_ON_HOST);
+    assert_int_equal(s.weights_on_host, 1);
+    assert_int_equal(s.missing, MH_MISSING_KERNEL);
+    assert_string_equal(s.reason, "the probe has no such kernel");
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    read_y(&f, got);
+    assert_memory_equal(got, want, sizeof(want));
+    assert_int_equal(counters(w->probe).native, 1); /* the add */
+    assert_int_equal(mh_device_fallbacks(w->probe, MH_OP_LINEAR), 1);
+    assert_int_equal(mh_device_fallbacks(w->probe, MH_OP_LINEAR_ADD), 0);
+    drop(&f);
+
+    /* A weight left on the device that cannot use it is an error that says where to put it. */
+    f = make(w->probe, w->probe);
+    REFUSED(MH_UNSUPPORTED, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "mh_device_host()");
+    assert_message_has("layer 7");
+    drop(&f);
+    world_free(w);
+}
+
+static void strict_forbids_falling_back(void **state)
+{
+    (void)state;
+    struct world *w = world_make(MH_PLACEMENT_STRICT);
+    mh_device *companion;
+    OK(mh_device_host(w->probe, &companion));
+    struct fixture f = make(w->probe, companion);
+    w->control->native = 1u << MH_OP_ADD;
+    REFUSED(MH_UNSUPPORTED, mh_encode(mh_stream_encoder(f.stream), &f.op.base),
+            "linear (layer 7, o_proj)");
+    assert_message_has("strict");
+    assert_int_equal(counters(w->probe).fallback, 0);
+    drop(&f);
+    f = make(w->probe, w->probe);
+    w->control->native |= 1u << MH_OP_LINEAR;
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    drop(&f);
+    world_free(w);
+}
+
+static void graphs_replay_what_streams_do(void **state)
+{
+    (void)state;
+    static const uint32_t native[] = {1u << MH_OP_LINEAR | 1u << MH_OP_ADD, 1u << MH_OP_ADD, 0};
+    struct world *w = world_make(0);
+    float want[ROWS * OUT], got[ROWS * OUT];
+    mh_device *companion;
+    expected(w, want);
+    OK(mh_device_host(w->probe, &companion));
+    for (int i = 0; i < 3; i++) {
+        w->control->native = native[i];
+        uint64_t before = counters(w->probe).graph_launches;
+        struct fixture f = make(w->probe, i ? companion : w->probe);
+        mh_graph *graph;
+        OK(mh_graph_create(w->probe, &graph));
+        OK(mh_encode(mh_graph_encoder(graph), &f.op.base));
+        REFUSED(MH_WRONG_STATE, mh_graph_launch(graph, f.stream), "not sealed");
+        OK(mh_graph_seal(graph));
+        REFUSED(MH_WRONG_STATE, mh_graph_seal(graph), "sealed");
+        REFUSED(MH_WRONG_STATE, mh_encode(mh_graph_encoder(graph), &f.op.base), "sealed");
+        mh_graph_info info = MH_INIT(mh_graph_info);
+        OK(mh_graph_get_info(graph, &info));
+        assert_int_equal(info.ops, 1);
+        assert_int_equal(info.nodes, 2 - i);
+        assert_int_equal(info.fallback, i);
+        assert_int_equal(info.segments, i ? 2 : 1);
+        /* The graph keeps what it names. */
+        mh_weight_release(f.weight);
+        mh_buffer *buffer = mh_buffer_retain(f.buffer);
+        mh_buffer_release(f.buffer);
+        f.weight = NULL;
+        for (int launch = 0; launch < 3; launch++) {
+            clear_y(&f);
+            OK(mh_graph_launch(graph, f.stream));
+            read_y(&f, got);
+            assert_memory_equal(got, want, sizeof(want));
+        }
+        assert_int_equal(counters(w->probe).graph_launches - before, 3);
+        OK(mh_graph_launch(graph, f.stream)); /* released with work in flight */
+        mh_graph_release(graph);
+        mh_buffer_release(buffer);
+        mh_stream_release(f.stream);
+    }
+    world_free(w);
+}
+
+static void a_device_lost_at_an_op_says_why(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    struct fixture f = make(w->probe, w->probe);
+    w->control->native = 1u << MH_OP_LINEAR | 1u << MH_OP_ADD;
+    w->control->lose_at = 2;
+    REFUSED(MH_DEVICE_LOST, mh_encode(mh_stream_encoder(f.stream), &f.op.base),
+            "unplugged at an op");
+    REFUSED(MH_DEVICE_LOST, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "is lost");
+    OK(mh_device_reset(w->probe));
+    REFUSED(MH_STALE_HANDLE, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "reset");
+    drop(&f);
+    f = make(w->probe, w->probe);
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    float want[ROWS * OUT], got[ROWS * OUT];
+    expected(w, want);
+    read_y(&f, got);
+    assert_memory_equal(got, want, sizeof(want));
+    drop(&f);
+    world_free(w);
+}
+
+static void the_step_block_goes_round(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    mh_device *devices[] = {w->host, w->probe};
+    for (int d = 0; d < 2; d++) {
+        mh_step_params p = MH_INIT(mh_step_params);
+        mh_step *step;
+        mh_stream *stream;
+        p.rows = 5, p.slots = 2, p.pages = 3;
+        OK(mh_step_create(devices[d], &p, &step));
+        OK(mh_stream_create(devices[d], &stream));
+        assert_null(mh_step_input(step, MH_STEP_FAULT));
+        for (int32_t n = 0; n < 5; n++) {
+            int32_t got[5];
+            int32_t *tokens = mh_step_input(step, MH_STEP_TOKENS);
+            if (n)
+                assert_int_equal(tokens[4], n - 1); /* values of the step before stay */
+            for (int i = 0; i < 5; i++)
+                tokens[i] = n;
+            mh_tensor t = mh_step_tensor(step, MH_STEP_TOKENS);
+            mh_tensor fault = mh_step_tensor(step, MH_STEP_FAULT);
+            const uint32_t bad = MH_BAD_INDEX;
+            OK(mh_step_write(step, stream));
+            OK(mh_stream_read(stream, t.buffer, t.offset, got, sizeof(got)));
+            OK(mh_step_read(step, stream, NULL, 0));
+            assert_int_equal(got[0] + got[4], 2 * n);
+            OK(mh_buffer_write(fault.buffer, fault.offset, &bad, 4));
+            assert_int_equal(mh_step_read(step, stream, NULL, 0), MH_BAD_INDEX);
+        }
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_read(step, stream, NULL, 6), "rows is 6");
+        mh_step_release(step);
+        mh_stream_release(stream);
+    }
+    world_free(w);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fused_ops_expand_before_they_fall_back),
+        cmocka_unit_test(what_is_missing_runs_on_the_host_and_is_counted),
+        cmocka_unit_test(strict_forbids_falling_back),
+        cmocka_unit_test(graphs_replay_what_streams_do),
+        cmocka_unit_test(a_device_lost_at_an_op_says_why),
+        cmocka_unit_test(the_step_block_goes_round),
+    };
+    return WORLD_MAIN(tests);
+}
