@@ -2,11 +2,8 @@
  * host.c: the host as a backend. Work is done when the call that enqueued it returns; memory is the
  * process's own, so buffers and weights are used in place.
  */
-#include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -53,10 +50,12 @@ static void fini(void *instance)
     core->deallocate(core->context, instance);
 }
 
+/* Those this process may run on; a machine too large for cpu_set_t counts as a whole. */
 static uint32_t cores(void)
 {
     cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof(set), &set) ? 0 : CPU_COUNT(&set);
+    long count =
+        sched_getaffinity(0, sizeof(set), &set) ? sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
     return count > 0 ? (uint32_t)count : 1;
 }
 

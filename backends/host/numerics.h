@@ -5,10 +5,15 @@
 #ifndef HOST_NUMERICS_H
 #define HOST_NUMERICS_H
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+#if FLT_EVAL_METHOD != 0
+#error "f32 must be computed in f32; on 32-bit x86 build with -msse2 -mfpmath=sse"
+#endif
 
 #define STRIPES 64
 

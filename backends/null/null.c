@@ -7,6 +7,7 @@
  * Its device memory cannot be touched outside copy(): code that cheats and reads a device address
  * on the host crashes here, as it would on a real accelerator.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -126,8 +127,9 @@ static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buff
     memory->bytes = (size + page - 1) / page * page;
     memory->pages = mmap(NULL, memory->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory->pages == MAP_FAILED) {
+        int code = errno;
         core->deallocate(core->context, memory);
-        return FAIL(core, MH_OUT_OF_MEMORY, "mmap", 0, NULL, "null: %llu bytes could not be had",
+        return FAIL(core, MH_OUT_OF_MEMORY, "mmap", code, NULL, "null: %llu bytes could not be had",
                     (unsigned long long)size);
     }
     out->handle = memory;
@@ -180,8 +182,8 @@ static mh_status copy(void *user, const mh_copy *c)
     pthread_mutex_lock(&stream->device->lock);
     if ((from && open_memory(from, PROT_READ | PROT_WRITE)) ||
         (to && open_memory(to, PROT_READ | PROT_WRITE)))
-        status =
-            FAIL(core, MH_VENDOR_ERROR, "mprotect", 0, NULL, "null: memory could not be opened");
+        status = FAIL(core, MH_VENDOR_ERROR, "mprotect", errno, NULL,
+                      "null: memory could not be opened");
     else
         memmove((to ? to->pages : (char *)c->to) + c->to_offset,
                 (from ? from->pages : (const char *)c->from) + c->from_offset, c->size);
