@@ -140,6 +140,7 @@ static mh_status experts_down_combine(struct expansion *x, const mh_op_experts_d
     combine.weights = o->weights, combine.shared = o->shared;
     combine.experts = o->experts, combine.expert_map = o->expert_map, combine.fault = o->fault;
     combine.expert_count = o->expert_map.rank ? o->expert_map.shape[0] : o->w->view.experts;
+    combine.resident_count = o->w->view.experts;
     mh_status status = EMIT(down);
     return status ? status : EMIT(combine);
 }

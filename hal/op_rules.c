@@ -142,6 +142,9 @@ static mh_status combine(const struct rules *r, const mh_op_combine *o)
     UNLESS(o->experts.rank ? o->expert_count >= 1 : !o->expert_count,
            "expert_count is %lld, must be %s", (long long)o->expert_count,
            o->experts.rank ? "at least 1" : "0 without experts");
+    UNLESS(o->resident_count >= 0 && (!o->resident_count || o->experts.rank),
+           "resident_count is %lld, must be 0 without experts, and not negative",
+           (long long)o->resident_count);
     UNLESS(!o->expert_map.rank || o->expert_count == DIM('E'),
            "expert_count is %lld, expert_map has %lld", (long long)o->expert_count,
            (long long)DIM('E'));

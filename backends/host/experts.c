@@ -90,11 +90,11 @@ static bool row_is_whole(const mh_tensor *experts, const mh_tensor *map, int64_t
 static void combine_rows(void *context, int64_t begin, int64_t end, uint32_t thread)
 {
     const mh_op_combine *o = context;
-    int64_t k = o->e.shape[1];
+    int64_t k = o->e.shape[1], resident = o->resident_count ? o->resident_count : INT32_MAX;
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
         if (o->experts.rank &&
-            !row_is_whole(&o->experts, &o->expert_map, o->expert_count, INT32_MAX, &o->fault, t))
+            !row_is_whole(&o->experts, &o->expert_map, o->expert_count, resident, &o->fault, t))
             continue;
         const float *h = row1(&o->h, t), *weights = row1(&o->weights, t);
         const float *shared = o->shared.rank ? row1(&o->shared, t) : NULL;

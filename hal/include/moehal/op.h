@@ -11,7 +11,8 @@
  *    with MH_OP_FAST in flags, may be anything inside the fast profile's bounds.
  *  - What only the device can know is checked there: an index out of range leaves its row (or slot)
  *    untouched and sets the op's fault word, a u32 tensor of one element, to MH_BAD_INDEX.
- *  - A row whose sequence slot is -1 is padding: nothing is written for it, no fault.
+ *  - A row whose sequence slot is -1 is padding: nothing is written for it, no fault. It keeps a
+ *    valid token and position (0, say): ops that see no slots look at those.
  *  - Fused ops equal, bit for bit under exact, the primitives named as their expansion.
  * ops.def is the table of ids, names and operands; ids are permanent, an unknown one is
  * unsupported.
@@ -272,15 +273,16 @@ typedef struct mh_op_experts_down {
  * fault. */
 typedef struct mh_op_combine {
     mh_op base;
-    mh_tensor y;          /* f32 [T, D]; in place of h allowed */
-    mh_tensor h;          /* f32 [T, D] */
-    mh_tensor e;          /* f32 [T, k, D] */
-    mh_tensor weights;    /* f32 [T, k] */
-    mh_tensor shared;     /* f32 [T, D], optional */
-    mh_tensor experts;    /* i32 [T, k], optional */
-    mh_tensor expert_map; /* i32 [E], optional, only with experts */
-    mh_tensor fault;      /* u32 [1] */
-    int64_t expert_count; /* E, with experts; 0 otherwise */
+    mh_tensor y;            /* f32 [T, D]; in place of h allowed */
+    mh_tensor h;            /* f32 [T, D] */
+    mh_tensor e;            /* f32 [T, k, D] */
+    mh_tensor weights;      /* f32 [T, k] */
+    mh_tensor shared;       /* f32 [T, D], optional */
+    mh_tensor experts;      /* i32 [T, k], optional */
+    mh_tensor expert_map;   /* i32 [E], optional, only with experts */
+    mh_tensor fault;        /* u32 [1] */
+    int64_t expert_count;   /* E, with experts; 0 otherwise */
+    int64_t resident_count; /* S of the bank the map points into; 0: map entries have no limit */
 } mh_op_combine;
 
 /* Expansion: experts_down, combine (with experts). */
