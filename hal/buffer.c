@@ -322,6 +322,10 @@ void hal_buffer_drop(mh_buffer *arena)
 {
     if (!arena->view.handle)
         return;
+    if (arena->flags & HAL_SUPPLIED) {
+        arena->view = (mh_buffer_view){0};
+        return;
+    }
     mh_device *device = arena->device;
     mh_buffer *old = hal_alloc(device->runtime, sizeof(*old));
     if (old) {
@@ -340,6 +344,10 @@ mh_status hal_buffer_grow(mh_buffer *arena, uint64_t size)
 {
     if (size <= arena->view.size)
         return MH_OK;
+    if (arena->flags & HAL_SUPPLIED)
+        return hal_fail(arena->device->runtime, MH_OUT_OF_MEMORY,
+                        "scratch: %llu bytes are needed, the buffer given has %llu",
+                        (unsigned long long)size, (unsigned long long)arena->view.size);
     uint64_t grown = arena->view.size + arena->view.size / 2;
     if (grown < size)
         grown = size;

@@ -88,6 +88,11 @@ mh_encoder *mh_graph_encoder(mh_graph *graph)
 
 /* ---- recording ---- */
 
+bool hal_graph_is_sealed(const mh_encoder *encoder)
+{
+    return ((const mh_graph *)encoder)->sealed;
+}
+
 mh_status hal_graph_count_op(mh_encoder *encoder)
 {
     mh_graph *graph = (mh_graph *)encoder;

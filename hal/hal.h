@@ -159,6 +159,9 @@ struct mh_buffer {
     uint64_t retired_at; /* device->sequence */
 };
 
+/* In an arena's flags: its memory is the embedder's. */
+#define HAL_SUPPLIED 0x80000000u
+
 /* A blocking copy outside any of the caller's streams. */
 mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
 
@@ -192,6 +195,7 @@ struct mh_encoder {
     uint32_t generation;
     bool is_graph;
     mh_buffer arena;           /* scratch of ops and temporaries of expansions */
+    mh_buffer *supplied;       /* whose memory the arena is, or NULL: its own */
     struct hal_fallback *host; /* made at the first fallback */
 };
 
@@ -232,6 +236,7 @@ void hal_fallback_free(struct hal_fallback *fallback);
 mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_offset,
                         uint64_t scratch_size, bool on_host);
 mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes);
+bool hal_graph_is_sealed(const mh_encoder *encoder);
 mh_status hal_graph_count_op(mh_encoder *encoder);
 /* encode.c */
 mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh_op *op,

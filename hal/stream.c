@@ -18,7 +18,36 @@ void hal_encoder_finish(mh_encoder *encoder)
     if (encoder->host)
         hal_fallback_free(encoder->host);
     hal_buffer_drop(&encoder->arena);
+    mh_buffer_release(encoder->supplied);
     mh_device_release(device);
+}
+
+mh_status mh_encoder_set_scratch(mh_encoder *encoder, mh_buffer *buffer)
+{
+    if (!encoder)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_encoder_set_scratch: encoder is NULL");
+    mh_device *device = encoder->device;
+    mh_status status = hal_check_device(device, encoder->generation, "encoder");
+    if (!status && buffer)
+        status = hal_check_device(device, buffer->generation, "scratch");
+    if (status)
+        return status;
+    if (encoder->is_graph && hal_graph_is_sealed(encoder))
+        return hal_fail(device->runtime, MH_WRONG_STATE,
+                        "mh_encoder_set_scratch: the graph is sealed");
+    if (buffer && (buffer->device != device || buffer->flags & MH_IMPORT_READ_ONLY))
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "mh_encoder_set_scratch: the buffer is %s%s, the encoder on %s",
+                        buffer->device != device ? "on " : "read-only on ", buffer->device->uri,
+                        device->uri);
+    hal_buffer_drop(&encoder->arena);
+    mh_buffer_retain(buffer);
+    mh_buffer_release(encoder->supplied);
+    encoder->supplied = buffer;
+    encoder->arena.flags = buffer ? HAL_SUPPLIED : 0;
+    if (buffer)
+        encoder->arena.view = buffer->view;
+    return MH_OK;
 }
 
 mh_status hal_stream_check(mh_stream *stream)

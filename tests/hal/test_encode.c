@@ -140,6 +140,59 @@ static void what_is_missing_runs_on_the_host_and_is_counted(void **state)
     world_free(w);
 }
 
+static uint64_t used(mh_device *device)
+{
+    mh_memory_info info = MH_INIT(mh_memory_info);
+    OK(mh_device_memory(device, &info));
+    return info.used;
+}
+
+static void the_embedder_may_supply_the_scratch(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    float want[ROWS * OUT], got[ROWS * OUT];
+    mh_buffer *small, *enough, *foreign;
+    mh_graph *graph;
+    expected(w, want);
+    w->control->native = 1u << MH_OP_LINEAR | 1u << MH_OP_ADD; /* an expansion: 480 bytes of it */
+    struct fixture f = make(w->probe, w->probe);
+    mh_encoder *encoder = mh_stream_encoder(f.stream);
+    OK(mh_buffer_create(w->probe, 256, 0, &small));
+    OK(mh_buffer_create(w->probe, 512, 0, &enough));
+    OK(mh_buffer_create(w->host, 512, 0, &foreign));
+    REFUSED(MH_INVALID_ARGUMENT, mh_encoder_set_scratch(encoder, foreign), "on host:0");
+    OK(mh_encoder_set_scratch(encoder, small));
+    REFUSED(MH_OUT_OF_MEMORY, mh_encode(encoder, &f.op.base), "512 bytes are needed");
+    uint64_t before = used(w->probe);
+    OK(mh_encoder_set_scratch(encoder, enough));
+    OK(mh_encode(encoder, &f.op.base));
+    assert_int_equal(used(w->probe), before);
+    read_y(&f, got);
+    assert_memory_equal(got, want, sizeof(want));
+    OK(mh_encoder_set_scratch(encoder, NULL));
+    OK(mh_encode(encoder, &f.op.base));
+    assert_int_equal(used(w->probe), before + 512);
+
+    OK(mh_graph_create(w->probe, &graph));
+    OK(mh_encoder_set_scratch(mh_graph_encoder(graph), small));
+    OK(mh_encode(mh_graph_encoder(graph), &f.op.base));
+    REFUSED(MH_OUT_OF_MEMORY, mh_graph_seal(graph), "512 bytes are needed");
+    OK(mh_encoder_set_scratch(mh_graph_encoder(graph), enough));
+    OK(mh_graph_seal(graph));
+    REFUSED(MH_WRONG_STATE, mh_encoder_set_scratch(mh_graph_encoder(graph), small), "sealed");
+    mh_buffer_release(enough); /* the graph keeps it */
+    clear_y(&f);
+    OK(mh_graph_launch(graph, f.stream));
+    read_y(&f, got);
+    assert_memory_equal(got, want, sizeof(want));
+    mh_graph_release(graph);
+    mh_buffer_release(small);
+    mh_buffer_release(foreign);
+    drop(&f);
+    world_free(w);
+}
+
 static void strict_forbids_falling_back(void **state)
 {
     (void)state;
@@ -272,6 +325,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_ops_expand_before_they_fall_back),
         cmocka_unit_test(what_is_missing_runs_on_the_host_and_is_counted),
+        cmocka_unit_test(the_embedder_may_supply_the_scratch),
         cmocka_unit_test(strict_forbids_falling_back),
         cmocka_unit_test(graphs_replay_what_streams_do),
         cmocka_unit_test(a_device_lost_at_an_op_says_why),

@@ -23,6 +23,12 @@ typedef struct mh_event mh_event;
  * expanded, or run on the host (counted; an error under MH_PLACEMENT_STRICT). */
 MH_API mh_status mh_encode(mh_encoder *encoder, const mh_op *op);
 
+/* Temporary memory of what is encoded from now on comes from `buffer`, a buffer of the encoder's
+ * device that the encoder retains, instead of memory of its own (which grows as needed). Where it
+ * is too small, mh_encode (for a graph, mh_graph_seal) fails with MH_OUT_OF_MEMORY naming the bytes
+ * it takes. NULL goes back to own memory. Not on a sealed graph. */
+MH_API mh_status mh_encoder_set_scratch(mh_encoder *encoder, mh_buffer *buffer);
+
 MH_API mh_status mh_stream_create(mh_device *device, mh_stream **out);
 MH_API mh_stream *mh_stream_retain(mh_stream *stream);
 MH_API void mh_stream_release(mh_stream *stream); /* NULL is allowed; work in flight completes */
