@@ -182,9 +182,13 @@ static mh_status load_folders(mh_runtime *runtime, const char *list)
     return status;
 }
 
-/* <folder of the library that holds this code>/moehal/backends */
+/* <folder of the library that holds this code>/moehal/backends; a static library lies nowhere, so it
+ * is told the folder when it is built. */
 static mh_status load_beside_library(mh_runtime *runtime)
 {
+#ifdef MH_BACKEND_DIR
+    return load_folder(runtime, MH_BACKEND_DIR);
+#else
     Dl_info self;
     char folder[PATH_MAX];
     if (!dladdr((const void *)(uintptr_t)&mh_host_backend, &self) || !self.dli_fname)
@@ -196,6 +200,7 @@ static mh_status load_beside_library(mh_runtime *runtime)
     int length = snprintf(folder, sizeof(folder), "%s/moehal/backends", real);
     free(real);
     return length < (int)sizeof(folder) ? load_folder(runtime, folder) : MH_OK;
+#endif
 }
 
 mh_status hal_load_backends(mh_runtime *runtime, const mh_runtime_params *params)
