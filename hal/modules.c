@@ -182,8 +182,8 @@ static mh_status load_folders(mh_runtime *runtime, const char *list)
     return status;
 }
 
-/* <folder of the library that holds this code>/moehal/backends; a static library lies nowhere, so it
- * is told the folder when it is built. */
+/* <folder of the library that holds this code>/moehal/backends; a static library lies nowhere, so
+ * it is told the folder when it is built. */
 static mh_status load_beside_library(mh_runtime *runtime)
 {
 #ifdef MH_BACKEND_DIR
