@@ -4,7 +4,7 @@
 #include "model.h"
 
 struct builder {
-    const struct mh_model *model;
+    struct mh_model *model;
     const mh_config *config;
     const struct model_step *step;
     model_emit_fn emit;
@@ -35,28 +35,27 @@ static void norm(struct builder *b, mh_tensor y, mh_tensor x, mh_tensor w, doubl
     put(b, &op.base, label, NULL, NULL);
 }
 
-static void linear(struct builder *b, mh_tensor y, mh_tensor x, mh_weight *const *w,
-                   const char *label)
+static void linear(struct builder *b, mh_tensor y, mh_tensor x, mh_weight **w, const char *label)
 {
     mh_op_linear op = MH_OP_INIT(linear, LINEAR);
     op.y = y, op.x = x, op.w = *w;
-    put(b, &op.base, label, (mh_weight **)(uintptr_t)w, NULL);
+    put(b, &op.base, label, w, NULL);
 }
 
-static void linear_add(struct builder *b, mh_tensor h, mh_tensor x, mh_weight *const *w,
+static void linear_add(struct builder *b, mh_tensor h, mh_tensor x, mh_weight **w,
                        const char *label)
 {
     mh_op_linear_add op = MH_OP_INIT(linear_add, LINEAR_ADD);
     op.y = h, op.x = x, op.residual = h, op.w = *w;
-    put(b, &op.base, label, (mh_weight **)(uintptr_t)w, NULL);
+    put(b, &op.base, label, w, NULL);
 }
 
-static void gated(struct builder *b, mh_tensor y, mh_tensor x, const struct model_layer *l,
+static void gated(struct builder *b, mh_tensor y, mh_tensor x, struct model_layer *l,
                   const char *label)
 {
     mh_op_linear_swiglu op = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
     op.y = y, op.x = x, op.gate = l->gate, op.up = l->up;
-    put(b, &op.base, label, (mh_weight **)(uintptr_t)&l->gate, (mh_weight **)(uintptr_t)&l->up);
+    put(b, &op.base, label, &l->gate, &l->up);
 }
 
 /* [rows, heads * n] seen as [rows, heads, n], and back. */
@@ -68,7 +67,7 @@ static mh_tensor as_heads(mh_tensor t, int64_t heads)
     return t;
 }
 
-static void attention(struct builder *b, const struct model_layer *l)
+static void attention(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
     const struct model_step *s = b->step;
@@ -94,7 +93,7 @@ static void attention(struct builder *b, const struct model_layer *l)
     query.y = s->query, query.q = as_heads(s->q, heads), query.table = s->rope_table;
     query.positions = s->positions, query.fault = s->fault, query.w = l->kv_b;
     query.head_rows = c->qk_nope_head_dim + c->v_head_dim;
-    put(b, &query.base, "kv_b_proj", (mh_weight **)(uintptr_t)&l->kv_b, NULL);
+    put(b, &query.base, "kv_b_proj", &l->kv_b, NULL);
 
     mh_op_attention attend = MH_OP_INIT(attention, ATTENTION);
     attend.y = s->attended, attend.q = s->query, attend.cache = s->cache[b->layer];
@@ -106,7 +105,7 @@ static void attention(struct builder *b, const struct model_layer *l)
     values.y = as_heads(s->values, heads), values.x = s->attended, values.w = l->kv_b;
     values.head_rows = c->qk_nope_head_dim + c->v_head_dim;
     values.row_begin = c->qk_nope_head_dim, values.row_count = c->v_head_dim;
-    put(b, &values.base, "kv_b_proj", (mh_weight **)(uintptr_t)&l->kv_b, NULL);
+    put(b, &values.base, "kv_b_proj", &l->kv_b, NULL);
 
     linear_add(b, s->h, s->values, &l->o, "o_proj");
 }
@@ -127,20 +126,19 @@ static mh_router_rule router_rule(const mh_config *c)
     };
 }
 
-static void experts(struct builder *b, const struct model_layer *l)
+static void experts(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
     const struct model_step *s = b->step;
     mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
     route.experts = s->experts, route.weights = s->weights, route.x = s->x;
     route.bias = l->router_bias, route.w = l->router, route.rule = router_rule(c);
-    put(b, &route.base, "gate", (mh_weight **)(uintptr_t)&l->router, NULL);
+    put(b, &route.base, "gate", &l->router, NULL);
 
     mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
     up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
     up.gate = l->expert_gate, up.up = l->expert_up;
-    put(b, &up.base, "experts", (mh_weight **)(uintptr_t)&l->expert_gate,
-        (mh_weight **)(uintptr_t)&l->expert_up);
+    put(b, &up.base, "experts", &l->expert_gate, &l->expert_up);
 
     mh_op_experts_down_combine down = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
     if (c->n_shared_experts) {
@@ -152,7 +150,7 @@ static void experts(struct builder *b, const struct model_layer *l)
     }
     down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.weights = s->weights;
     down.experts = s->experts, down.fault = s->fault, down.w = l->expert_down;
-    put(b, &down.base, "experts.down_proj", (mh_weight **)(uintptr_t)&l->expert_down, NULL);
+    put(b, &down.base, "experts.down_proj", &l->expert_down, NULL);
 }
 
 static void keep_hidden(struct builder *b, int64_t index, mh_tensor h)
@@ -186,17 +184,17 @@ static void head(struct builder *b)
     put(b, &sample.base, "sample", NULL, NULL);
 }
 
-mh_status model_build(const struct mh_model *model, const struct model_step *step,
-                      model_emit_fn emit, void *context)
+mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,
+                      void *context)
 {
     struct builder builder = {model, model->config, step, emit, context, -1, MH_OK}, *b = &builder;
     const mh_config *c = b->config;
     mh_op_embed embed = MH_OP_INIT(embed, EMBED);
     embed.y = step->h, embed.tokens = step->tokens, embed.table = model->embedding;
     embed.fault = step->fault;
-    put(b, &embed.base, "embed_tokens", (mh_weight **)(uintptr_t)&model->embedding, NULL);
+    put(b, &embed.base, "embed_tokens", &model->embedding, NULL);
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
-        const struct model_layer *l = &model->layers[i];
+        struct model_layer *l = &model->layers[i];
         keep_hidden(b, i, step->h);
         b->layer = (int32_t)i;
         attention(b, l);

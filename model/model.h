@@ -48,8 +48,8 @@ struct model_step {
 typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight **slots[3]);
 
 /* graph.c: the ops of a step, in order. */
-mh_status model_build(const struct mh_model *model, const struct model_step *step,
-                      model_emit_fn emit, void *context);
+mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,
+                      void *context);
 
 /* Fills the activations of `step` as views of `buffer` (NULL: only shapes), for `rows` rows;
  * returns the bytes they take. */
