@@ -32,6 +32,7 @@ struct harness {
     uint64_t used;
     uint64_t hash; /* of every output so far: equal for all forms and threads */
     uint32_t random;
+    bool hostile_mode; /* ops are encoded under flush-to-zero, rounding toward zero */
     mh_weight *weights[64];
     void *images[64]; /* what they are made of, at odd addresses */
     int weight_count;
@@ -62,7 +63,8 @@ mh_weight *make_weight(struct harness *h, mh_format format, int64_t experts, int
 uint32_t run(struct harness *h, const mh_op *op, const mh_tensor *outputs);
 #define RUN(h, op, ...) run((h), &(op).base, (const mh_tensor[]){__VA_ARGS__, {0}})
 
-/* Runs a test body for each form and for 1 and 3 threads; all hashes must agree. */
+/* Runs a test body for each form with 1, 2 (in hostile mode) and 3 threads; all hashes must
+ * agree. The backend hands to its threads only ops of 32768 multiply-adds and more. */
 void for_each_form(void (*body)(struct harness *h));
 
 #endif
