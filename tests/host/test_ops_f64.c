@@ -133,15 +133,16 @@ struct paged {
     mh_tensor cache, latent, rope, positions, slots, table;
 };
 
-enum { L = 20, R = 6, PAGE = 16, PAGES = 80, SLOTS = 2, SLOT_PAGES = 40 };
+enum { L = 20, R = 6, SLOTS = 2 };
 
-static struct paged make_cache(struct harness *h, mh_dtype dtype, int64_t keys)
+static struct paged make_cache(struct harness *h, mh_dtype dtype, int64_t page, int64_t keys)
 {
+    const int slot_pages = (int)((keys + page - 1) / page) + 1, pages = SLOTS * slot_pages;
     struct paged p;
-    p.cache = make(h, dtype, 0, 3, PAGES, PAGE, L + R);
-    p.table = make(h, MH_I32, 2, 2, SLOTS, SLOT_PAGES, 0);
-    for (int i = 0; i < SLOTS * SLOT_PAGES; i++) /* 37 is coprime to 80: a shuffle */
-        *i32_at(h, &p.table, i / SLOT_PAGES, i % SLOT_PAGES) = i * 37 % PAGES;
+    p.cache = make(h, dtype, 0, 3, pages, page, L + R);
+    p.table = make(h, MH_I32, 2, 2, SLOTS, slot_pages, 0);
+    for (int i = 0; i < pages; i++) /* 37 divides no number of pages here: a shuffle */
+        *i32_at(h, &p.table, i / slot_pages, i % slot_pages) = i * 37 % pages;
     p.latent = make(h, MH_F32, 3, 2, SLOTS * keys, L, 0);
     p.rope = make(h, MH_F32, 1, 2, SLOTS * keys, R, 0);
     p.positions = make(h, MH_I32, 0, 1, SLOTS * keys, 0, 0);
@@ -204,8 +205,8 @@ static void check_head(struct harness *h, const struct paged *p, const mh_op_att
 static void attention(struct harness *h)
 {
     static const int32_t at[] = {0, 15, 16, 63, 64, 255, 256, 300, 511, 512, 600};
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        struct paged p = make_cache(h, bf16 ? MH_BF16 : MH_F32, 601);
+    for (int way = 0; way < 4; way++) {
+        struct paged p = make_cache(h, way & 1 ? MH_BF16 : MH_F32, way & 2 ? 64 : 16, 601);
         mh_op_attention op = MH_OP_INIT(attention, ATTENTION);
         op.q = make(h, MH_F32, 4, 3, 22, 2, L + R);
         op.y = make(h, MH_F32, 1, 3, 22, 2, L);
