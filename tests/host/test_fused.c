@@ -76,6 +76,20 @@ static void norms(struct harness *h)
     plain.y = plain.x;
     RUN(h, plain, plain.y);
     same(h, &plain.y, &fused.y, "rmsnorm in place");
+    mh_tensor sum = fused.sum, y = fused.y; /* right by now */
+    fused.y = make(h, MH_F32, 2, 2, T, D, 0), fused.sum = fused.residual;
+    RUN(h, fused, fused.sum, fused.y);
+    same(h, &fused.sum, &sum, "rmsnorm sum in place of the residual");
+    same(h, &fused.y, &y, "rmsnorm, sum in place of the residual");
+    fused.residual = make(h, MH_F32, 3, 2, T, D, 0);
+    add.b = fused.residual;
+    RUN(h, add, add.y);
+    plain.x = add.y, plain.y = make(h, MH_F32, 0, 2, T, D, 0);
+    RUN(h, plain, plain.y);
+    fused.sum = fused.x;
+    RUN(h, fused, fused.sum, fused.y);
+    same(h, &fused.sum, &add.y, "rmsnorm sum in place of x");
+    same(h, &fused.y, &plain.y, "rmsnorm, sum in place of x");
     harness_clear(h);
 }
 
@@ -89,13 +103,13 @@ struct mla {
 };
 
 /* Row 2 is padding; row 3 is past the pages; row 4 names no slot; row 5 meets a bad page. */
-static struct mla make_mla(struct harness *h)
+static struct mla make_mla(struct harness *h, mh_dtype dtype, mh_format format)
 {
     static const int32_t positions[ROWS] = {0, 5, 0, 8, 1, 7}, slots[ROWS] = {0, 1, -1, 0, 2, 0};
     static const int32_t table[2][2] = {{3, PAGES}, {4, 0}};
     float *values;
     struct mla m = {MH_OP_INIT(mla_kv, MLA_KV), MH_OP_INIT(mla_query, MLA_QUERY)};
-    m.kv.cache = make(h, MH_F32, 0, 3, PAGES, PAGE, LATENT + ROPE);
+    m.kv.cache = make(h, dtype, 0, 3, PAGES, PAGE, LATENT + ROPE);
     m.kv.kv = make(h, MH_F32, 2, 2, ROWS, LATENT + ROPE, 0);
     m.kv.norm = make(h, MH_F32, 0, 1, LATENT, 0, 0);
     m.kv.table = make(h, MH_F32, 0, 2, 8, ROPE, 0);
@@ -112,18 +126,18 @@ static struct mla make_mla(struct harness *h)
     m.query.q = make(h, MH_F32, 3, 3, ROWS, HEADS, NOPE + ROPE);
     m.query.y = make(h, MH_F32, 1, 3, ROWS, HEADS, LATENT + ROPE);
     m.query.table = m.kv.table, m.query.positions = m.kv.positions, m.query.fault = h->fault;
-    m.query.w = make_weight(h, MH_FORMAT_FP8, 1, HEADS * (NOPE + VALUE), LATENT, &values);
+    m.query.w = make_weight(h, format, 1, HEADS * (NOPE + VALUE), LATENT, &values);
     m.query.head_rows = NOPE + VALUE;
     return m;
 }
 
-static void mla_forms(struct harness *h)
+static void mla_form(struct harness *h, mh_dtype dtype, mh_format format)
 {
-    struct mla m = make_mla(h);
-    mh_tensor cache = make(h, MH_F32, 0, 3, PAGES, PAGE, LATENT + ROPE);
+    struct mla m = make_mla(h, dtype, format);
+    const size_t cache_bytes = (size_t)(PAGES * m.kv.cache.stride[0]);
+    mh_tensor cache = make(h, dtype, 0, 3, PAGES, PAGE, LATENT + ROPE);
     mh_tensor query = make(h, MH_F32, 1, 3, ROWS, HEADS, LATENT + ROPE);
-    memcpy(h->base + cache.offset, h->base + m.kv.cache.offset,
-           PAGES * PAGE * (LATENT + ROPE) * sizeof(float));
+    memcpy(h->base + cache.offset, h->base + m.kv.cache.offset, cache_bytes);
     memcpy(h->base + query.offset, h->base + m.query.y.offset,
            (size_t)(ROWS * query.stride[0])); /* what is untouched is the same */
     assert_int_equal(RUN(h, m.kv, m.kv.cache), MH_BAD_INDEX);
@@ -146,7 +160,7 @@ static void mla_forms(struct harness *h)
     RUN(h, norm, norm.y);
     RUN(h, rope, rope.y);
     assert_int_equal(RUN(h, write, write.cache), MH_BAD_INDEX);
-    same(h, &m.kv.cache, &cache, "mla_kv");
+    assert_memory_equal(h->base + m.kv.cache.offset, h->base + cache.offset, cache_bytes);
 
     mh_op_head_linear absorb = MH_OP_INIT(head_linear, HEAD_LINEAR);
     absorb.x = mh_tensor_slice(m.query.q, 2, 0, NOPE),
@@ -161,11 +175,19 @@ static void mla_forms(struct harness *h)
     harness_clear(h);
 }
 
+static void mla_forms(struct harness *h)
+{
+    mla_form(h, MH_F32, MH_FORMAT_FP8);
+    mla_form(h, MH_BF16, MH_FORMAT_BF16);
+    mla_form(h, MH_F32, MH_FORMAT_F32);
+    mla_form(h, MH_BF16, MH_FORMAT_F16);
+}
+
 /* Only rows 0 and 1 of make_mla are good; the cache and the outputs of the others stay as they
  * were. */
 static void cache_faults(struct harness *h)
 {
-    struct mla m = make_mla(h);
+    struct mla m = make_mla(h, MH_F32, MH_FORMAT_FP8);
     static float before[PAGES * PAGE][LATENT + ROPE];
     memcpy(before, h->base + m.kv.cache.offset, sizeof(before));
     RUN(h, m.kv, m.kv.cache);
@@ -220,7 +242,7 @@ static void embed_faults(struct harness *h)
 
 /* ---- experts ---- */
 
-static void expert_forms(struct harness *h)
+static void expert_form(struct harness *h, mh_format format, bool shared, bool in_place)
 {
     enum { T = 5, KEEP = 3, LOGICAL = 6, RESIDENT = 4, D = 50, I = 20 };
     static const int32_t map[LOGICAL] = {2, 0, -1, 3, 1, 99};
@@ -231,11 +253,13 @@ static void expert_forms(struct harness *h)
                                             {5, 0, 1}}; /* absent, id and map out of range */
     float *values;
     mh_op_experts_down_combine fused = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
-    fused.h = make(h, MH_F32, 1, 2, T, D, 0), fused.shared = make(h, MH_F32, 2, 2, T, D, 0);
+    fused.h = make(h, MH_F32, 1, 2, T, D, 0);
+    if (shared)
+        fused.shared = make(h, MH_F32, 2, 2, T, D, 0);
     fused.x = make(h, MH_F32, 1, 3, T, KEEP, I), fused.weights = make(h, MH_F32, 1, 2, T, KEEP, 0);
     fused.experts = make(h, MH_I32, 1, 2, T, KEEP, 0);
     fused.expert_map = make(h, MH_I32, 0, 1, LOGICAL, 0, 0);
-    fused.w = make_weight(h, MH_FORMAT_FP8, RESIDENT, D, I, &values);
+    fused.w = make_weight(h, format, RESIDENT, D, I, &values);
     fused.fault = h->fault;
     fused.y = make(h, MH_F32, 0, 2, T, D, 0);
     for (int i = 0; i < LOGICAL; i++)
@@ -259,7 +283,23 @@ static void expert_forms(struct harness *h)
     same(h, &fused.y, &combine.y, "experts_down_combine");
     for (int t = 0; t < T; t++) /* rows 0 and 2 have all their experts */
         assert_true((*f32_at(h, &fused.y, t, 0, 0) != 1234) == (t == 0 || t == 2));
+    if (in_place) {
+        for (int t = 0; t < T; t++) /* rows without an expert keep h */
+            for (int d = 0; d < D && (t == 0 || t == 2) == 0; d++)
+                *f32_at(h, &combine.y, t, d, 0) = *f32_at(h, &fused.h, t, d, 0);
+        fused.y = fused.h;
+        assert_int_equal(RUN(h, fused, fused.y), MH_BAD_INDEX);
+        same(h, &fused.y, &combine.y, "experts_down_combine in place");
+    }
     harness_clear(h);
+}
+
+static void expert_forms(struct harness *h)
+{
+    expert_form(h, MH_FORMAT_FP8, true, false);
+    expert_form(h, MH_FORMAT_BF16, false, true);
+    expert_form(h, MH_FORMAT_F16, true, true);
+    expert_form(h, MH_FORMAT_F32, false, false);
 }
 
 static void router_forms(struct harness *h)

@@ -237,6 +237,55 @@ static void the_generator_is_seen_through_the_op(struct harness *h)
     harness_clear(h);
 }
 
+/* Rule 8's key: -0 is +0, NaN is below -inf, the first of equals wins. */
+static void largest_logits(struct harness *h)
+{
+    enum { CASES = 9, WIDE = 600 };
+    static const struct {
+        float elsewhere;
+        int at[3];
+        float value[3];
+        int32_t want;
+    } cases[CASES] = {
+        {-1, {400, 500, 599}, {-0.0f, 0, 0}, 400},
+        {-1, {400, 500, 599}, {0, -0.0f, 0x1p-149f}, 599},
+        {-1, {63, 64, 599}, {0x1p-149f, 0x1p-149f, -0x1p-149f}, 63},
+        {NAN, {7, 590, 591}, {-INFINITY, -INFINITY, NAN}, 7},
+        {NAN, {0, 1, 599}, {NAN, NAN, -INFINITY}, 599},
+        {-INFINITY, {0, 1, 2}, {NAN, NAN, -INFINITY}, 2},
+        {1, {5, 64, 300}, {NAN, INFINITY, INFINITY}, 64},
+        {-2, {0, 598, 599}, {-3, -1, -1}, 598},
+        {3e38f, {0, 300, 599}, {-INFINITY, 3.4e38f, 3.3e38f}, 300},
+    };
+    mh_op_argmax op = MH_OP_INIT(argmax, ARGMAX);
+    op.logits = make(h, MH_F32, 5, 2, CASES, WIDE, 0), op.y = make(h, MH_I32, 0, 1, CASES, 0, 0);
+    mh_op_sample cold = MH_OP_INIT(sample, SAMPLE), single = cold;
+    cold.logits = single.logits = op.logits;
+    cold.params = make(h, MH_U32, 0, 2, CASES, 8, 0);
+    single.params = make(h, MH_U32, 4, 2, CASES, 8, 0);
+    cold.y = make(h, MH_I32, 0, 1, CASES, 0, 0), single.y = make(h, MH_I32, 0, 1, CASES, 0, 0);
+    for (int t = 0; t < CASES; t++) {
+        mh_sampling p = {.top_p = 40000, .top_k = 3, .seed = 5, .counter = (uint64_t)t};
+        memcpy(i32_at(h, &cold.params, t, 0), &p, sizeof(p));
+        p.temperature = 0.9f, p.top_k = t % 2, p.top_p = t % 2 ? 65536 : 0;
+        memcpy(i32_at(h, &single.params, t, 0), &p, sizeof(p));
+        for (int i = 0; i < WIDE; i++)
+            *f32_at(h, &op.logits, t, i, 0) = cases[t].elsewhere;
+        for (int i = 0; i < 3; i++)
+            *f32_at(h, &op.logits, t, cases[t].at[i], 0) = cases[t].value[i];
+    }
+    RUN(h, op, op.y);
+    RUN(h, cold, cold.y);
+    RUN(h, single, single.y);
+    for (int t = 0; t < CASES; t++) {
+        assert_int_equal(*i32_at(h, &op.y, t, 0), cases[t].want);
+        assert_int_equal(*i32_at(h, &cold.y, t, 0), cases[t].want);
+        if (t != 1 && t != 2) /* temperature may make denormals one weight: the first wins */
+            assert_int_equal(*i32_at(h, &single.y, t, 0), cases[t].want);
+    }
+    harness_clear(h);
+}
+
 /* 20,000 draws against the softmax. */
 static void frequencies_are_the_softmax(struct harness *h)
 {
@@ -261,11 +310,15 @@ static void frequencies_are_the_softmax(struct harness *h)
     }
     for (int i = 0; i < TOKENS; i++)
         sum += exp(logits[i]);
+    double chi = 0; /* 7 degrees of freedom: mean 7, variance 14 */
     for (int i = 0; i < TOKENS; i++) {
         double share = exp(logits[i]) / sum, sigma = sqrt(DRAWS * share * (1 - share));
         if (fabs(seen[i] - DRAWS * share) > 5 * sigma)
             fail_msg("token %d came %d times, %.0f expected", i, seen[i], DRAWS * share);
+        chi += pow(seen[i] - DRAWS * share, 2) / (DRAWS * share);
     }
+    if (chi > 7 + 5 * sqrt(14))
+        fail_msg("chi-square is %.1f", chi);
     harness_clear(h);
 }
 
@@ -278,6 +331,7 @@ static void frequencies_are_the_softmax(struct harness *h)
 TEST(samples)
 TEST(hopeless_rows)
 TEST(the_generator_is_seen_through_the_op)
+TEST(largest_logits)
 TEST(frequencies_are_the_softmax)
 
 int main(void)
@@ -287,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_samples),
         cmocka_unit_test(test_hopeless_rows),
         cmocka_unit_test(test_the_generator_is_seen_through_the_op),
+        cmocka_unit_test(test_largest_logits),
         cmocka_unit_test(test_frequencies_are_the_softmax),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
