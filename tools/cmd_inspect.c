@@ -69,9 +69,11 @@ static json_t *facts_json(const mh_checkpoint *cp, const struct facts *f)
         if (f->by_dtype[d])
             json_object_set_new(dtypes, mh_safetensors_dtype_name(d),
                                 json_integer((json_int_t)f->by_dtype[d]));
+    /* A directory's name may be any bytes, a JSON string not. */
+    json_t *dir = json_string(mh_checkpoint_dir(cp));
     return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I}", "dir",
-        mh_checkpoint_dir(cp), "family", c->family == MH_FAMILY_V3 ? "v3" : "v2", "layers",
+        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I}", "dir",
+        dir ? dir : json_null(), "family", c->family == MH_FAMILY_V3 ? "v3" : "v2", "layers",
         (json_int_t)c->num_hidden_layers, "experts", (json_int_t)c->n_routed_experts, "parameters",
         (json_int_t)f->sizes.parameters, "active_parameters", (json_int_t)f->sizes.active,
         "tensors", (json_int_t)f->tensors, "weight_bytes", (json_int_t)f->bytes, "dtypes", dtypes,

@@ -18,26 +18,29 @@ static void print_help(FILE *to)
             "usage or input.\n");
 }
 
+/* What a command printed may still lie in the buffer; a full disk is found out only now. */
+static int finish(int code)
+{
+    if (!fflush(stdout) && !ferror(stdout))
+        return code;
+    fprintf(stderr, "moehal: stdout: could not be written\n");
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_DFL);
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
         print_help(stdout);
-        return EXIT_DONE;
+        return finish(EXIT_DONE);
     }
     if (argc > 1 && !strcmp(argv[1], "--version")) {
         printf("moehal %s (MH_ABI %u)\n", mh_version(), mh_abi());
-        return EXIT_DONE;
+        return finish(EXIT_DONE);
     }
     for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (!strcmp(argv[1], commands[i]->name)) {
-            int code = commands[i]->run(argc - 2, argv + 2);
-            if (fflush(stdout) || ferror(stdout)) {
-                fprintf(stderr, "moehal: stdout: could not be written\n");
-                return EXIT_FAILED;
-            }
-            return code;
-        }
+        if (!strcmp(argv[1], commands[i]->name))
+            return finish(commands[i]->run(argc - 2, argv + 2));
     if (argc > 1)
         fprintf(stderr, "moehal: unknown command '%s'\n", argv[1]);
     print_help(stderr);

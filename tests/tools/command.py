@@ -1,5 +1,6 @@
 """What the tests of the command share: running it, reading its files, making broken models."""
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -58,6 +59,17 @@ def read_safetensors(path):
 
 def ints(raw):
     return list(struct.unpack(f"<{len(raw) // 4}i", raw))
+
+
+def check_perplexity(test, model, golden):
+    """`eval --text` on the text of a golden folder, whose values are rounded."""
+    got = json.loads(good("eval", "--model", model, "--text", os.path.join(golden, "eval.txt"),
+                          "--json"))
+    want = read_json(golden, "golden.json")["eval"]
+    test.assertEqual(got["tokens"], want["tokens"])
+    test.assertLessEqual(abs(got["nll"] - want["nll"]), 1e-4)
+    test.assertLessEqual(abs(got["perplexity"] / want["perplexity"] - 1), 1e-4)
+    test.assertAlmostEqual(math.exp(got["nll"]), got["perplexity"], places=5)
 
 
 class Folder(unittest.TestCase):

@@ -2,7 +2,9 @@
 """Bad input: exit status 2 and one line that names file, field, value and limit; never a crash."""
 import os
 import pathlib
+import random
 import struct
+import tempfile
 
 from command import FAIRY, GOLDEN, MODULES, NULL_DIR, Folder, json, main, moehal
 
@@ -104,6 +106,59 @@ class BadInput(Folder):
         content["model"]["type"] = "Unigram"
         pathlib.Path(folder, "tokenizer.json").write_text(json.dumps(content))
 
+    def test_json_of_the_wrong_form(self):
+        for text in ("", "[]", "3", "[" * 5000, "{", "null", "{\"hidden_size\": 1e999}"):
+            folder = self.copy_of(V2)
+            pathlib.Path(folder, "config.json").write_text(text)
+            self.refused_model(folder, "config.json")
+        for text in ("", "[]", "{}", "{\"weight_map\": 3}", "{\"weight_map\": {\"a\": 1}}"):
+            folder = self.copy_of(V3)
+            pathlib.Path(folder, "model.safetensors.index.json").write_text(text)
+            self.refused_model(folder, "model.safetensors.index.json")
+        for name in ("config.json", "model.safetensors"):
+            folder = self.copy_of(V2, name)
+            os.mkdir(os.path.join(folder, name))
+            self.refused_model(folder, name)
+
+    def test_damage_never_crashes(self):
+        """Bytes changed at random, the same ones every time: it runs, or says why not in a line."""
+        rand = random.Random(1)
+        files = ((V2, "config.json"), (V2, "model.safetensors"), (FAIRY, "tokenizer.json"),
+                 (V3, "model.safetensors.index.json"), (FAIRY, "tokenizer_config.json"),
+                 (FAIRY, "generation_config.json"),
+                 (os.path.join(GOLDEN, "v3-fp8"), "model.safetensors"))
+        refused = 0
+        for case in range(105):
+            source, name = files[case % len(files)]
+            data = bytearray(pathlib.Path(source, name).read_bytes())
+            header = 8 + struct.unpack("<Q", data[:8])[0] if name.endswith(".safetensors") else 0
+            for _ in range(rand.choice((1, 2, 5))):
+                at = rand.randrange(header or len(data))
+                way = rand.random()
+                if way < 0.5:
+                    data[at] = rand.choice(b"0123456789{}[]\",:-eE.\0\xff")
+                elif way < 0.75:
+                    data[at] ^= 1 << rand.randrange(8)
+                else:
+                    del data[at]
+            folder = self.linked(source, name, data)
+            prompt = ("--prompt", "Once <x> é") if source == FAIRY else ("--ids", "0 1")
+            code, _, err = moehal("generate", "--model", folder, "--max-tokens", 1, *prompt)
+            self.assertIn(code, (0, 2), f"case {case}, {name}: {err}")
+            if code:
+                refused += 1
+                self.assertEqual(err.count("\n"), 1, f"case {case}, {name}: {err}")
+        self.assertGreater(refused, 50)
+
+    def linked(self, source, name, data):
+        """A folder like `source` but for one file, without copying the rest."""
+        folder = tempfile.mkdtemp(dir=self.folder)
+        for other in os.listdir(source):
+            if other != name:
+                os.symlink(os.path.join(source, other), os.path.join(folder, other))
+        pathlib.Path(folder, name).write_bytes(data)
+        return folder
+
     # ---- arguments ----
 
     def test_prompts_and_ids(self):
@@ -111,6 +166,11 @@ class BadInput(Folder):
         self.refused((*model, "--ids", "0 4096"), "ids[1]", "4096")
         self.refused((*model, "--ids", "-1"), "ids[0]", "-1")
         self.refused((*model, "--ids", "1 x"), "'x'", lines=2)
+        self.refused((*model, "--ids", "99999999999"), "'99999999999'", lines=2)
+        self.refused((*model, "--ids", "1.5"), "'1.5'", lines=2)
+        self.refused((*model, "--prompt", "word " * 3000), "2048")
+        self.refused(("eval", "--model", FAIRY, "--ids", " ".join(["5"] * 2049)), "2049", "2048")
+        self.refused(("eval", "--model", FAIRY, "--ids", "0 4096"), "ids[1]", "4096")
         self.refused((*model, "--ids", ""), "no token", lines=2)
         self.refused((*model, "--ids", " ".join(["5"] * 2049)), "2049 tokens", "2048")
         self.refused((*model,), "--prompt", lines=2)
@@ -126,6 +186,12 @@ class BadInput(Folder):
                 ("--placement", "moon", "'moon'"), ("--timeline", "t.json", "timelines"),
                 ("--device", "host,null", "one device"), ("--nonsense", "1", "--nonsense")):
             self.refused((*base, option, value), part, lines=2)
+        self.refused(("eval", "--model", FAIRY), "--ids", "--text", lines=2)
+        self.refused(("eval", "--model", FAIRY, "--ids", "1", "--hidden"), "--out", lines=2)
+        self.refused(("synth", "v3"), "--out", lines=2)
+        self.refused(("inspect",), "DIR", lines=2)
+        for command in ("devices", "inspect", "synth", "chat", "eval"):
+            self.refused((command, "--nonsense"), "--nonsense", lines=2)
         self.refused((*base, "--seed"), "needs a value", lines=2)
         self.refused(("generate", "--ids", "1"), "--model", lines=2)
         self.refused((*base, "extra"), "'extra'", lines=2)

@@ -2,14 +2,13 @@
 """devices, inspect, synth, chat, help."""
 import os
 import pathlib
+import pty
 import shutil
 import struct
 import subprocess
-import sys
-import unittest
 
-from command import (EXTRA, FAIRY, GOLDEN, ON_NULL, ROOT, TOOL, Folder, generate, good, json, main,
-                     moehal, read_json)
+from command import (FAIRY, GOLDEN, MODULES, NULL_DIR, ON_NULL, ROOT, TOOL, Folder, generate, good,
+                     json, main, moehal, read_json)
 
 COMMANDS = ("devices", "generate", "chat", "eval", "inspect", "synth")
 
@@ -89,22 +88,84 @@ class Commands(Folder):
         self.assertEqual(err.count("tokens/s,"), 2)
         self.assertEqual(moehal("chat", "--model", FAIRY, stdin=b"")[0], 0)
 
-    @unittest.skipUnless(EXTRA, "a 4.5 GB checkpoint is made in the extra suite only")
-    def test_memory_is_the_weights_and_little_more(self):
-        if shutil.disk_usage(self.folder).free < 8e9:
-            self.skipTest("less than 8 GB of disk are free")
-        out = self.path("lite4")
-        good("synth", "v2-lite", "--layers", 4, "--out", out)
-        weights = os.path.getsize(os.path.join(out, "model.safetensors"))
-        code = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
-                "stdout=subprocess.DEVNULL); "
-                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
-        done = subprocess.run([sys.executable, "-c", code, TOOL, "generate", "--model", out,
-                               "--ids", "0 1 2 3 4 5 6 7", "--max-tokens", "8"], check=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        resident = int(done.stdout) * 1024
-        print(f"resident {resident / 1e6:.0f} MB, weights {weights / 1e6:.0f} MB", file=sys.stderr)
-        self.assertLess(resident, weights + (64 << 20))
+    def test_a_conversation_goes_on_where_it_was(self):
+        # What a fresh process makes of the whole conversation is what the second turn must say,
+        # although the session there keeps what it has read.
+        first, second = "Tell me the story of The Golden Goose.", "Tell me the story of Aladdin."
+        greedy = ("--temperature", 0, "--max-tokens")
+        start = f"<｜User｜>{first}<｜Assistant｜>"
+        one = generate("--prompt", start, *greedy, 40)
+        two = generate("--prompt", start + one["text"] + "<｜end▁of▁sentence｜>"
+                       f"<｜User｜>{second}<｜Assistant｜>", *greedy, 40)
+        status, out, err = moehal("chat", "--model", FAIRY, *greedy, 40,
+                                  stdin=f"{first}\n{second}".encode())
+        self.assertEqual(status, 0, err)
+        self.assertEqual(out, one["text"] + "\n" + two["text"] + "\n")
+
+    def test_an_empty_line_or_the_end_ends_a_chat(self):
+        for stdin in (b"", b"\n", b"\nHello\n"):
+            status, out, err = moehal("chat", "--model", FAIRY, stdin=stdin)
+            self.assertEqual((status, out, err), (0, "", ""), stdin)
+
+    def test_everything_is_listed_with_pass_or_a_reason(self):
+        env = {"MOEHAL_BACKENDS": f"{MODULES}:{NULL_DIR}"}
+        listed = json.loads(good("devices", "--json", env=env))
+        self.assertGreater(len(listed), 2)
+        for entry in listed:
+            self.assertEqual(set(entry), {"uri", "backend", "id", "name", "virtual", "pass",
+                                          "memory_bytes", "reason"})
+            self.assertNotEqual(entry["reason"], "", entry)
+        text = good("devices", env=env)
+        for entry in listed:
+            self.assertIn(("PASS" if entry["pass"] else "FAIL") + "  " + entry["uri"], text)
+        self.assertIn(False, [entry["pass"] for entry in listed])
+
+    def test_output_that_cannot_be_written_is_told(self):
+        for arguments in (["--help"], ["--version"], ["devices"], ["inspect", FAIRY],
+                          ["generate", "--help"], ["inspect", FAIRY, "--json"],
+                          ["generate", "--model", FAIRY, "--prompt", "x", "--max-tokens", "2"]):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([TOOL, *arguments], stdout=full, stderr=subprocess.PIPE,
+                                      stdin=subprocess.DEVNULL, timeout=60)
+            self.assertEqual(done.returncode, 1, (arguments, done.stderr))
+            self.assertIn(b"stdout", done.stderr, arguments)
+
+    def test_a_directory_whose_name_is_no_utf8(self):
+        folder = os.fsencode(self.folder) + b"/m\xff"
+        shutil.copytree(os.fsencode(FAIRY), folder)
+        got = json.loads(good("inspect", os.fsdecode(folder), "--json"))
+        self.assertEqual(got["layers"], 6)
+        got = generate("--prompt", "Once", "--max-tokens", 2, model=os.fsdecode(folder))
+        self.assertEqual(len(got["token_ids"]), 2)
+
+    def test_progress_is_for_terminals_only(self):
+        out = self.path("synth")
+        config = self.edit_json(self.copy_of(os.path.join(GOLDEN, "v2")), "config.json",
+                                vocab_size=262144)
+        arguments = [TOOL, "synth", os.path.join(config, "config.json"), "--out", out]
+        status, _, err = moehal(*arguments[1:])
+        self.assertEqual((status, err), (0, ""))
+        shutil.rmtree(out)
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=follower)
+        os.close(follower)
+        shown = b""
+        try:
+            while True:
+                part = os.read(leader, 4096)
+                if not part:
+                    break
+                shown += part
+        except OSError:  # Linux says EIO when the last writer is gone
+            pass
+        process.communicate(timeout=60)
+        os.close(leader)
+        self.assertEqual(process.returncode, 0, shown)
+        # Work shorter than a third of a second shows nothing; what is shown is wiped at the end.
+        if shown:
+            self.assertIn(b"\rwriting ", shown)
+            self.assertTrue(shown.endswith(b"\r\x1b[K"), shown)
 
 
 if __name__ == "__main__":
