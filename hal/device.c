@@ -125,7 +125,29 @@ static mh_status open_choice(mh_runtime *runtime, const struct choice *choice,
     snprintf(device->uri, sizeof(device->uri), "%s:%u", backend->info.name, choice->index);
     pthread_mutex_init(&device->lock, NULL);
     pthread_mutex_init(&device->transfer_lock, NULL);
+    device->is_host = backend->table == &mh_host_backend;
+    device->params.faults = NULL;
+    if (params->faults)
+        status = hal_faults_wrap(device, params->faults);
+    if (status) {
+        mh_device_release(device);
+        return status;
+    }
     *out = device;
+    return MH_OK;
+}
+
+static mh_status check_faults(mh_runtime *runtime, const mh_faults *given, mh_faults *local)
+{
+    mh_status status = mh_struct_in(local, given, sizeof(*local), "mh_faults");
+    if (status)
+        return status;
+    if (local->call >= MH_CALL_KINDS)
+        return hal_fail(runtime, MH_INVALID_ARGUMENT, "mh_faults: call is %u, must be below %u",
+                        local->call, MH_CALL_KINDS);
+    if (local->call && (!local->nth || !local->status))
+        return hal_fail(runtime, MH_INVALID_ARGUMENT, "mh_faults: %s is 0, must be %s",
+                        local->nth ? "status" : "nth", local->nth ? "a failure" : "at least 1");
     return MH_OK;
 }
 
@@ -146,6 +168,13 @@ mh_status mh_device_open(mh_runtime *runtime, const char *uri, const mh_device_p
         return hal_fail(runtime, MH_INVALID_ARGUMENT,
                         "mh_device_params: placement is %u, at most %u", local.placement,
                         MH_PLACEMENT_STRICT);
+    mh_faults faults;
+    if (local.faults) {
+        status = check_faults(runtime, local.faults, &faults);
+        if (status)
+            return status;
+        local.faults = &faults;
+    }
     if (local.threads > 4096)
         return hal_fail(runtime, MH_INVALID_ARGUMENT,
                         "mh_device_params: threads is %u, at most 4096", local.threads);
@@ -207,7 +236,7 @@ mh_status mh_device_host(mh_device *device, mh_device **out)
     if (!device || !out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_device_host: %s is NULL",
                        device ? "out" : "device");
-    if (device->table == &mh_host_backend) {
+    if (device->is_host) {
         *out = device;
         return MH_OK;
     }

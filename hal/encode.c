@@ -191,7 +191,7 @@ static mh_status place_on_host(mh_encoder *encoder, const mh_op *op, const char 
     mh_device *device = encoder->device;
     char label[160];
     hal_op_label(op, label, sizeof(label));
-    if (device->table == &mh_host_backend)
+    if (device->is_host)
         return hal_fail(device->runtime, MH_UNSUPPORTED, "%s: not on %s: %s", label, device->uri,
                         reason);
     if (device->params.placement == MH_PLACEMENT_STRICT)

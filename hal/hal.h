@@ -114,7 +114,9 @@ struct mh_device {
     atomic_bool lost;
     mh_error cause; /* written once before lost is set */
 
-    mh_device *host; /* the companion, opened on first use */
+    bool is_host;         /* the backend linked in, under whatever layers */
+    struct layer *faults; /* faults.c; NULL: not asked for */
+    mh_device *host;      /* the companion, opened on first use */
 
     mh_memory_info memory;
     struct mh_stream *streams; /* live ones */
@@ -143,6 +145,9 @@ mh_status hal_check_device(mh_device *device, uint32_t generation, const char *w
 mh_status hal_backend_status(mh_device *device, mh_status status);
 /* As above for statuses of `wait`: every error but a timeout sticks. */
 mh_status hal_wait_status(mh_device *device, mh_status status);
+
+/* faults.c: puts the layer between the device and its backend. */
+mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults);
 
 /* ---- buffer.c ---- */
 struct mh_buffer {

@@ -59,3 +59,23 @@ uint64_t mh_op_size(mh_op_id op)
     const struct hal_op_info *info = hal_op_find(op);
     return info ? info->size : 0;
 }
+
+mh_status mh_op_operand(mh_op_id op, uint32_t index, mh_operand *out)
+{
+    const struct hal_op_info *info = hal_op_find(op);
+    if (!info || index >= info->operand_count)
+        return MH_NOT_FOUND;
+    const struct hal_operand *from = &info->operands[index];
+    mh_operand operand = {
+        .struct_size = sizeof(operand),
+        .name = from->name,
+        .shape = from->shape,
+        .offset = from->offset,
+        .flags = (from->access & HAL_IN ? MH_OPERAND_READ : 0) |
+                 (from->access & HAL_OUT ? MH_OPERAND_WRITTEN : 0) |
+                 (from->optional ? MH_OPERAND_OPTIONAL : 0) |
+                 (from->kind == HAL_WEIGHT ? MH_OPERAND_WEIGHT : 0),
+        .dtypes = from->dtypes,
+    };
+    return mh_struct_out(out, &operand, sizeof(operand));
+}

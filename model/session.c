@@ -24,6 +24,8 @@ struct mh_session {
     mh_progress_fn progress;
     void *progress_user;
     mh_sampling sampling;
+    mh_observe_fn observe; /* NULL: steps are graphs */
+    void *observe_user;
 
     mh_buffer *cache, *rope, *activations;
     mh_buffer *all_logits, *hidden; /* made when first asked for */
@@ -223,28 +225,36 @@ static mh_tensor hidden_tensor(mh_session *s, int64_t index, int64_t rows)
     return mh_tensor_make(s->hidden, bytes * (uint64_t)index, MH_F32, 2, shape);
 }
 
-static mh_status record_graph(mh_session *s, struct cached_graph *g)
+/* Hands the ops of a step of this shape to `emit`. */
+static mh_status build(mh_session *s, int64_t rows, int64_t head_rows, bool hidden,
+                       model_emit_fn emit, void *context)
 {
     int64_t layers = s->model->config->num_hidden_layers;
-    mh_tensor *hidden = NULL;
-    if (g->hidden) {
-        hidden = calloc((size_t)layers + 1, sizeof(*hidden));
-        if (!hidden)
+    mh_tensor *copies = NULL;
+    if (hidden) {
+        copies = calloc((size_t)layers + 1, sizeof(*copies));
+        if (!copies)
             return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
         for (int64_t i = 0; i <= layers; i++)
-            hidden[i] = hidden_tensor(s, i, g->rows);
+            copies[i] = hidden_tensor(s, i, rows);
     }
-    struct model_step step = operands(s, g->rows, g->head_rows, hidden);
+    struct model_step step = operands(s, rows, head_rows, copies);
+    mh_status status = model_build(s->model, &step, emit, context);
+    free(copies);
+    return status;
+}
+
+static mh_status record_graph(mh_session *s, struct cached_graph *g)
+{
     mh_status status = mh_graph_create(s->model->device, &g->graph);
     if (!status)
-        status = model_build(s->model, &step, record, mh_graph_encoder(g->graph));
+        status = build(s, g->rows, g->head_rows, g->hidden, record, mh_graph_encoder(g->graph));
     if (!status)
         status = mh_graph_seal(g->graph);
     if (status) {
         mh_graph_release(g->graph);
         g->graph = NULL;
     }
-    free(hidden);
     return status;
 }
 
@@ -274,6 +284,26 @@ static mh_status find_graph(mh_session *s, int64_t rows, int64_t head_rows, bool
 
 /* ---- running ---- */
 
+static mh_status run_observed(void *context, const mh_op *op, mh_weight **slots[3])
+{
+    mh_session *s = context;
+    (void)slots;
+    mh_status status = mh_encode(mh_stream_encoder(s->stream), op);
+    if (!status)
+        status = mh_stream_wait(s->stream, MH_FOREVER);
+    return status ? status : s->observe(s->observe_user, op);
+}
+
+/* Enqueues a step whose inputs are written. */
+static mh_status launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
+{
+    if (s->observe)
+        return build(s, rows, head_rows, hidden, run_observed, s);
+    mh_graph *graph;
+    mh_status status = find_graph(s, rows, head_rows, hidden, &graph);
+    return status ? status : mh_graph_launch(graph, s->stream);
+}
+
 static void fill_inputs(mh_session *s, const int32_t *ids, int64_t rows)
 {
     int32_t *tokens = mh_step_input(s->step, MH_STEP_TOKENS);
@@ -301,15 +331,11 @@ static mh_status run_chunk(mh_session *s, const int32_t *ids, int64_t first, int
 {
     const mh_config *c = s->model->config;
     bool hidden = outputs->hidden != NULL;
-    mh_graph *graph;
-    mh_status status = find_graph(s, rows, head_rows, hidden, &graph);
-    if (status)
-        return status;
     fill_inputs(s, ids + first, rows);
     s->has_next = false;
-    status = mh_step_write(s->step, s->stream);
+    mh_status status = mh_step_write(s->step, s->stream);
     if (!status)
-        status = mh_graph_launch(graph, s->stream);
+        status = launch(s, rows, head_rows, hidden);
     struct model_step step = operands(s, rows, head_rows, NULL);
     if (!status && outputs->logits && head_rows) {
         int64_t row = first + rows - head_rows - (int64_t)outputs->logits_begin;
@@ -440,6 +466,15 @@ mh_status mh_session_logits(mh_session *s, float *logits)
     if (!status)
         status = read_tensor(s, s->last_logits, logits);
     return status ? status : mh_stream_wait(s->stream, MH_FOREVER);
+}
+
+mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
+{
+    if (!s)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_observe: session is NULL");
+    s->observe = observe;
+    s->observe_user = user;
+    return MH_OK;
 }
 
 int64_t mh_session_position(const mh_session *s)

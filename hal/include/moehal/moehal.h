@@ -6,6 +6,7 @@
 #include <moehal/buffer.h>
 #include <moehal/device.h>
 #include <moehal/error.h>
+#include <moehal/faults.h>
 #include <moehal/graph.h>
 #include <moehal/op.h>
 #include <moehal/runtime.h>

@@ -356,6 +356,26 @@ MH_API const char *mh_op_name(mh_op_id op);
 /* sizeof() of the op's struct as the library was built; 0 for an unknown id. */
 MH_API uint64_t mh_op_size(mh_op_id op);
 
+enum {
+    MH_OPERAND_READ = 1u,
+    MH_OPERAND_WRITTEN = 2u,
+    MH_OPERAND_OPTIONAL = 4u, /* may be absent: rank 0, or NULL */
+    MH_OPERAND_WEIGHT = 8u,   /* an mh_weight *, else an mh_tensor */
+};
+
+/* An operand of an op, as ops.def lists it: for whoever handles ops without knowing each. */
+typedef struct mh_operand {
+    uint64_t struct_size;
+    const char *name;  /* of the field; static */
+    const char *shape; /* a letter a dimension, or "*"; static; see ops.def */
+    uint64_t offset;   /* of the field in the op's struct */
+    uint32_t flags;    /* MH_OPERAND_READ, ... */
+    uint32_t dtypes;   /* bit d: dtype d is allowed; 0 for a weight */
+} mh_operand;
+
+/* Operand `index`, in the order of ops.def; MH_NOT_FOUND past the last or for an unknown op. */
+MH_API mh_status mh_op_operand(mh_op_id op, uint32_t index, mh_operand *out);
+
 MH_END_DECLS
 
 #endif

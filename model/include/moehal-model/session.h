@@ -59,6 +59,14 @@ MH_API mh_status mh_session_logits(mh_session *session, float *logits);
 MH_API int64_t mh_session_position(const mh_session *session); /* tokens so far */
 MH_API int64_t mh_session_context(const mh_session *session);  /* room in all */
 
+/* Called after each op of a step, when it is done; its operands may be read with mh_buffer_read. A
+ * failure it returns ends the run. */
+typedef mh_status (*mh_observe_fn)(void *user, const mh_op *op);
+
+/* From the next run on ops are encoded one by one instead of as a graph, and `observe` sees each:
+ * for traces and comparisons, slowly. NULL ends that. The bits are the same. */
+MH_API mh_status mh_session_observe(mh_session *session, mh_observe_fn observe, void *user);
+
 /* Forgets everything from `position` on; what comes next is as if it had never been. */
 MH_API mh_status mh_session_rewind(mh_session *session, int64_t position);
 

@@ -8,6 +8,7 @@
 #ifndef MOEHAL_DEVICE_H
 #define MOEHAL_DEVICE_H
 
+#include <moehal/faults.h>
 #include <moehal/op.h>
 #include <moehal/runtime.h>
 
@@ -49,6 +50,7 @@ typedef struct mh_device_params {
     uint32_t placement;
     uint32_t threads; /* host, and the host companion of other devices; 0: one a core */
     uint32_t reserved[2];
+    const mh_faults *faults; /* faults.h; NULL: no layer. Read before mh_device_open returns */
 } mh_device_params;
 
 /* Opens a device. uri NULL: MOEHAL_DEVICE, else "auto". params may be NULL. Each call makes a
@@ -133,6 +135,10 @@ MH_API mh_status mh_device_error(mh_device *device, mh_error *out);
  * every call with one returns MH_STALE_HANDLE; release them as usual. MH_UNSUPPORTED if the backend
  * cannot, with the reason. No other call on this device may be running. */
 MH_API mh_status mh_device_reset(mh_device *device);
+
+/* Of a device opened with faults: what was called, and what was made to fail. With faults a lost
+ * device can be reset even where the backend has no reset of its own. */
+MH_API mh_status mh_device_get_faults(mh_device *device, mh_fault_report *out);
 
 MH_END_DECLS
 
