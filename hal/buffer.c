@@ -247,17 +247,24 @@ void *mh_buffer_host(mh_buffer *buffer)
     return buffer && buffer->generation == buffer->device->generation ? buffer->view.host : NULL;
 }
 
-static mh_status check_range(mh_buffer *buffer, uint64_t offset, const void *data, uint64_t size,
-                             const char *function)
+mh_status hal_buffer_check(mh_buffer *buffer, uint64_t offset, uint64_t size, const char *function)
 {
-    if (!buffer || (!data && size))
-        return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", function, buffer ? "data" : "buffer");
+    if (!buffer)
+        return mh_fail(MH_INVALID_ARGUMENT, "%s: buffer is NULL", function);
     if (offset > buffer->view.size || size > buffer->view.size - offset)
         return hal_fail(buffer->device->runtime, MH_INVALID_ARGUMENT,
                         "%s: offset %llu + size %llu is beyond the buffer's %llu bytes", function,
                         (unsigned long long)offset, (unsigned long long)size,
                         (unsigned long long)buffer->view.size);
     return hal_check_device(buffer->device, buffer->generation, function);
+}
+
+static mh_status check_range(mh_buffer *buffer, uint64_t offset, const void *data, uint64_t size,
+                             const char *function)
+{
+    if (buffer && !data && size)
+        return mh_fail(MH_INVALID_ARGUMENT, "%s: data is NULL", function);
+    return hal_buffer_check(buffer, offset, size, function);
 }
 
 mh_status mh_buffer_write(mh_buffer *buffer, uint64_t offset, const void *data, uint64_t size)

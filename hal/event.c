@@ -124,10 +124,9 @@ mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event)
         status = check(event, "mh_stream_wait_event");
     if (status)
         return status;
-    if (stream->encoder.device != event->device)
+    if (stream->encoder.device->runtime != event->device->runtime)
         return hal_fail(event->device->runtime, MH_INVALID_ARGUMENT,
-                        "mh_stream_wait_event: the event is on %s, the stream on %s",
-                        event->device->uri, stream->encoder.device->uri);
+                        "mh_stream_wait_event: the event and the stream are of two runtimes");
     if (stream == event->stream)
         return MH_OK; /* in order already */
     status = poll_event(event, 0);

@@ -167,6 +167,8 @@ struct mh_buffer {
 /* In an arena's flags: its memory is the embedder's. */
 #define HAL_SUPPLIED 0x80000000u
 
+/* Alive, current, and the range inside it. */
+mh_status hal_buffer_check(mh_buffer *buffer, uint64_t offset, uint64_t size, const char *function);
 /* A blocking copy outside any of the caller's streams. */
 mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
 
