@@ -13,6 +13,12 @@ bool core_fail(struct core *c, const char *format, ...)
     return false;
 }
 
+bool core_fallback(struct core *c, const char *reason)
+{
+    c->fallback = true;
+    return core_fail(c, "%s", reason);
+}
+
 void core_keep(struct core *c, void (*release)(void *), void *object)
 {
     if (c->object_count == sizeof(c->objects) / sizeof(c->objects[0]))
@@ -20,9 +26,9 @@ void core_keep(struct core *c, void (*release)(void *), void *object)
     c->objects[c->object_count++] = (struct core_object){release, object};
 }
 
-void core_release_all(struct core *c)
+void core_release_from(struct core *c, uint32_t first)
 {
-    while (c->object_count) {
+    while (c->object_count > first) {
         struct core_object *o = &c->objects[--c->object_count];
         o->release(o->object);
     }
@@ -98,6 +104,6 @@ void core_run(struct conf_suite *s, const struct core_case *core_case, struct co
                      .random = conf_random_of(s->options->seed, core_case->name),
                      .limit = s->options->quick ? 24 : 200,
                      .result = result};
-    result->outcome = core_case->run(&c) ? CONF_PASSED : CONF_FAILED;
-    core_release_all(&c);
+    result->outcome = core_case->run(&c) ? CONF_PASSED : c.fallback ? CONF_FALLBACK : CONF_FAILED;
+    core_release_from(&c, 0);
 }

@@ -12,11 +12,12 @@ struct core {
     mh_stream *stream;
     struct conf_random random;
     uint64_t limit; /* how often a sweep may inject */
+    bool fallback;  /* the device leaves this to the host: no pass */
     struct conf_result *result;
     struct core_object {
         void (*release)(void *object);
         void *object;
-    } objects[128];
+    } objects[256];
     uint32_t object_count;
 };
 
@@ -27,6 +28,9 @@ struct core_case {
 
 /* Records why the case fails; false. */
 bool core_fail(struct core *c, const char *format, ...) MH_PRINTF(2, 3);
+
+/* Records that the device would leave the case to the host; false. */
+bool core_fallback(struct core *c, const char *reason);
 
 #define CHECK(condition, ...)                                                                      \
     do {                                                                                           \
@@ -48,7 +52,7 @@ bool core_fail(struct core *c, const char *format, ...) MH_PRINTF(2, 3);
     } while (0)
 
 void core_keep(struct core *c, void (*release)(void *), void *object);
-void core_release_all(struct core *c);
+void core_release_from(struct core *c, uint32_t first); /* objects kept since there were so many */
 
 /* Made, kept, or NULL with the case failed. */
 mh_buffer *core_buffer(struct core *c, mh_device *device, uint64_t size);

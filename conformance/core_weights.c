@@ -106,7 +106,7 @@ static bool whole(struct core *c)
             TRY(mh_weight_seal(weight));
             if (!reads_back(c, weight, m))
                 return false;
-            core_release_all(c);
+            core_release_from(c, 0);
         }
     return true;
 }
@@ -134,7 +134,7 @@ static bool pieces(struct core *c)
         REFUSES(MH_WRONG_STATE, mh_weight_seal(weight));
         if (!reads_back(c, weight, m))
             return false;
-        core_release_all(c);
+        core_release_from(c, 0);
     }
     return true;
 }
@@ -160,7 +160,7 @@ static bool ranges_read(struct core *c)
                       "%s: rows 128 to 383 of expert %lld read back otherwise",
                       mh_format_name(format), (long long)e);
             }
-        core_release_all(c);
+        core_release_from(c, 0);
     }
     return true;
 }
@@ -189,7 +189,7 @@ static bool strides(struct core *c)
         TRY(mh_weight_seal(weight));
         if (!reads_back(c, weight, m))
             return false;
-        core_release_all(c);
+        core_release_from(c, 0);
     }
     return true;
 }
@@ -214,7 +214,7 @@ static bool accounting(struct core *c)
           (unsigned long long)(during.used - before.used), (unsigned long long)info.device_bytes);
     CHECK(info.device_bytes >= 2 * mh_format_bytes(MH_FORMAT_FP8, 300, 300),
           "%llu bytes are less than the values take", (unsigned long long)info.device_bytes);
-    core_release_all(c);
+    core_release_from(c, 0);
     TRY(mh_device_memory(device, &after));
     CHECK(after.used == before.used, "used is %llu after the release, was %llu",
           (unsigned long long)after.used, (unsigned long long)before.used);

@@ -22,7 +22,8 @@ mh_status mh_device_memory(mh_device *device, mh_memory_info *out)
     mh_status status = hal_check_alive(device->runtime);
     uint64_t total = 0, available = 0;
     if (!status)
-        status = device->table->memory_info(device->handle, &total, &available);
+        status = hal_backend_status(device,
+                                    device->table->memory_info(device->handle, &total, &available));
     if (status)
         return status;
     pthread_mutex_lock(&device->lock);

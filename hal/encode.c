@@ -13,7 +13,8 @@ static mh_status backend_supports(mh_device *device, const mh_op *op, uint32_t *
 {
     reason[0] = 0;
     *missing = MH_MISSING_NOTHING;
-    mh_status status = device->table->supports(device->handle, op, missing, reason);
+    mh_status status =
+        hal_backend_status(device, device->table->supports(device->handle, op, missing, reason));
     if (!status && *missing != MH_MISSING_NOTHING && !reason[0])
         snprintf(reason, 192, "the backend gives no reason");
     return status;
