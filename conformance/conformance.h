@@ -39,6 +39,7 @@ struct conf_options {
     const char *filter; /* glob over names; NULL: all */
     uint64_t seed;
     bool quick;
+    bool all_faults;        /* sweeps inject at every call, not at a seeded sample */
     uint32_t threads;       /* of host devices; 0: one a core */
     const char *exclusions; /* path; NULL: beside the backend's module (exclusions.h) */
     /* Called after each case; `total` is how many there are. Non-zero ends the run. */

@@ -102,7 +102,9 @@ void core_run(struct conf_suite *s, const struct core_case *core_case, struct co
                      .device = s->device.device,
                      .stream = s->device.stream,
                      .random = conf_random_of(s->options->seed, core_case->name),
-                     .limit = s->options->quick ? 24 : 200,
+                     .limit = s->options->all_faults ? UINT32_MAX
+                              : s->options->quick    ? 24
+                                                     : 200,
                      .result = result};
     result->outcome = core_case->run(&c) ? CONF_PASSED : c.fallback ? CONF_FALLBACK : CONF_FAILED;
     core_release_from(&c, 0);

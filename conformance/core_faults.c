@@ -81,6 +81,15 @@ static bool count_calls(struct core *c, mh_checkpoint *checkpoint, struct core_s
     return true;
 }
 
+/* The i-th of `count` numbers to try out of 1 .. all: the first, the last, and seeded ones between;
+ * or simply all. */
+static uint64_t pick(struct core *c, uint64_t i, uint64_t count, uint64_t all)
+{
+    if (count == all)
+        return i + 1;
+    return i == 0 ? 1 : i == 1 ? all : 1 + conf_below(&c->random, (uint32_t)all);
+}
+
 static bool sweep(struct core *c, mh_status status, uint32_t only)
 {
     struct core_story want;
@@ -93,13 +102,9 @@ static bool sweep(struct core *c, mh_status status, uint32_t only)
     for (uint32_t kind = MH_CALL_MEMORY_INFO; kind < MH_CALL_RESET; kind++) {
         if (!calls[kind] || (only && kind != only))
             continue;
-        /* The first, the last, and seeded ones between; all of them if they are few. */
         uint64_t count = calls[kind] < c->limit ? calls[kind] : c->limit;
         for (uint64_t i = 0; i < count; i++) {
-            uint64_t nth = count == calls[kind] ? i + 1
-                           : !i                 ? 1
-                           : i == 1             ? calls[kind]
-                                                : 1 + conf_below(&c->random, (uint32_t)calls[kind]);
+            uint64_t nth = pick(c, i, count, calls[kind]);
             mh_faults faults = {sizeof(faults), kind, status, nth, 0};
             if (!inject(c, checkpoint, faults, &want))
                 return false;
@@ -139,7 +144,7 @@ static bool memory_ends(struct core *c)
     TRY(mh_device_memory(device, &info));
     CHECK(info.peak > 1, "the model took %llu bytes", (unsigned long long)info.peak);
     uint32_t base = c->object_count;
-    for (uint64_t i = 0; i < c->limit / 4; i++) {
+    for (uint64_t i = 0; i < (c->limit < 200 ? c->limit : 200) / 4; i++) {
         mh_faults faults = MH_INIT(mh_faults);
         uint64_t drawn = 1 + conf_below(&c->random, (uint32_t)info.peak - 1);
         faults.memory_limit = i == 0 ? 1 : i == 1 ? info.peak - 1 : drawn;
@@ -209,11 +214,10 @@ static bool host_memory_ends(struct core *c)
         return false;
     TRY(play_with(&counting, c, checkpoint, &want));
     CHECK(!counting.live, "%lld allocations were not given back", (long long)counting.live);
-    for (uint64_t i = 0; i < c->limit; i++) {
+    uint64_t all = counting.count, count = all < c->limit ? all : c->limit;
+    for (uint64_t i = 0; i < count; i++) {
         struct allocator a = {0};
-        a.fails_at = i == 0   ? 1
-                     : i == 1 ? counting.count
-                              : 1 + conf_below(&c->random, (uint32_t)counting.count);
+        a.fails_at = pick(c, i, count, all);
         mh_status status = play_with(&a, c, checkpoint, &story);
         CHECK(!a.live, "allocation %llu failed: %lld others were not given back",
               (unsigned long long)a.fails_at, (long long)a.live);

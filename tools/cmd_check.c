@@ -18,7 +18,7 @@ struct cell {
 struct checking {
     const char *uri, *filter;
     uint64_t seed;
-    bool quick, json, is_virtual;
+    bool quick, json, is_virtual, all_faults;
     int64_t threads;
     struct progress progress;
     char columns[MOST_COLUMNS][16];
@@ -34,8 +34,9 @@ struct checking {
 
 static void repeat_command(const struct checking *c, const char *name, char *text, size_t size)
 {
-    snprintf(text, size, "moehal check --device %s --filter '%s' --seed %llu%s", c->uri, name,
-             (unsigned long long)c->seed, c->quick ? " --quick" : "");
+    snprintf(text, size, "moehal check --device %s --filter '%s' --seed %llu%s%s", c->uri, name,
+             (unsigned long long)c->seed, c->quick ? " --quick" : "",
+             c->all_faults ? " --all-faults" : "");
 }
 
 /* ---- JUnit ---- */
@@ -303,6 +304,7 @@ static int check(struct checking *c)
                                        .filter = c->filter,
                                        .seed = c->seed,
                                        .quick = c->quick,
+                                       .all_faults = c->all_faults,
                                        .threads = (uint32_t)c->threads,
                                        .progress = on_case,
                                        .user = c};
@@ -333,6 +335,8 @@ static int run(int argc, char **argv)
         {"filter", OPTION_TEXT, &c->filter, "GLOB",
          "only cases whose name matches, 'linear/*' say; or the name of one case of any size"},
         {"quick", OPTION_FLAG, &c->quick, NULL, "a seeded part of the suite"},
+        {"all-faults", OPTION_FLAG, &c->all_faults, NULL,
+         "inject a fault at every call, not at a seeded sample"},
         {"seed", OPTION_INTEGER, &seed, "S", "of sizes and values; default 1", 0, 9e15},
         {"profile", OPTION_TEXT, &profile, "exact|fast", "arithmetic; default exact"},
         {"threads", OPTION_INTEGER, &c->threads, "N", "host threads; default one a core", 0, 4096},

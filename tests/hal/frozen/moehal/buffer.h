@@ -43,6 +43,21 @@ MH_API mh_status mh_buffer_write(mh_buffer *buffer, uint64_t offset, const void 
                                  uint64_t size);
 MH_API mh_status mh_buffer_read(mh_buffer *buffer, uint64_t offset, void *data, uint64_t size);
 
+/* How bytes get from a buffer of one device to one of another. */
+enum {
+    MH_LINK_SAME = 1,   /* one device: its own copy */
+    MH_LINK_HOST = 2,   /* one of the two runs on host memory: one copy */
+    MH_LINK_STAGED = 3, /* through host memory, in pieces */
+};
+
+/* Both devices of one runtime, else MH_INVALID_ARGUMENT. */
+MH_API mh_status mh_device_link(mh_device *from, mh_device *to, uint32_t *link);
+
+/* Blocking copy between any two buffers of one runtime, whatever their devices; in no order with
+ * streams' work. Ranges of one buffer must not overlap. */
+MH_API mh_status mh_buffer_copy(mh_buffer *to, uint64_t to_offset, mh_buffer *from,
+                                uint64_t from_offset, uint64_t size);
+
 MH_END_DECLS
 
 #endif

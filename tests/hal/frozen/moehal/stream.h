@@ -55,8 +55,8 @@ MH_API void mh_event_release(mh_event *event); /* NULL is allowed */
 MH_API mh_status mh_event_record(mh_event *event, mh_stream *stream);
 /* Waits for the recorded point; MH_WRONG_STATE if never recorded, MH_TIMEOUT as above. */
 MH_API mh_status mh_event_wait(mh_event *event, uint64_t timeout_ns);
-/* Later work of `stream` begins after the event's point. Both on one device. Where the backend has
- * no means of its own the caller waits for the point here; mh_device_counters.stream_waits counts
+/* Later work of `stream` begins after the event's point, on whichever device of the runtime that is.
+ * Where the backend has no means of its own the caller waits for the point here; mh_device_counters.stream_waits counts
  * that. */
 MH_API mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event);
 /* Nanoseconds between two events that have been waited for or polled as done; measured where the
