@@ -237,6 +237,7 @@ static int conclude(struct checking *c, const struct conf_summary *s)
                (unsigned long long)n[CONF_FALLBACK], (unsigned long long)n[CONF_MISSING],
                (unsigned long long)n[CONF_EXCLUDED], s->seconds);
     }
+    fflush(stdout); /* before what goes to stderr */
     if (s->cancelled) {
         fprintf(stderr, "moehal: interrupted\n");
         return EXIT_FAILED;

@@ -29,7 +29,7 @@ def walls(path):
     return {
         "hal": ({"moehal"}, ["hal/"], False),
         "model": ({"moehal", "moehal-model"}, ["model/"], False),
-        "conformance": ({"moehal"}, ["conformance/"], False),
+        "conformance": ({"moehal", "moehal-model"}, ["conformance/"], False),
         "tools": ({"moehal", "moehal-model"}, ["tools/", "conformance/"], False),
         "virtual": (set(), ["virtual/"], True),
     }.get(room)
