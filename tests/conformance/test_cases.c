@@ -70,6 +70,47 @@ static int check_layout(void *user, struct conf_case *c)
     return 0;
 }
 
+/* Sizes survive the way from a case to its op and back. */
+static int check_way_back(void *user, struct conf_case *c)
+{
+    struct conf_build b;
+    struct conf_case again;
+    union conf_op op;
+    mh_weight *weights[BUILD_WEIGHTS] = {0};
+    mh_device *device = user;
+    bool moves = c->op == MH_OP_COPY || c->op == MH_OP_CAST || c->op == MH_OP_FILL;
+    if (moves || c->layout != LAYOUT_DENSE || c->values != VALUES_RANDOM)
+        return 0;
+    assert_true(conf_build_make(&b, c));
+    for (uint32_t i = 0; i < b.weight_count; i++)
+        assert_int_equal(conf_weight_create(&b.weights[i], device, false, &weights[i]), MH_OK);
+    conf_op_for(&b, NULL, weights, &op);
+    if (!conf_case_of_op(&op.base, &again))
+        fail_msg("%s: its op has no case", c->name);
+    /* Groups that a variant ignores, and experts where there is no map, need not come back. */
+    for (const char *l = conf_rule(c->op)->letters; *l; l++)
+        if (!strchr("GWES", *l) && again.dim[(unsigned char)*l] != c->dim[(unsigned char)*l])
+            fail_msg("%s comes back as %s", c->name, again.name);
+    assert_int_equal(again.format, c->format);
+    assert_int_equal(again.dtype, c->dtype);
+    for (uint32_t i = 0; i < b.weight_count; i++)
+        mh_weight_release(weights[i]);
+    conf_build_free(&b);
+    return 0;
+}
+
+static void an_op_has_a_case(void **unused)
+{
+    mh_runtime *runtime;
+    mh_device *device;
+    (void)unused;
+    assert_int_equal(mh_runtime_create(NULL, &runtime), MH_OK);
+    assert_int_equal(mh_device_open(runtime, "host", NULL, &device), MH_OK);
+    conf_enumerate(1, true, check_way_back, device);
+    mh_device_release(device);
+    mh_runtime_release(runtime);
+}
+
 static void operands_lie_inside_their_buffers(void **unused)
 {
     uint64_t number = 0;
@@ -109,6 +150,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_list_is_whole),
+        cmocka_unit_test(an_op_has_a_case),
         cmocka_unit_test(operands_lie_inside_their_buffers),
         cmocka_unit_test(names_that_are_none),
     };
