@@ -75,11 +75,17 @@ def shown(guide, root, update):
             stale.append(match[1])
         return f"<!-- {match[1]} -->\n```{match[2]}\n{content}\n```"
 
-    found = re.sub(r"<!-- (\S+) -->\n```(\w+)\n(.*?)\n```", current, text, flags=re.S)
+    found = re.sub(r"<!-- (\S+) -->\n```(\w+)\n(.*?)\n?```", current, text, flags=re.S)
+    for folder in {pathlib.PurePath(name).parent for name in re.findall(r"<!-- (\S+\.c) -->", text)}:
+        for program in sorted(pathlib.Path(root, folder).glob("*.c")):
+            if f"<!-- {folder}/{program.name} -->" not in text:
+                stale.append(f"nothing of {folder}/{program.name}")
+                update = False
     if update:
         guide.write_text(found, encoding="utf-8")
     elif stale:
-        print(f"{guide}: shows another {', '.join(stale)}; --update brings it up to date")
+        print(f"{guide}: shows another {', '.join(stale)}; tests/install/follow_guide.py "
+              f"{guide} --shown {root} --update brings it up to date")
     return 0 if update else len(stale)
 
 

@@ -17,6 +17,18 @@ compile -o outside outside.c $(pkg-config --cflags --libs moehal)
 compile -D_GNU_SOURCE -fPIC -shared -o null.so null/*.c $(pkg-config --cflags moehal-backend)
 ./outside "$work/null.so"
 
+for program in "$source"/docs/examples/*.c; do
+    name=$(basename "$program" .c)
+    package=moehal
+    if [ "$name" = model ]; then
+        [ "$with_model" = true ] || continue
+        package=moehal-model
+    fi
+    # shellcheck disable=SC2046
+    compile -o "example_$name" "$program" $(pkg-config --cflags --libs $package) -lpthread
+    "./example_$name" "$source/models/fairy" >said || fail "docs/examples/$name.c failed: $(cat said)"
+done
+
 if [ "$with_model" = true ]; then
     readme_program >readme.c
     # shellcheck disable=SC2046
