@@ -68,8 +68,8 @@ void conf_case_name(struct conf_case *c);
 /* The case of a name; false: there is none such. */
 bool conf_case_parse(const char *name, struct conf_case *c);
 
-/* The case with an op's sizes, format and kind, dense and random; false for copy, cast and fill, whose
- * cases are of other shapes. */
+/* The case with an op's sizes, format and kind, dense and random; false for copy, cast and fill,
+ * whose cases are of other shapes. */
 bool conf_case_of_op(const mh_op *op, struct conf_case *c);
 
 /* Calls visit for every case of the suite, in order; non-zero ends it. */

@@ -135,15 +135,22 @@ void expect_num(struct conf_reference *r, const char *operand, int64_t i, int64_
 {
     struct expect *e = expect_at(r, operand, i, j, k);
     bool overflow = fabs(n.v) + n.b > (double)FLT_MAX || isnan(n.b);
-    *e = (struct expect){n.v, n.b, 0, EXPECT_NUMBER};
+    *e = (struct expect){.value = n.v, .bound = n.b, .kind = EXPECT_NUMBER};
     if (overflow && !(isinf(n.v) && !n.b))
         e->kind = isnan(n.v) ? EXPECT_NUMBER : EXPECT_ANYTHING;
+}
+
+void expect_sum(struct conf_reference *r, const char *operand, int64_t i, int64_t j, int64_t k,
+                struct num n)
+{
+    expect_num(r, operand, i, j, k, n);
+    expect_at(r, operand, i, j, k)->no_minus_zero = true;
 }
 
 void expect_bits(struct conf_reference *r, const char *operand, int64_t i, int64_t j, int64_t k,
                  uint32_t bits)
 {
-    *expect_at(r, operand, i, j, k) = (struct expect){0, 0, bits, EXPECT_BITS};
+    *expect_at(r, operand, i, j, k) = (struct expect){.bits = bits, .kind = EXPECT_BITS};
 }
 
 static void expect_float(struct conf_reference *r, const char *operand, int64_t i, int64_t j,
@@ -305,7 +312,7 @@ static void reference_linear(struct conf_reference *r, const struct work *work)
                 y = num_swiglu(y, num_dot(x + t * in, up_row, in));
             if (op == MH_OP_LINEAR_ADD)
                 y = num_add(exactly(input(r, "residual", t, o, 0)), y);
-            expect_num(r, "y", t, o, 0, y);
+            (op == MH_OP_LINEAR ? expect_sum : expect_num)(r, "y", t, o, 0, y);
         }
     }
     free(x);
@@ -439,7 +446,7 @@ static void attend(struct conf_reference *r, const struct work *work, int64_t t,
         struct num y = {value / sum, 2 * relative * magnitude / sum + 64 * LEAST};
         if (!isfinite(worst))
             y.b = INFINITY; /* which NaN or infinity wins is the rule's order to say */
-        expect_num(r, "y", t, h, d, y);
+        expect_sum(r, "y", t, h, d, y);
         if (!isfinite(worst))
             expect_at(r, "y", t, h, d)->kind = EXPECT_ANYTHING;
     }
@@ -488,7 +495,7 @@ static void reference_head_linear(struct conf_reference *r, const struct work *w
         for (int64_t t = 0; rows && t < size_of(r, 'T'); t++) {
             load_row(r, "x", t, h, true, size_of(r, 'N'), work->x);
             for (int64_t m = 0; m < size_of(r, 'M'); m++)
-                expect_num(r, "y", t, h, m,
+                expect_sum(r, "y", t, h, m,
                            o->transposed ? column_dot(work, rows, o->row_count, in, m, work->x)
                                          : num_dot(work->x, rows + m * in, in));
         }
@@ -504,7 +511,7 @@ static void reference_mla_query(struct conf_reference *r, const struct work *wor
         for (int64_t t = 0; rows && t < size_of(r, 'T'); t++) {
             load_row(r, "q", t, h, true, nope + rotary, work->x);
             for (int64_t c = 0; c < latent; c++)
-                expect_num(r, "y", t, h, c, column_dot(work, rows, nope, latent, c, work->x));
+                expect_sum(r, "y", t, h, c, column_dot(work, rows, nope, latent, c, work->x));
             if (!position_is_in_table(r, t))
                 continue;
             rotate(r, index_of(r, "positions", t, 0), work->x + nope, rotary);
@@ -540,10 +547,11 @@ static void reference_experts(struct conf_reference *r, const struct work *work)
                 continue;
             load_row(r, "x", t, j, !up, in, work->x);
             for (int64_t o = 0; o < out; o++)
-                expect_num(r, "y", t, j, o,
-                           up ? num_swiglu(row_dot(r, work, "gate", slot, o, work->x),
-                                           row_dot(r, work, "up", slot, o, work->x))
-                              : row_dot(r, work, "w", slot, o, work->x));
+                (up ? expect_num
+                    : expect_sum)(r, "y", t, j, o,
+                                  up ? num_swiglu(row_dot(r, work, "gate", slot, o, work->x),
+                                                  row_dot(r, work, "up", slot, o, work->x))
+                                     : row_dot(r, work, "w", slot, o, work->x));
         }
 }
 
@@ -711,6 +719,8 @@ static bool judge(const struct expect *e, mh_dtype dtype, const uint8_t *before,
     case EXPECT_NUMBER:
         snprintf(text, size, "%.9g (%08x), must be %.9g within %.3g", value, is, e->value,
                  e->bound);
+        if (e->no_minus_zero && value == 0 && signbit(value))
+            return false;
         return isnan(e->value)   ? isnan(value)
                : isinf(e->value) ? value == e->value
                                  : fabs(value - e->value) <= e->bound;

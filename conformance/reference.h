@@ -19,6 +19,7 @@ struct expect {
     double value, bound;
     uint32_t bits;
     enum expect_kind kind;
+    bool no_minus_zero; /* a zero is +0: rule 2's last addition sees to it */
 };
 
 struct conf_reference {
@@ -60,6 +61,9 @@ struct num num_dot(const struct num *x, const double *w, int64_t count);
 struct expect *expect_at(struct conf_reference *r, const char *operand, int64_t i, int64_t j,
                          int64_t k);
 void expect_num(struct conf_reference *r, const char *operand, int64_t i, int64_t j, int64_t k,
+                struct num n);
+/* The same for what comes straight out of rule 2 or 3, which is never -0. */
+void expect_sum(struct conf_reference *r, const char *operand, int64_t i, int64_t j, int64_t k,
                 struct num n);
 void expect_bits(struct conf_reference *r, const char *operand, int64_t i, int64_t j, int64_t k,
                  uint32_t bits);

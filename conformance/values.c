@@ -53,6 +53,12 @@ static bool is_special(const struct conf_build *b, const char *name)
     return b->c->values == VALUES_SPECIAL && count && !strcmp(names[conf_below(&r, count)], name);
 }
 
+static bool underflows(const struct conf_build *b)
+{
+    struct conf_random r = conf_random_of(b->c->seed, b->c->name);
+    return conf_draw(&r) % 3 == 0;
+}
+
 /* `exponent` scales TINY values. */
 static float draw_value(struct conf_build *b, bool special, int exponent)
 {
@@ -66,7 +72,11 @@ static float draw_value(struct conf_build *b, bool special, int exponent)
             return specials[conf_below(r, sizeof(specials) / sizeof(specials[0]))];
         return conf_uniform(r);
     case VALUES_TINY:
-        return ldexpf(conf_uniform(r), exponent);
+        if (!underflows(b))
+            return ldexpf(conf_uniform(r), exponent);
+        /* Negative activations so small that every product is -0: sums must be +0. */
+        return exponent < -70 ? -ldexpf(fabsf(conf_uniform(r)), -130)
+                              : ldexpf(fabsf(conf_uniform(r)), exponent);
     case VALUES_WIDE:
         return ldexpf(conf_uniform(r), (int)conf_below(r, 41) - 20);
     case VALUES_TIES:
@@ -90,6 +100,8 @@ static void fill_unit(struct conf_build *b, const struct conf_weight *w, bool sp
     uint16_t half;
     if (w->format == MH_FORMAT_FP8) {
         *at = (uint8_t)conf_draw(&b->random);
+        if (b->c->values == VALUES_TINY && underflows(b))
+            *at &= 0x7E; /* no sign, no NaN */
         if (b->c->values == VALUES_INTS)
             *at = fp8_of_int((int)(*at % 9) - 4);
         else if ((*at & 0x7F) == 0x7F && !special)

@@ -175,6 +175,8 @@ static void bad_plans_are_refused(void **state)
         assert_int_equal(mh_device_open(runtime, "host", &params, &device), MH_INVALID_ARGUMENT);
         assert_non_null(strstr(mh_last_message(), bad[i].words));
     }
+    assert_string_equal(mh_call_name(MH_CALL_KINDS), "?");
+    assert_string_equal(mh_call_name(MH_CALL_RESET), "reset");
     mh_device *device;
     mh_fault_report report = MH_INIT(mh_fault_report);
     OK(mh_device_open(runtime, "host", NULL, &device));

@@ -12,7 +12,8 @@
 
 #include <moehal/moehal.h>
 
-static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024], other_path[1024];
+static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024],
+    other_path[1024];
 
 static void assert_message_has(const char *part)
 {
@@ -132,6 +133,12 @@ static void a_broken_device_hides_no_other(void **state)
     assert_int_equal(mh_device_open(runtime, "nvidia:3", NULL, &device), MH_NOT_FOUND);
     assert_message_has("nvidia:3");
     assert_message_has("host:0");
+    mh_error error = MH_INIT(mh_error);
+    assert_int_equal(mh_last_error(&error), MH_OK);
+    assert_int_equal(error.vendor_code, 0); /* no vendor had a part in it */
+    assert_string_equal(error.vendor_call, "");
+    assert_string_equal(error.vendor_name, "");
+    assert_string_equal(error.file, "device.c");
     assert_int_equal(mh_device_open(runtime, "auto", NULL, &device), MH_OK);
     assert_string_equal(mh_device_uri(device), "host:0"); /* probe is by name only */
     mh_device_release(device);
@@ -141,10 +148,12 @@ static void a_broken_device_hides_no_other(void **state)
 static void environment_only_where_allowed(void **state)
 {
     (void)state;
-    char folder[1024];
+    char folder[1024], list[1100];
     snprintf(folder, sizeof(folder), "%s", probe_path);
     *strrchr(folder, '/') = 0;
-    setenv("MOEHAL_BACKENDS", folder, 1);
+    /* The second of the folders has it; the others are none, empty, and not absolute. */
+    snprintf(list, sizeof(list), "/nowhere/at/all:%s::not/absolute", folder);
+    setenv("MOEHAL_BACKENDS", list, 1);
     mh_runtime *without = with_modules(NULL, 0), *with;
     mh_device *device;
     assert_int_equal(mh_device_open(without, "probe", NULL, &device), MH_NOT_FOUND);
