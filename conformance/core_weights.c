@@ -186,6 +186,19 @@ static bool strides(struct core *c)
         }
         TRY(mh_weight_write(weight, &piece));
         memset(wide->data[0], 0, (size_t)wide->expert[0]); /* the memory is ours again */
+        /* The same from memory that stays: rows that lie apart are no matrix to use in place. */
+        mh_weight *stays = make_weight(c, m);
+        if (!stays)
+            return false;
+        for (uint32_t p = 0; p < m->planes; p++)
+            for (int64_t r = 0; r < 2 * (m->expert[p] / m->row[p]); r++)
+                memcpy(wide->data[p] + 1 + r * wide->row[p], m->data[p] + r * m->row[p],
+                       (size_t)m->row[p]);
+        piece.flags = MH_PIECE_STAYS;
+        TRY(mh_weight_write(stays, &piece));
+        TRY(mh_weight_seal(stays));
+        if (!reads_back(c, stays, m))
+            return false;
         TRY(mh_weight_seal(weight));
         if (!reads_back(c, weight, m))
             return false;

@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
 """Breaks the host's ops and the core in small ways, one at a time, and sees who notices.
 
-usage: scripts/mutants.py [--count 150] [--seed 1] [--pick N] [--json FILE]
+usage: scripts/mutants.py [--count 150] [--seed 1] [--pick N] [--json FILE] [--again FILE] [--keep]
 
 A mutant is one operator or constant changed: at least three for every op of ops.def, in the scalar
 form of its kernel, the rest in hal/. It is caught if `moehal check` fails (on the host, and on the
-null device for hal/), or a test of the suites hal, host, model or conformance does, or if it hangs.
-tests/mutants/equivalents.txt lists changes that change nothing, each with a proof. --pick tries only
-N of the mutants, chosen by what the sources are: every CI run tries other ones as the code moves.
+null device for hal/), or a test of the suites hal, host, model or conformance does, or if it hangs; what
+they let pass is tried once more under the address sanitizer, as ./check does with every test.
+tests/mutants/equivalents.txt lists changes that change nothing, each with a proof; caught.txt, written
+with --keep, those that a whole run saw caught. --pick tries N of the latter again, chosen by what the
+sources are: every CI run tries other ones as the code moves, and one that gets away is a step back.
+--again tries what survived in the JSON of an earlier run.
 
 Works on a copy of the tree. Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer;
 2 bad usage; 77 a tool is missing.
 """
 import argparse
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +33,7 @@ from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EQUIVALENTS = ROOT / "tests/mutants/equivalents.txt"
+CAUGHT = ROOT / "tests/mutants/caught.txt"
 TOKEN = re.compile(r"""
     (?P<skip>\s+|//[^\n]*|/\*.*?\*/|^[ \t]*\#(?:\\\n|[^\n])*)
   | (?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
@@ -132,13 +137,21 @@ class Equivalents:
             if (fnmatch.fnmatchcase(mutant.file, file)
                     and fnmatch.fnmatchcase(mutant.function, function)
                     and fnmatch.fnmatchcase(mutant.line, line.replace("[", "[[]"))
-                    and fnmatch.fnmatchcase(f"{mutant.old} -> {mutant.new}", change)):
+                    and any(fnmatch.fnmatchcase(text, change) for text in (
+                        f"{mutant.old} -> {mutant.new}",
+                        f"#{mutant.nth} {mutant.old} -> {mutant.new}"))):
                 self.used.add(number)
                 return True
         return False
 
     def stale(self):
         return [number for number, _ in self.entries if number not in self.used]
+
+
+def every_site():
+    """All mutants of the host's ops and the core."""
+    paths = sorted((ROOT / "backends/host").glob("*.[ch]")) + sorted((ROOT / "hal").glob("*.c"))
+    return [m for path in paths for m in sites(str(path.relative_to(ROOT)), path.read_text())]
 
 
 def functions_behind(source, kernel):
@@ -191,9 +204,10 @@ def sample(count, seed, equivalents):
 class Workshop:
     """A copy of the tree, built once, broken and mended."""
 
-    def __init__(self, folder):
-        self.tree = pathlib.Path(folder, "tree")
-        self.build = pathlib.Path(folder, "build")
+    def __init__(self, folder, sanitizer="none"):
+        self.sanitizer = sanitizer
+        self.tree = pathlib.Path(folder, sanitizer, "tree")
+        self.build = pathlib.Path(folder, sanitizer, "build")
         self.env = dict(os.environ, MOEHAL_HOST_ISA="scalar",
                         MOEHAL_BACKENDS=str(self.build / "backends/null"))
         shutil.copytree(ROOT, self.tree, ignore=lambda folder, names: [
@@ -204,7 +218,8 @@ class Workshop:
         text = meson.read_text().replace("if host_machine.cpu_family() == 'x86_64'", "if false")
         meson.write_text(text.replace("'-O3', ", ""))
         self.run(["meson", "setup", str(self.build), str(self.tree), "-Dbuildtype=plain",
-                  "-Dc_args=-O1"], 300, check=True)
+                  "-Dc_args=-O1 -g1", f"-Db_sanitize={sanitizer}", "-Db_lundef=false"], 300,
+                 check=True)
         self.run(["ninja", "-C", str(self.build)], 1200, check=True)
         tests = json.loads(self.run(["meson", "introspect", "--tests", str(self.build)], 60).stdout)
         wanted = ("hal", "host", "model", "conformance")
@@ -259,6 +274,9 @@ class Workshop:
         try:
             if self.run(["ninja", "-C", str(self.build)], 600).returncode:
                 raise LookupError(mutant.name())
+            if self.sanitizer != "none":
+                by = self.conformance("host", "[fgmsw]*s/*") or self.unit_tests()
+                return f"address sanitizer: {by}" if by else None
             checks = [("host", f"{op}/*")] if op else []
             checks += [("host", None)] + ([("null", None)] if mutant.file.startswith("hal/") else [])
             for device, pattern in checks:
@@ -275,21 +293,24 @@ def progress(text):
         print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
 
 
-def picked(mutants, number):
-    """`number` of them, by what the sources are."""
-    digest = hashlib.sha256()
-    for file in sorted({m.file for m, _ in mutants}):
-        digest.update((ROOT / file).read_bytes())
-    return random.Random(digest.hexdigest()).sample(mutants, number)
+def picked(number):
+    """`number` of those once caught that are still there, by what the sources are: {mutant: op}"""
+    lines = [line.split(" ", 1) for line in CAUGHT.read_text(encoding="utf-8").splitlines()]
+    ops = {name: None if op == "-" else op for op, name in lines}
+    there = [m for m in every_site() if m.name() in ops]
+    if len(there) < len(ops) / 2:
+        print(f"{CAUGHT}: only {len(there)} of {len(ops)} are still sites: run it with --keep")
+        sys.exit(1)
+    digest = hashlib.sha256(b"".join((ROOT / file).read_bytes()
+                                     for file in sorted({m.file for m in there})))
+    return {m: ops[m.name()] for m in random.Random(digest.hexdigest()).sample(there, number)}
 
 
-def try_all(shop, wanted, spare, count, pick):
+def try_all(folder, wanted, spare, count):
+    shop, second = Workshop(folder), functools.cache(lambda: Workshop(folder, "address"))
     queue = list(wanted.items())
-    while not pick and len(queue) < count:
+    while len(queue) < count:
         queue.append((next(spare), None))
-    if pick:
-        queue = picked(queue + [(next(spare), None) for _ in range(count - len(queue))], pick)
-        count = pick
     results = []
     while queue and len(results) < count:
         mutant, op = queue.pop(0)
@@ -297,6 +318,8 @@ def try_all(shop, wanted, spare, count, pick):
         began = time.monotonic()
         try:
             by = shop.noticed(mutant, op)
+            if by is None:
+                by = second().noticed(mutant, op)
         except LookupError:
             queue.append((next(spare), None))
             continue
@@ -315,6 +338,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pick", type=int, default=0)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--again", type=pathlib.Path)
+    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     for tool in ("meson", "ninja", "cc"):
         if not shutil.which(tool):
@@ -325,10 +350,21 @@ def main():
     if stale := equivalents.stale():
         print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
         sys.exit(1)
+    if options.pick:
+        wanted, count = picked(options.pick), options.pick
+    if options.again:
+        survivors = {r["mutant"]: r["op"] for r in json.loads(options.again.read_text())
+                     if r["caught"] is None}
+        wanted = {m: survivors[m.name()] for m in every_site() if m.name() in survivors
+                  and not equivalents.hold(m)}
+        count = len(wanted)
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
-        results = try_all(Workshop(folder), wanted, spare, count, options.pick)
+        results = try_all(folder, wanted, spare, count)
     caught = sum(r["caught"] is not None for r in results)
     by_check = sum((r["caught"] or "").startswith("check") for r in results)
+    if options.keep:
+        CAUGHT.write_text("".join(f"{r['op'] or '-'} {r['mutant']}\n" for r in results
+                                  if r["caught"]), encoding="utf-8")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{caught} of {len(results)} mutants caught ({by_check} by moehal check), "

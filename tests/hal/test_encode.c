@@ -296,6 +296,10 @@ static void the_step_block_goes_round(void **state)
         OK(mh_step_create(devices[d], &p, &step));
         OK(mh_stream_create(devices[d], &stream));
         assert_null(mh_step_input(step, MH_STEP_FAULT));
+        assert_int_equal(mh_step_tensor(step, MH_STEP_ACCEPTED).shape[0], 1);
+        assert_int_equal(mh_step_tensor(step, MH_STEP_FAULT).shape[0], 1);
+        assert_int_equal(mh_step_tensor(step, MH_STEP_NEXT).shape[0], 5);
+        assert_int_equal(mh_step_tensor(step, MH_STEP_PAGE_TABLE).shape[1], 3);
         for (int32_t n = 0; n < 5; n++) {
             int32_t got[5];
             int32_t *tokens = mh_step_input(step, MH_STEP_TOKENS);

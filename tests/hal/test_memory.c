@@ -53,6 +53,16 @@ static void copies_reach_every_byte_and_no_other(void **state)
         REFUSED(MH_INVALID_ARGUMENT, mh_stream_write(stream, buffer, 14, "xyz", 3), "16 bytes");
         REFUSED(MH_INVALID_ARGUMENT, mh_buffer_read(buffer, UINT64_MAX, out, 2), "beyond");
         REFUSED(MH_INVALID_ARGUMENT, mh_stream_copy(stream, buffer, 0, buffer, 4, 8), "overlap");
+        REFUSED(MH_INVALID_ARGUMENT, mh_stream_copy(stream, buffer, 4, buffer, 0, 8), "overlap");
+        REFUSED(MH_INVALID_ARGUMENT, mh_buffer_copy(buffer, 4, buffer, 0, 8), "overlap");
+        OK(mh_stream_copy(stream, buffer, 8, buffer, 0, 8)); /* side by side */
+        OK(mh_buffer_copy(buffer, 0, buffer, 8, 8));
+        mh_device_counters before = MH_INIT(mh_device_counters), after = before;
+        OK(mh_device_get_counters(devices[d], &before));
+        OK(mh_buffer_write(buffer, 0, "01234", 5));
+        OK(mh_device_get_counters(devices[d], &after));
+        assert_int_equal(after.copied_bytes, before.copied_bytes + 5);
+        assert_int_equal(after.copies, before.copies + 1);
         mh_buffer *foreign;
         OK(mh_buffer_create(devices[1 - d], 16, 0, &foreign));
         REFUSED(MH_INVALID_ARGUMENT, mh_stream_write(stream, foreign, 0, "x", 1),

@@ -181,6 +181,18 @@ static void structs_of_other_versions(void **state)
     longer.tail[1] = 1;
     assert_int_equal(mh_runtime_create(&longer.known, &runtime), MH_INVALID_ARGUMENT);
     assert_message_has("mh_runtime_params");
+    /* A tail is looked at up to 4096 bytes. */
+    char *tail = calloc(1, sizeof(mh_runtime_params) + 4097);
+    uint64_t size = sizeof(mh_runtime_params) + 4096;
+    assert_non_null(tail);
+    memcpy(tail, &longer.known, sizeof(longer.known));
+    memcpy(tail, &size, sizeof(size));
+    assert_int_equal(mh_runtime_create((void *)tail, &runtime), MH_OK);
+    mh_runtime_release(runtime);
+    size++;
+    memcpy(tail, &size, sizeof(size));
+    assert_int_equal(mh_runtime_create((void *)tail, &runtime), MH_INVALID_ARGUMENT);
+    free(tail);
     mh_runtime_params shorter = {.struct_size = 16};
     assert_int_equal(mh_runtime_create(&shorter, &runtime), MH_OK);
     /* Outputs respect the caller's size. */

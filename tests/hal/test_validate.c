@@ -180,6 +180,28 @@ static void scalars(void **state)
     h = head, h.row_begin = 3, BAD(h, "rows 3 + 1");
     h = head, h.row_count = INT64_MAX, BAD(h, "are not inside");
     h = head, h.transposed = 1, BAD(h, "y: last dimension is 1, must be 8");
+
+    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY), q; /* w [2 * 3, 8]: L = 8, N = 1 */
+    query.q = tensor(b, 0, MH_F32, 3, 2, 2, 3);
+    query.y = tensor(b, 1, MH_F32, 3, 2, 2, 10);
+    query.table = tensor(b, 2, MH_F32, 2, 4, 2, 0);
+    query.positions = tensor(b, 3, MH_I32, 1, 2, 0, 0);
+    query.fault = tensor(b, 4, MH_U32, 1, 1, 0, 0);
+    query.w = b->matrix, query.head_rows = 3;
+    q = query, q.head_rows = 2, BAD(q, "must be H * head_rows = 2 * 2");
+    q = query, q.head_rows = 0, BAD(q, "head_rows");
+    q = query, q.head_rows = -3, BAD(q, "head_rows");
+
+    mh_op_combine combine = MH_OP_INIT(combine, COMBINE), c;
+    combine.y = tensor(b, 0, MH_F32, 2, 2, 8, 0);
+    combine.h = tensor(b, 1, MH_F32, 2, 2, 8, 0);
+    combine.e = tensor(b, 2, MH_F32, 3, 2, 2, 8);
+    combine.weights = tensor(b, 3, MH_F32, 2, 2, 2, 0);
+    combine.experts = tensor(b, 4, MH_I32, 2, 2, 2, 0);
+    combine.fault = tensor(b, 5, MH_U32, 1, 1, 0, 0);
+    c = combine, c.expert_count = 0, BAD(c, "expert_count is 0, must be at least 1");
+    c = combine, c.experts = (mh_tensor){0}, c.expert_count = 4, BAD(c, "expert_count is 4");
+    c = combine, c.expert_count = 4, c.resident_count = -1, BAD(c, "resident_count is -1");
     close_bench(b);
 }
 
@@ -296,6 +318,13 @@ static void questions_need_no_memory(void **state)
     assert_int_equal(s.missing, MH_MISSING_KERNEL);
     assert_non_null(strstr(s.reason, "fast"));
     op.base.flags = 0;
+    mh_op_sample sample = MH_OP_INIT(sample, SAMPLE);
+    sample.logits = mh_tensor_make(NULL, 0, MH_F32, 2, (const int64_t[]){1, 1 << 18});
+    sample.y = mh_tensor_make(NULL, 0, MH_I32, 1, (const int64_t[]){1});
+    sample.params = mh_tensor_make(NULL, 0, MH_U32, 2, (const int64_t[]){1, 8});
+    OK(mh_device_supports(b->w->host, &sample.base, &s));
+    sample.logits.shape[1]++;
+    REFUSED(MH_INVALID_ARGUMENT, mh_device_supports(b->w->host, &sample.base, &s), "at most 2^18");
     op.x.shape[1] = 9;
     REFUSED(MH_INVALID_ARGUMENT, mh_device_supports(b->w->host, &op.base, &s), "as in x");
     close_bench(b);

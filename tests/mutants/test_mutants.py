@@ -1,0 +1,71 @@
+"""The mutation tool itself: what it takes for a site, and that its list of equivalents stays true."""
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
+import mutants  # noqa: E402  (after the path)
+
+SOURCE = '''
+#define TWICE(x) (2 * (x))
+/* a + b */
+static int add(const int *a, int n)
+{
+    int sum = 0; // 1 + 1
+    for (int i = 0; i < n; i++)
+        sum += a[i] * -1;
+    return fail("a + %d", n + 1) ? sum : 3.5f > n;
+}
+void K(linear)(int *y)
+{
+    *y = 4;
+}
+'''
+
+
+class Mutants(unittest.TestCase):
+    def test_sites_are_operators_and_constants_of_code(self):
+        found = [(m.function, m.old, m.new) for m in mutants.sites("a.c", SOURCE)]
+        self.assertIn(("add", "<", "<="), found)
+        self.assertIn(("add", "+=", "-="), found)
+        self.assertIn(("add", "*", "/"), found)
+        self.assertIn(("add", "3.5f", "(2 * 3.5f)"), found)
+        self.assertIn(("linear", "4", "5"), found)
+        self.assertNotIn(("add", "+", "-"), found)  # only in comments, macros and messages
+        self.assertFalse([m for m in found if m[1] == "2"])  # a macro's
+        self.assertFalse([m for m in found if m[0] == "linear" and m[1] == "*"])  # one operand
+
+    def test_a_name_says_which(self):
+        source = "int f(void)\n{\n    return 1 + 1 + 2;\n}\n"
+        names = [m.name() for m in mutants.sites("a.c", source)]
+        self.assertEqual(len(names), len(set(names)))
+        moved = [m.name() for m in mutants.sites("a.c", "int g;\n\n" + source)]
+        self.assertEqual(names, moved)
+        for m in mutants.sites("a.c", source):
+            self.assertTrue(source[m.offset:].startswith(m.old))
+
+    def test_equivalents_must_be_sites_and_have_a_proof(self):
+        with self.assertRaises(ValueError):
+            mutants.Equivalents("a.c | f | x = 1; | 1 -> 2\n")
+        e = mutants.Equivalents("a.c | f | return 1 + 1 + 2; | #2 1 -> 2 | a proof\n"
+                                "a.c | g | * | * | a proof\n")
+        held = [m for m in mutants.sites("a.c", "int f(void)\n{\n    return 1 + 1 + 2;\n}\n")
+                if e.hold(m)]
+        self.assertEqual([(m.nth, m.old, m.new) for m in held], [(2, "1", "2")])
+        self.assertEqual(e.stale(), [2])
+
+    def test_the_sample_has_three_of_each_op_and_repeats(self):
+        def draw(seed):
+            e = mutants.Equivalents(mutants.EQUIVALENTS.read_text(encoding="utf-8"))
+            ops, chosen, _, _ = mutants.sample(150, seed, e)
+            self.assertEqual(e.stale(), [])
+            return ops, {m.name(): op for m, op in chosen.items()}
+        ops, chosen = draw(1)
+        self.assertEqual(len(ops), 24)
+        for op in ops:
+            self.assertEqual(sum(of == op for of in chosen.values()), 3, op)
+        self.assertEqual(draw(1), (ops, chosen))
+        self.assertNotEqual(draw(2)[1], chosen)
+
+
+unittest.main(verbosity=2)
