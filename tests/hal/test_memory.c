@@ -104,6 +104,35 @@ static void releasing_with_work_in_flight_is_legal(void **state)
     world_free(w);
 }
 
+/* A stream with newer work under way does not hold what it has passed. */
+static void memory_goes_when_the_last_stream_has_passed(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    mh_stream *a, *b;
+    mh_buffer *x, *y, *z;
+    OK(mh_stream_create(w->probe, &a));
+    OK(mh_stream_create(w->probe, &b));
+    OK(mh_buffer_create(w->probe, 4, 0, &x));
+    OK(mh_buffer_create(w->probe, 4, 0, &y));
+    OK(mh_buffer_create(w->probe, 4, 0, &z));
+    w->control->gate_closed = 1;
+    OK(mh_stream_write(b, y, 0, "abc", 4));
+    OK(mh_stream_write(a, x, 0, "abc", 4));
+    mh_buffer_release(x);
+    OK(mh_stream_wait(a, MH_FOREVER));
+    OK(mh_stream_write(a, z, 0, "abc", 4));
+    assert_int_equal(w->control->live_buffers, 3); /* b may need it */
+    OK(mh_stream_wait(b, MH_FOREVER));
+    OK(mh_stream_write(b, y, 0, "abc", 4));
+    assert_int_equal(w->control->live_buffers, 2);
+    mh_buffer_release(y);
+    mh_buffer_release(z);
+    mh_stream_release(a);
+    mh_stream_release(b);
+    world_free(w);
+}
+
 static void released(void *user)
 {
     ++*(int *)user;
@@ -223,6 +252,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(accounting_is_exact),
         cmocka_unit_test(copies_reach_every_byte_and_no_other),
         cmocka_unit_test(releasing_with_work_in_flight_is_legal),
+        cmocka_unit_test(memory_goes_when_the_last_stream_has_passed),
         cmocka_unit_test(imports_are_zero_copy_and_given_back_once),
         cmocka_unit_test(events_order_and_time),
         cmocka_unit_test(a_lost_device_says_so_until_reset),
