@@ -58,9 +58,16 @@ static mh_status take(mh_device *device, uint64_t size, uint32_t kind, mh_buffer
 static void give_back(mh_device *device, mh_buffer *buffer)
 {
     bool ours = buffer->generation == device->generation && hal_is_alive(device->runtime);
-    if (buffer->kind == MH_BUFFER_IMPORTED) {
+    if (buffer->kind == HAL_BUFFER_OBJECT) {
         if (ours)
+            buffer->destroy(device, buffer->view.handle);
+        return;
+    }
+    if (buffer->kind == MH_BUFFER_IMPORTED || buffer->kind == HAL_BUFFER_WRAPPED) {
+        if (ours && buffer->kind == MH_BUFFER_IMPORTED)
             device->table->import->forget(device->handle, &buffer->view);
+        else if (ours)
+            device->table->wrap->forget(device->handle, &buffer->view);
         if (buffer->released)
             buffer->released(buffer->user);
     } else if (buffer->view.handle && ours) {
@@ -134,6 +141,28 @@ static void retire(mh_device *device, mh_buffer *buffer)
     }
 }
 
+static void wait_for_all(mh_device *device)
+{
+    for (mh_stream *s = device->streams; s; s = s->next)
+        mh_stream_wait(s, MH_FOREVER);
+}
+
+void hal_retire(mh_device *device, uint32_t generation, void *handle,
+                void (*destroy)(mh_device *device, void *handle))
+{
+    mh_buffer *note = hal_alloc(device->runtime, sizeof(*note));
+    if (note) {
+        note->kind = HAL_BUFFER_OBJECT;
+        note->generation = generation;
+        note->view.handle = handle;
+        note->destroy = destroy;
+        retire(device, note);
+    } else if (generation == device->generation && hal_is_alive(device->runtime)) {
+        wait_for_all(device); /* no memory even for the note */
+        destroy(device, handle);
+    }
+}
+
 /* ---- the API ---- */
 
 static mh_status new_buffer(mh_device *device, mh_buffer **out)
@@ -178,6 +207,55 @@ mh_status mh_buffer_create(mh_device *device, uint64_t size, uint32_t kind, mh_b
     return MH_OK;
 }
 
+/* Memory of the embedder's: the host's by import, the vendor's by wrap. */
+struct foreign {
+    const char *function;
+    void *memory;
+    uint64_t native;
+    bool wrapped;
+    uint64_t size;
+    uint32_t flags;
+    void (*released)(void *user);
+    void *user;
+};
+
+static mh_status adopt(mh_device *device, const struct foreign *f, mh_buffer **out)
+{
+    const mh_backend_table *table = device->table;
+    if (f->flags & ~(uint32_t)MH_IMPORT_READ_ONLY)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT, "%s: flags are 0x%x", f->function,
+                        f->flags);
+    if (f->wrapped ? !table->wrap : !table->import)
+        return hal_fail(device->runtime, MH_UNSUPPORTED, "%s: device %s does not %s", f->function,
+                        device->uri,
+                        f->wrapped ? "take memory of a vendor's API" : "run on host memory");
+    mh_status status = hal_check_device(device, device->generation, "device");
+    mh_buffer *buffer;
+    if (!status)
+        status = new_buffer(device, &buffer);
+    if (status)
+        return status;
+    status = f->wrapped ? table->wrap->buffer(device->handle, f->native, f->size, &buffer->view)
+                        : table->import->import(device->handle, f->memory, f->size, &buffer->view);
+    if (status) {
+        hal_free(device->runtime, buffer);
+        return hal_backend_status(device, status);
+    }
+    buffer->view.size = f->size;
+    buffer->kind = f->wrapped ? HAL_BUFFER_WRAPPED : MH_BUFFER_IMPORTED;
+    buffer->flags = f->flags;
+    buffer->released = f->released;
+    buffer->user = f->user;
+    buffer->device = mh_device_retain(device);
+    if (!f->wrapped) {
+        pthread_mutex_lock(&device->lock);
+        device->memory.imported += f->size;
+        pthread_mutex_unlock(&device->lock);
+    }
+    *out = buffer;
+    return MH_OK;
+}
+
 mh_status mh_buffer_import(mh_device *device, void *memory, uint64_t size, uint32_t flags,
                            void (*released)(void *user), void *user, mh_buffer **out)
 {
@@ -187,34 +265,23 @@ mh_status mh_buffer_import(mh_device *device, void *memory, uint64_t size, uint3
                        : !out  ? "out"
                                : "memory");
     *out = NULL;
-    if (flags & ~(uint32_t)MH_IMPORT_READ_ONLY)
-        return hal_fail(device->runtime, MH_INVALID_ARGUMENT, "mh_buffer_import: flags are 0x%x",
-                        flags);
-    if (!device->table->import)
-        return hal_fail(device->runtime, MH_UNSUPPORTED,
-                        "mh_buffer_import: device %s does not run on host memory", device->uri);
-    mh_status status = hal_check_device(device, device->generation, "device");
-    mh_buffer *buffer;
-    if (!status)
-        status = new_buffer(device, &buffer);
-    if (status)
-        return status;
-    status = device->table->import->import(device->handle, memory, size, &buffer->view);
-    if (status) {
-        hal_free(device->runtime, buffer);
-        return hal_backend_status(device, status);
-    }
-    buffer->view.size = size;
-    buffer->kind = MH_BUFFER_IMPORTED;
-    buffer->flags = flags;
-    buffer->released = released;
-    buffer->user = user;
-    buffer->device = mh_device_retain(device);
-    pthread_mutex_lock(&device->lock);
-    device->memory.imported += size;
-    pthread_mutex_unlock(&device->lock);
-    *out = buffer;
-    return MH_OK;
+    const struct foreign f = {"mh_buffer_import", memory, 0, false, size, flags, released, user};
+    return adopt(device, &f, out);
+}
+
+mh_status mh_buffer_wrap(mh_device *device, uint64_t native, uint64_t size, uint32_t flags,
+                         void (*released)(void *user), void *user, mh_buffer **out)
+{
+    if (!device || !out || !native || !size)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_buffer_wrap: %s is %s",
+                       !device   ? "device"
+                       : !out    ? "out"
+                       : !native ? "native"
+                                 : "size",
+                       device && out ? "0" : "NULL");
+    *out = NULL;
+    const struct foreign f = {"mh_buffer_wrap", NULL, native, true, size, flags, released, user};
+    return adopt(device, &f, out);
 }
 
 mh_buffer *mh_buffer_retain(mh_buffer *buffer)
@@ -340,8 +407,7 @@ void hal_buffer_drop(mh_buffer *arena)
         *old = *arena;
         retire(device, old);
     } else { /* no memory even for the note: wait instead */
-        for (mh_stream *s = device->streams; s; s = s->next)
-            mh_stream_wait(s, MH_FOREVER);
+        wait_for_all(device);
         give_back(device, arena);
     }
     arena->view = (mh_buffer_view){0};

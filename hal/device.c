@@ -35,7 +35,7 @@ static int auto_rank(const struct hal_backend *backend, const mh_device_info *in
         return 0;
     if (info->kind == MH_DEVICE_GPU || info->kind == MH_DEVICE_ACCELERATOR)
         return 3;
-    return backend->table == &mh_host_backend ? 2 : 1;
+    return backend->is_host ? 2 : 1;
 }
 
 /* Does TEXT of a URI mean this device? An index, an id, or a part of the name, in any case. */
@@ -106,10 +106,17 @@ static mh_status open_choice(mh_runtime *runtime, const struct choice *choice,
     if (choice->info.status)
         return hal_fail(runtime, choice->info.status, "device %s:%u: %s", backend->info.name,
                         choice->index, choice->info.reason);
+    if (params->context != MH_CONTEXT_OWN && !backend->table->wrap)
+        return hal_fail(runtime, MH_UNSUPPORTED,
+                        "mh_device_params: context is %u, but %s works in contexts of its own only",
+                        params->context, backend->info.name);
     mh_device *device = hal_alloc(runtime, sizeof(*device));
     if (!device)
         return MH_OUT_OF_MEMORY;
-    mh_backend_open open = {.struct_size = sizeof(open), .threads = params->threads};
+    mh_backend_open open = {.struct_size = sizeof(open),
+                            .threads = params->threads,
+                            .context = params->context,
+                            .native_context = params->native_context};
     mh_status status =
         backend->table->device_open(backend->instance, choice->index, &open, &device->handle);
     if (status) {
@@ -125,7 +132,7 @@ static mh_status open_choice(mh_runtime *runtime, const struct choice *choice,
     snprintf(device->uri, sizeof(device->uri), "%s:%u", backend->info.name, choice->index);
     pthread_mutex_init(&device->lock, NULL);
     pthread_mutex_init(&device->transfer_lock, NULL);
-    device->is_host = backend->table == &mh_host_backend;
+    device->is_host = backend->is_host;
     device->params.faults = NULL;
     if (params->faults)
         status = hal_faults_wrap(device, params->faults);
@@ -151,6 +158,22 @@ static mh_status check_faults(mh_runtime *runtime, const mh_faults *given, mh_fa
     return MH_OK;
 }
 
+static mh_status check_context(mh_runtime *runtime, const mh_device_params *p)
+{
+    if (p->context > MH_CONTEXT_WRAP)
+        return hal_fail(runtime, MH_INVALID_ARGUMENT, "mh_device_params: context is %u, at most %u",
+                        p->context, MH_CONTEXT_WRAP);
+    if ((p->context == MH_CONTEXT_WRAP) != (p->native_context != 0))
+        return hal_fail(runtime, MH_INVALID_ARGUMENT,
+                        "mh_device_params: native_context is %s, context is %u",
+                        p->native_context ? "given" : "0", p->context);
+    if (p->checks & ~(uint32_t)MH_CHECK_BACKEND)
+        return hal_fail(runtime, MH_INVALID_ARGUMENT,
+                        "mh_device_params: checks is 0x%x, known is 0x%x", p->checks,
+                        MH_CHECK_BACKEND);
+    return MH_OK;
+}
+
 mh_status mh_device_open(mh_runtime *runtime, const char *uri, const mh_device_params *params,
                          mh_device **out)
 {
@@ -168,6 +191,9 @@ mh_status mh_device_open(mh_runtime *runtime, const char *uri, const mh_device_p
         return hal_fail(runtime, MH_INVALID_ARGUMENT,
                         "mh_device_params: placement is %u, at most %u", local.placement,
                         MH_PLACEMENT_STRICT);
+    status = check_context(runtime, &local);
+    if (status)
+        return status;
     mh_faults faults;
     if (local.faults) {
         status = check_faults(runtime, local.faults, &faults);
@@ -267,8 +293,26 @@ mh_status mh_device_get_counters(mh_device *device, mh_device_counters *out)
         .copies = device->copies,
         .copied_bytes = device->copied_bytes,
         .stream_waits = device->stream_waits,
+        .native_graphs = device->native_graphs,
+        .native_waits = device->native_waits,
+        .thread_waits = device->thread_waits,
     };
     return mh_struct_out(out, &counters, sizeof(counters));
+}
+
+mh_status mh_device_read_counter(mh_device *device, uint32_t index, mh_device_counter *out)
+{
+    if (!device)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_device_read_counter: device is NULL");
+    mh_status status = hal_check_device(device, device->generation, "device");
+    if (status)
+        return status;
+    if (!device->table->counters)
+        return MH_NOT_FOUND;
+    mh_device_counter counter = MH_INIT(mh_device_counter);
+    status = device->table->counters->read(device->handle, index, &counter.name, &counter.value);
+    return status ? hal_backend_status(device, status)
+                  : mh_struct_out(out, &counter, sizeof(counter));
 }
 
 uint64_t mh_device_fallbacks(mh_device *device, mh_op_id op)
@@ -334,6 +378,10 @@ mh_status mh_device_reset(mh_device *device)
     mh_status status = hal_check_alive(device->runtime);
     if (status)
         return status;
+    if (device->params.context != MH_CONTEXT_OWN)
+        return hal_fail(device->runtime, MH_UNSUPPORTED,
+                        "device %s: its context is not moehal's own, so it is not reset",
+                        device->uri);
     if (!device->table->reset)
         return hal_fail(device->runtime, MH_UNSUPPORTED,
                         "device %s: its backend cannot reset a device; open it again", device->uri);

@@ -24,7 +24,7 @@ static bool uses_weights(const mh_op *op)
 {
     const struct hal_op_info *info = hal_op_find(op->op);
     for (uint32_t i = 0; i < info->operand_count; i++)
-        if (info->operands[i].kind == HAL_WEIGHT)
+        if (info->operands[i].kind == HAL_WEIGHT && hal_weight_at(op, &info->operands[i]))
             return true;
     return false;
 }
@@ -34,7 +34,7 @@ static bool has_weight_elsewhere(mh_device *device, const mh_op *op)
 {
     const struct hal_op_info *info = hal_op_find(op->op);
     for (uint32_t i = 0; i < info->operand_count; i++)
-        if (info->operands[i].kind == HAL_WEIGHT &&
+        if (info->operands[i].kind == HAL_WEIGHT && hal_weight_at(op, &info->operands[i]) &&
             hal_weight_at(op, &info->operands[i])->device != device)
             return true;
     return false;
@@ -132,6 +132,26 @@ static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *l
     return mh_struct_in(local, op, info->size, info->name);
 }
 
+/* ---- kernels of the embedder's own: here or nowhere ---- */
+
+static mh_status read_kernel(mh_device *device, const mh_op *op, bool question, mh_op_kernel *local,
+                             char reason[192], uint32_t *missing)
+{
+    mh_status status = mh_struct_in(local, op, sizeof(*local), "kernel");
+    if (!status)
+        status = hal_validate_kernel(device, local, question);
+    return status ? status : backend_supports(device, &local->base, missing, reason);
+}
+
+static mh_status ask_kernel(mh_device *device, const mh_op *op, mh_support *answer)
+{
+    mh_op_kernel local;
+    *answer = MH_INIT(mh_support);
+    mh_status status = read_kernel(device, op, true, &local, answer->reason, &answer->missing);
+    answer->runs = answer->missing ? MH_RUNS_NOWHERE : MH_RUNS_NATIVE;
+    return status;
+}
+
 mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out)
 {
     if (!device)
@@ -140,6 +160,10 @@ mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out
     mh_support answer;
     int64_t rows;
     mh_status status = hal_check_device(device, device->generation, "device");
+    if (!status && op && op->op == MH_OP_KERNEL) {
+        status = ask_kernel(device, op, &answer);
+        return status ? status : mh_struct_out(out, &answer, sizeof(answer));
+    }
     if (!status)
         status = read_op(device, op, &local);
     if (!status)
@@ -151,7 +175,7 @@ mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out
 
 /* ---- placing ---- */
 
-static uint64_t scratch_of(mh_device *device, const mh_op *op)
+uint64_t hal_scratch_of(mh_device *device, const mh_op *op)
 {
     uint64_t bytes =
         device->table->scratch ? device->table->scratch->op_scratch(device->handle, op) : 0;
@@ -201,7 +225,7 @@ static mh_status place_on_host(mh_encoder *encoder, const mh_op *op, const char 
                         label, device->uri, reason);
     const struct hal_op_info *info = hal_op_find(op->op);
     for (uint32_t i = 0; i < info->operand_count; i++)
-        if (info->operands[i].kind == HAL_WEIGHT &&
+        if (info->operands[i].kind == HAL_WEIGHT && hal_weight_at(op, &info->operands[i]) &&
             hal_weight_at(op, &info->operands[i])->device == device)
             return hal_fail(device->runtime, MH_UNSUPPORTED,
                             "%s: runs on the host, but its weight %s lives on %s: create it on "
@@ -215,7 +239,7 @@ static mh_status place_on_host(mh_encoder *encoder, const mh_op *op, const char 
 static mh_status measure_primitive(void *context, const mh_op *op)
 {
     struct placing *p = context;
-    uint64_t bytes = scratch_of(p->encoder->device, op);
+    uint64_t bytes = hal_scratch_of(p->encoder->device, op);
     if (bytes > p->scratch)
         p->scratch = bytes;
     return MH_OK;
@@ -230,7 +254,7 @@ static mh_status place_primitive(void *context, const mh_op *op)
     mh_status status = runs_natively(device, op, &native, reason);
     if (status)
         return status;
-    return native ? place_native(p->encoder, op, p->base, scratch_of(device, op))
+    return native ? place_native(p->encoder, op, p->base, hal_scratch_of(device, op))
                   : place_on_host(p->encoder, op, reason);
 }
 
@@ -243,7 +267,7 @@ static mh_status place(mh_encoder *encoder, const mh_op *op)
     if (status)
         return status;
     if (native)
-        return place_native(encoder, op, 0, scratch_of(device, op));
+        return place_native(encoder, op, 0, hal_scratch_of(device, op));
     /* Temporaries must not move between primitives: take the arena for all of them first. */
     struct placing placing = {.encoder = encoder};
     status = hal_expand(op, &encoder->arena, &placing.base, measure_primitive, &placing);
@@ -260,6 +284,25 @@ static mh_status place(mh_encoder *encoder, const mh_op *op)
     return status;
 }
 
+static mh_status encode_kernel(mh_encoder *encoder, const mh_op *op)
+{
+    mh_device *device = encoder->device;
+    mh_op_kernel local;
+    uint32_t missing = MH_MISSING_NOTHING;
+    char reason[192], label[160];
+    mh_status status = read_kernel(device, op, false, &local, reason, &missing);
+    if (!status && missing)
+        status = hal_fail(device->runtime, MH_UNSUPPORTED, "%s: not on %s: %s",
+                          hal_op_label(op, label, sizeof(label)), device->uri, reason);
+    if (!status && encoder->is_graph)
+        status = hal_graph_count_op(encoder);
+    if (status)
+        return status;
+    if (!encoder->is_graph)
+        hal_collect(device, (mh_stream *)encoder);
+    return place_native(encoder, &local.base, 0, hal_scratch_of(device, &local.base));
+}
+
 mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
 {
     if (!encoder)
@@ -268,6 +311,8 @@ mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
     union hal_any_op local;
     int64_t rows;
     mh_status status = hal_check_device(device, encoder->generation, "encoder");
+    if (!status && op && op->op == MH_OP_KERNEL)
+        return encode_kernel(encoder, op);
     if (!status)
         status = read_op(device, op, &local);
     if (!status)

@@ -353,6 +353,13 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     l->table.scratch = device->table->scratch ? &l->scratch : NULL;
     l->table.import = device->table->import ? &l->import : NULL;
     l->table.reset = &l->reset;
+    /* Groups that the layer does not know would be handed its handles: they go missing. */
+    l->table.graph = NULL;
+    l->table.event = NULL;
+    l->table.gate = NULL;
+    l->table.wrap = NULL;
+    l->table.module = NULL;
+    l->table.counters = NULL;
     device->table = &l->table;
     device->handle = l;
     device->faults = l;

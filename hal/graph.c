@@ -46,10 +46,30 @@ mh_graph *mh_graph_retain(mh_graph *graph)
     return graph;
 }
 
+/* Bytes of a node's op; a kernel's arguments lie behind it. */
+static uint64_t size_of_op(const mh_op *op)
+{
+    uint64_t args = op->op == MH_OP_KERNEL ? ((const mh_op_kernel *)op)->arg_count : 0;
+    return mh_op_size(op->op) + args * sizeof(mh_kernel_arg);
+}
+
+static void for_each_argument(const mh_op_kernel *op, bool retain)
+{
+    retain ? (void)mh_kernel_retain(op->kernel) : mh_kernel_release(op->kernel);
+    for (uint32_t i = 0; i < op->arg_count; i++)
+        if (op->args[i].kind == MH_ARG_TENSOR)
+            retain ? (void)mh_buffer_retain(op->args[i].tensor.buffer)
+                   : mh_buffer_release(op->args[i].tensor.buffer);
+}
+
 /* Everything an op names, kept or let go; the encoder's own arena is not an object of its own. */
 static void for_each_operand(mh_encoder *encoder, const mh_op *op, bool retain)
 {
     const struct hal_op_info *info = hal_op_find(op->op);
+    if (!info) {
+        for_each_argument((const mh_op_kernel *)op, retain);
+        return;
+    }
     for (uint32_t i = 0; i < info->operand_count; i++) {
         const struct hal_operand *operand = &info->operands[i];
         if (operand->kind == HAL_WEIGHT) {
@@ -115,11 +135,15 @@ mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_o
 {
     mh_graph *graph = (mh_graph *)encoder;
     mh_runtime *runtime = encoder->device->runtime;
-    uint64_t size = hal_op_find(op->op)->size;
-    struct node *node = hal_alloc(runtime, offsetof(struct node, op) + size);
+    struct node *node = hal_alloc(runtime, offsetof(struct node, op) + size_of_op(op));
     if (!node)
         return MH_OUT_OF_MEMORY;
-    memcpy((char *)node + offsetof(struct node, op), op, size);
+    memcpy((char *)node + offsetof(struct node, op), op, mh_op_size(op->op));
+    if (op->op == MH_OP_KERNEL) {
+        mh_op_kernel *copy = (mh_op_kernel *)&node->op;
+        if (copy->arg_count)
+            copy->args = memcpy(copy + 1, copy->args, copy->arg_count * sizeof(*copy->args));
+    }
     node->op.label = NULL;
     if (op->label) {
         size_t length = strlen(op->label) + 1;

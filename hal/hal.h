@@ -27,7 +27,8 @@ mh_status hal_fail_at(mh_runtime *runtime, const char *file, uint32_t line, mh_s
 
 /* ---- runtime.c, modules.c ---- */
 struct hal_backend {
-    const mh_backend_table *table; /* NULL: could not be loaded */
+    const mh_backend_table *table; /* a copy of this library's size; NULL: could not be loaded */
+    bool is_host;
     void *instance;
     mh_backend_info info;
 };
@@ -131,7 +132,7 @@ struct mh_device {
     uint32_t transfer_generation;
 
     atomic_uint_fast64_t native, expanded, fallback, graph_launches, copies, copied_bytes,
-        stream_waits;
+        stream_waits, native_graphs, native_waits, thread_waits;
     atomic_uint_fast64_t fallbacks[HAL_OP_LIMIT];
 };
 
@@ -162,7 +163,13 @@ struct mh_buffer {
     void *user;
     struct mh_buffer *next_retired;
     uint64_t retired_at; /* device->sequence */
+    /* A note of HAL_BUFFER_OBJECT: what to do with view.handle when its work is done. */
+    void (*destroy)(mh_device *device, void *handle);
 };
+
+/* Kinds that nobody asks for: by mh_buffer_wrap, and notes of other things to be destroyed. */
+#define HAL_BUFFER_WRAPPED 3u
+#define HAL_BUFFER_OBJECT 4u
 
 /* In an arena's flags: its memory is the embedder's. */
 #define HAL_SUPPLIED 0x80000000u
@@ -172,12 +179,29 @@ mh_status hal_buffer_check(mh_buffer *buffer, uint64_t offset, uint64_t size, co
 /* A blocking copy outside any of the caller's streams. */
 mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
 
+/* Destroys something of the backend's when the work enqueued so far is done. */
+void hal_retire(mh_device *device, uint32_t generation, void *handle,
+                void (*destroy)(mh_device *device, void *handle));
 /* Frees retired memory that no stream needs any more. Called by the owner of `stream` (may be
  * NULL), whose progress is looked at first. */
 void hal_collect(mh_device *device, mh_stream *stream);
 /* Makes `buffer` (a fixed object of an encoder, no references of its own) at least `size` bytes. */
 mh_status hal_buffer_grow(mh_buffer *buffer, uint64_t size);
 void hal_buffer_drop(mh_buffer *buffer); /* frees or retires its memory */
+
+/* ---- kernel.c ---- */
+struct mh_module {
+    atomic_uint refs;
+    uint32_t generation;
+    mh_device *device;
+    void *handle;
+};
+
+struct mh_kernel {
+    mh_kernel_view view; /* first: backends see this */
+    atomic_uint refs;
+    mh_module *module;
+};
 
 /* ---- weight.c ---- */
 struct mh_weight {
@@ -224,6 +248,8 @@ mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy);
 /* validate.c: the op as a caller gave it; a question needs no buffers and no sealed weights. *rows
  * is T, 1 for ops without rows. */
 mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows);
+/* The same for a user's kernel. */
+mh_status hal_validate_kernel(mh_device *device, const mh_op_kernel *op, bool question);
 /* op_rules.c: what shapes alone cannot say. `dims` by letter. */
 mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *dims);
 bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other);
@@ -246,6 +272,7 @@ mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes);
 bool hal_graph_is_sealed(const mh_encoder *encoder);
 mh_status hal_graph_count_op(mh_encoder *encoder);
 /* encode.c */
+uint64_t hal_scratch_of(mh_device *device, const mh_op *op);
 mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh_op *op,
                             uint64_t scratch_offset, uint64_t scratch_size);
 

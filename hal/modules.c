@@ -62,6 +62,40 @@ static const char *missing_function(const mh_backend_table *t)
     return NULL;
 }
 
+/* Groups are all or none. */
+static const char *missing_of_group(const mh_backend_table *t)
+{
+#define NEED(group, name)                                                                          \
+    if (t->group && !t->group->name)                                                               \
+        return #group "." #name;
+    NEED(scratch, op_scratch)
+    NEED(import, import)
+    NEED(import, forget)
+    NEED(reset, reset)
+    NEED(graph, create)
+    NEED(graph, launch)
+    NEED(graph, destroy)
+    NEED(event, create)
+    NEED(event, destroy)
+    NEED(event, record)
+    NEED(event, wait)
+    NEED(event, elapsed)
+    NEED(gate, create)
+    NEED(gate, hold)
+    NEED(gate, open)
+    NEED(gate, destroy)
+    NEED(wrap, stream)
+    NEED(wrap, buffer)
+    NEED(wrap, forget)
+    NEED(module, load)
+    NEED(module, unload)
+    NEED(module, kernel)
+    NEED(module, kernel_destroy)
+    NEED(counters, read)
+#undef NEED
+    return NULL;
+}
+
 static const char *duplicate_of(mh_runtime *runtime, const char *name)
 {
     for (uint32_t i = 0; i < runtime->backend_count; i++)
@@ -70,7 +104,37 @@ static const char *duplicate_of(mh_runtime *runtime, const char *name)
     return NULL;
 }
 
-/* Fills in what a table says, initialises it and counts its devices. */
+/* Initialises a backend and counts its devices; false if it was refused. */
+static bool start(mh_runtime *runtime, struct hal_backend *backend, const mh_backend_table *table)
+{
+    const char *missing = missing_of_group(table);
+    if (missing) {
+        refuse(backend, MH_BAD_DATA, "its table lacks %s, but has others of that group", missing);
+        return false;
+    }
+    snprintf(backend->info.name, sizeof(backend->info.name), "%s", table->name);
+    snprintf(backend->info.description, sizeof(backend->info.description), "%s",
+             table->description ? table->description : "");
+    mh_status status = table->init(&runtime->core, &backend->instance);
+    if (status) {
+        backend->instance = NULL;
+        refuse(backend, status, "%s", mh_last_message());
+        return false;
+    }
+    backend->table = table;
+    mh_device_info info = MH_INIT(mh_device_info);
+    while (backend->info.device_count < 1024 &&
+           table->device_info(backend->instance, backend->info.device_count, &info) == MH_OK) {
+        backend->info.device_count++;
+        info = MH_INIT(mh_device_info);
+    }
+    return true;
+}
+
+/* Bytes of a table that has no optional groups; groups behind its end are absent. */
+#define FIRST_TABLE offsetof(mh_backend_table, scratch)
+
+/* Checks what a table says and starts its backend. */
 static void adopt(mh_runtime *runtime, struct hal_backend *backend, const mh_backend_table *table)
 {
     /* The first three fields are the same in every ABI. */
@@ -79,10 +143,11 @@ static void adopt(mh_runtime *runtime, struct hal_backend *backend, const mh_bac
                table->abi, MH_ABI);
         return;
     }
-    if (table->struct_size < sizeof(mh_backend_table) || !table->name || !*table->name ||
+    if (table->struct_size < FIRST_TABLE || !table->name || !*table->name ||
         strchr(table->name, ':') || strlen(table->name) >= sizeof(backend->info.name)) {
-        refuse(backend, MH_BAD_DATA, "its table has no usable name, or struct_size %llu, not %zu",
-               (unsigned long long)table->struct_size, sizeof(mh_backend_table));
+        refuse(backend, MH_BAD_DATA,
+               "its table has no usable name, or struct_size %llu, less than %zu",
+               (unsigned long long)table->struct_size, FIRST_TABLE);
         return;
     }
     const char *missing = missing_function(table);
@@ -96,22 +161,15 @@ static void adopt(mh_runtime *runtime, struct hal_backend *backend, const mh_bac
                table->name, *other ? other : "the library itself");
         return;
     }
-    snprintf(backend->info.name, sizeof(backend->info.name), "%s", table->name);
-    snprintf(backend->info.description, sizeof(backend->info.description), "%s",
-             table->description ? table->description : "");
-    mh_status status = table->init(&runtime->core, &backend->instance);
-    if (status) {
-        backend->instance = NULL;
-        refuse(backend, status, "%s", mh_last_message());
+    mh_backend_table *whole = hal_alloc(runtime, sizeof(*whole));
+    if (!whole) {
+        refuse(backend, MH_OUT_OF_MEMORY, "no memory for its table");
         return;
     }
-    backend->table = table;
-    mh_device_info info = MH_INIT(mh_device_info);
-    while (backend->info.device_count < 1024 &&
-           table->device_info(backend->instance, backend->info.device_count, &info) == MH_OK) {
-        backend->info.device_count++;
-        info = MH_INIT(mh_device_info);
-    }
+    memcpy(whole, table, table->struct_size < sizeof(*whole) ? table->struct_size : sizeof(*whole));
+    backend->is_host = table == &mh_host_backend;
+    if (!start(runtime, backend, whole))
+        hal_free(runtime, whole);
 }
 
 static mh_status load_module(mh_runtime *runtime, const char *path)

@@ -102,6 +102,7 @@ static void destroy(mh_runtime *runtime)
         struct hal_backend *backend = &runtime->backends[i];
         if (backend->table && backend->instance && alive)
             backend->table->fini(backend->instance);
+        hal_free(runtime, (void *)(uintptr_t)backend->table);
     }
     hal_free(runtime, runtime->backends);
     if (runtime->alive)

@@ -61,12 +61,8 @@ mh_status hal_stream_check(mh_stream *stream)
     return status;
 }
 
-mh_status mh_stream_create(mh_device *device, mh_stream **out)
+static mh_status make_stream(mh_device *device, const uint64_t *native, mh_stream **out)
 {
-    if (!device || !out)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_create: %s is NULL",
-                       device ? "out" : "device");
-    *out = NULL;
     mh_status status = hal_check_device(device, device->generation, "device");
     if (status)
         return status;
@@ -74,7 +70,8 @@ mh_status mh_stream_create(mh_device *device, mh_stream **out)
     if (!stream)
         return MH_OUT_OF_MEMORY;
     atomic_init(&stream->refs, 1);
-    status = device->table->stream_create(device->handle, &stream->handle);
+    status = native ? device->table->wrap->stream(device->handle, *native, &stream->handle)
+                    : device->table->stream_create(device->handle, &stream->handle);
     if (status) {
         hal_free(device->runtime, stream);
         return hal_backend_status(device, status);
@@ -88,6 +85,27 @@ mh_status mh_stream_create(mh_device *device, mh_stream **out)
     pthread_mutex_unlock(&device->lock);
     *out = stream;
     return MH_OK;
+}
+
+mh_status mh_stream_create(mh_device *device, mh_stream **out)
+{
+    if (!device || !out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_create: %s is NULL",
+                       device ? "out" : "device");
+    *out = NULL;
+    return make_stream(device, NULL, out);
+}
+
+mh_status mh_stream_wrap(mh_device *device, uint64_t native, mh_stream **out)
+{
+    if (!device || !out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_wrap: %s is NULL",
+                       device ? "out" : "device");
+    *out = NULL;
+    if (!device->table->wrap)
+        return hal_fail(device->runtime, MH_UNSUPPORTED,
+                        "mh_stream_wrap: device %s has no queues of a vendor's API", device->uri);
+    return make_stream(device, &native, out);
 }
 
 mh_stream *mh_stream_retain(mh_stream *stream)

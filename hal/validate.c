@@ -194,14 +194,9 @@ static mh_status check_no_self_overlap(struct checker *c, const struct hal_opera
     return MH_OK;
 }
 
-static mh_status check_tensor(struct checker *c, const struct hal_operand *operand)
+static mh_status check_view(struct checker *c, const struct hal_operand *operand,
+                            const mh_tensor *t)
 {
-    const mh_tensor *t = hal_tensor_at(c->op, operand);
-    if (!t->rank && !t->dtype) {
-        if (operand->optional)
-            return MH_OK;
-        return BAD(c, operand, "is absent, but required");
-    }
     if (t->reserved[0] || t->reserved[1])
         return BAD(c, operand, "reserved is not zero");
     mh_status status = check_dtype(c, operand, t);
@@ -217,11 +212,19 @@ static mh_status check_tensor(struct checker *c, const struct hal_operand *opera
     return status;
 }
 
+static mh_status check_tensor(struct checker *c, const struct hal_operand *operand)
+{
+    const mh_tensor *t = hal_tensor_at(c->op, operand);
+    if (t->rank || t->dtype)
+        return check_view(c, operand, t);
+    return operand->optional ? MH_OK : BAD(c, operand, "is absent, but required");
+}
+
 static mh_status check_weight(struct checker *c, const struct hal_operand *operand)
 {
     const mh_weight *w = hal_weight_at(c->op, operand);
     if (!w)
-        return BAD(c, operand, "is NULL");
+        return operand->optional ? MH_OK : BAD(c, operand, "is NULL");
     const int64_t bank[3] = {w->view.experts, w->view.out, w->view.in};
     bool is_bank = strlen(operand->shape) == 3;
     if (!is_bank && w->view.experts != 1)
@@ -338,5 +341,71 @@ mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_
     if (!status && !question)
         status = check_overlap(&c);
     *rows = c.dims['T'] < 0 ? 1 : c.dims['T'];
+    return status;
+}
+
+/* ---- kernels of the embedder's own ---- */
+
+static mh_status check_arg(struct checker *c, const mh_kernel_arg *arg, const char *name)
+{
+    const struct hal_operand operand = {
+        .kind = HAL_TENSOR,
+        .access = (uint8_t)((arg->access & MH_OPERAND_READ ? HAL_IN : 0) |
+                            (arg->access & MH_OPERAND_WRITTEN ? HAL_OUT : 0)),
+        .dtypes = 0xff,
+        .name = name,
+        .shape = "*",
+    };
+    const uint32_t known = MH_OPERAND_READ | MH_OPERAND_WRITTEN;
+    switch (arg->kind) {
+    case MH_ARG_TENSOR:
+        if (!arg->access || arg->access & ~known)
+            return BAD(c, &operand, "access is 0x%x, must be MH_OPERAND_READ, _WRITTEN or both",
+                       arg->access);
+        if (!mh_dtype_size(arg->tensor.dtype) || !arg->tensor.rank)
+            return BAD(c, &operand, "dtype is %u, rank is %u: no tensor", arg->tensor.dtype,
+                       arg->tensor.rank);
+        if (is_empty(&arg->tensor))
+            return BAD(c, &operand, "is empty");
+        return check_view(c, &operand, &arg->tensor);
+    case MH_ARG_VALUE:
+        if (arg->size < 1 || arg->size > sizeof(arg->value))
+            return BAD(c, &operand, "size is %llu, must be 1 to %zu", (unsigned long long)arg->size,
+                       sizeof(arg->value));
+        return MH_OK;
+    case MH_ARG_LOCAL:
+        return arg->size ? MH_OK : BAD(c, &operand, "size is 0");
+    default:
+        return BAD(c, &operand, "kind is %u, unknown", arg->kind);
+    }
+}
+
+mh_status hal_validate_kernel(mh_device *device, const mh_op_kernel *op, bool question)
+{
+    struct checker c = {
+        .device = device, .runtime = device->runtime, .op = &op->base, .question = question};
+    const struct hal_operand kernel = {.name = "kernel"}, args = {.name = "args"};
+    if (!op->kernel)
+        return BAD(&c, &kernel, "is NULL");
+    if (op->kernel->module->device != device)
+        return BAD(&c, &kernel, "is on %s, the op on %s", op->kernel->module->device->uri,
+                   device->uri);
+    if (op->kernel->module->generation != device->generation)
+        return hal_check_device(device, op->kernel->module->generation, "kernel");
+    if (op->base.flags)
+        return BAD(&c, &kernel, "flags are 0x%x, must be 0", op->base.flags);
+    for (int i = 0; i < 3; i++)
+        if (!op->grid[i] || !op->block[i])
+            return BAD(&c, &kernel, "grid[%d] is %u, block[%d] is %u, must be at least 1", i,
+                       op->grid[i], i, op->block[i]);
+    if (op->arg_count > MH_MAX_KERNEL_ARGS || (op->arg_count && !op->args))
+        return BAD(&c, &args, "arg_count is %u, must be at most %d%s", op->arg_count,
+                   MH_MAX_KERNEL_ARGS, op->args ? "" : ", and args is NULL");
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < op->arg_count; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "args[%u]", i);
+        status = check_arg(&c, &op->args[i], name);
+    }
     return status;
 }

@@ -11,6 +11,7 @@
 #define MOEHAL_BACKEND_H
 
 #include <moehal/device.h>
+#include <moehal/kernel.h>
 #include <moehal/weight.h>
 
 MH_BEGIN_DECLS
@@ -105,10 +106,87 @@ typedef struct mh_backend_reset {
     mh_status (*reset)(void *device);
 } mh_backend_reset;
 
+/* Optional group: graphs of the device's own, made once and launched many times. */
+typedef struct mh_backend_graph {
+    uint64_t struct_size;
+    /* Prepares `count` > 0 supported ops, to be run in order by each launch; scratch[i] is op i's.
+     * Ops and views do not outlive the call; the memory and kernels behind them stay where they are
+     * until `destroy`. MH_UNSUPPORTED (no message needed): these cannot be had as a graph; the core
+     * encodes them one by one at each launch. */
+    mh_status (*create)(void *device, const mh_op *const *ops, const mh_scratch *scratch,
+                        uint32_t count, void **graph);
+    /* Enqueues it. A launch of the same graph may still be on its way, on this stream or another;
+     * the core says nothing about their order then. */
+    mh_status (*launch)(void *stream, void *graph);
+    void (*destroy)(void *device, void *graph); /* after its launches are done */
+} mh_backend_graph;
+
+/* Optional group: order between streams of one device without the host, and the device's clock. */
+typedef struct mh_backend_event {
+    uint64_t struct_size;
+    mh_status (*create)(void *device, void **event);
+    void (*destroy)(void *device, void *event);     /* also while a wait for it is enqueued */
+    mh_status (*record)(void *stream, void *event); /* a point of the stream; again: moves it */
+    /* Later work of `stream` begins after the point last recorded. Does not block the caller. */
+    mh_status (*wait)(void *stream, void *event);
+    /* Nanoseconds between two recorded points that are both passed. */
+    mh_status (*elapsed)(void *device, void *begin, void *end, uint64_t *ns);
+} mh_backend_event;
+
+/* Optional group: a stream held by the host. The core builds on it waits and copies between
+ * devices that do not block the caller: a thread of the runtime opens the gate. */
+typedef struct mh_backend_gate {
+    uint64_t struct_size;
+    mh_status (*create)(void *device, void **gate); /* closed */
+    /* Later work of `stream` begins after the gate is open. Does not block the caller. */
+    mh_status (*hold)(void *stream, void *gate);
+    /* For ever. Any thread, also while others use the device's streams. */
+    void (*open)(void *device, void *gate);
+    void (*destroy)(void *device, void *gate); /* open, and the streams it held have passed it */
+} mh_backend_gate;
+
+/* Optional group: what the embedder made with the vendor's own API. A backend that has it also
+ * knows mh_backend_open.context. */
+typedef struct mh_backend_wrap {
+    uint64_t struct_size;
+    /* `native` is the vendor's queue (CUstream, hipStream_t, cl_command_queue; 0 is the default
+     * stream where there is one). stream_destroy leaves it alone. An out-of-order queue is
+     * MH_INVALID_ARGUMENT. */
+    mh_status (*stream)(void *device, uint64_t native, void **stream);
+    /* `native` is the vendor's memory (device pointer, cl_mem) of at least `size` bytes; fills *out
+     * as buffer_create does. Memory of another device or context is MH_INVALID_ARGUMENT. */
+    mh_status (*buffer)(void *device, uint64_t native, uint64_t size, mh_buffer_view *out);
+    void (*forget)(void *device, mh_buffer_view *buffer);
+} mh_backend_wrap;
+
+/* Optional group: kernels of the embedder's own (kernel.h). `supports`, op_scratch, `encode` and
+ * graphs then also meet mh_op_kernel: `supports` checks its sizes and arguments against the
+ * kernel's and the device's limits. */
+typedef struct mh_backend_module {
+    uint64_t struct_size;
+    /* `image` is text or binary of the vendor's, `size` bytes (a NUL behind text is not counted);
+     * `options` may be "". On failure `log` (log_size > 0 bytes, NUL-terminated) holds what the
+     * vendor's compiler said; warnings may stand there on success. */
+    mh_status (*load)(void *device, const void *image, uint64_t size, const char *options,
+                      char *log, uint64_t log_size, void **module);
+    void (*unload)(void *device, void *module); /* its kernels are destroyed, its work is done */
+    mh_status (*kernel)(void *device, void *module, const char *name, void **kernel);
+    void (*kernel_destroy)(void *device, void *kernel);
+} mh_backend_module;
+
+/* Optional group: what the device counts by itself, for a virtual device's memory traffic and the
+ * like. Counters only grow; a reader takes differences around a launch that it waits for. */
+typedef struct mh_backend_counters {
+    uint64_t struct_size;
+    /* Counter `index`, from 0; MH_NOT_FOUND past the last. *name is static. No work is running. */
+    mh_status (*read)(void *device, uint32_t index, const char **name, uint64_t *value);
+} mh_backend_counters;
+
 typedef struct mh_backend_open {
     uint64_t struct_size;
-    uint32_t threads; /* host threads, 0: the backend's choice */
-    uint32_t reserved;
+    uint32_t threads;        /* host threads, 0: the backend's choice */
+    uint32_t context;        /* MH_CONTEXT_OWN, or with the group `wrap` the others (device.h) */
+    uint64_t native_context; /* with MH_CONTEXT_WRAP */
 } mh_backend_open;
 
 /* The table. The fifteen functions are mandatory, the groups may be NULL. */
@@ -156,6 +234,12 @@ typedef struct mh_backend_table {
     const mh_backend_scratch *scratch;
     const mh_backend_import *import;
     const mh_backend_reset *reset;
+    const mh_backend_graph *graph;
+    const mh_backend_event *event;
+    const mh_backend_gate *gate;
+    const mh_backend_wrap *wrap;
+    const mh_backend_module *module;
+    const mh_backend_counters *counters;
 } mh_backend_table;
 
 /* The one symbol of a module. The table is static. */

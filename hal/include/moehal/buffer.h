@@ -28,6 +28,11 @@ enum { MH_IMPORT_READ_ONLY = 1u };
 MH_API mh_status mh_buffer_import(mh_device *device, void *memory, uint64_t size, uint32_t flags,
                                   void (*released)(void *user), void *user, mh_buffer **out);
 
+/* The vendor's own memory (CUdeviceptr, cl_mem as an integer) as a buffer; flags, `released` and
+ * lifetime as above. MH_UNSUPPORTED where the backend cannot. */
+MH_API mh_status mh_buffer_wrap(mh_device *device, uint64_t native, uint64_t size, uint32_t flags,
+                                void (*released)(void *user), void *user, mh_buffer **out);
+
 MH_API mh_buffer *mh_buffer_retain(mh_buffer *buffer);
 MH_API void mh_buffer_release(mh_buffer *buffer); /* NULL is allowed */
 

@@ -45,12 +45,23 @@ MH_API mh_status mh_runtime_device(mh_runtime *runtime, uint32_t backend, uint32
 
 enum { MH_PLACEMENT_AUTO = 0, MH_PLACEMENT_STRICT = 1 /* an op that falls back is an error */ };
 
+/* Whose vendor context (CUcontext, hipCtx_t, cl_context) a device works in. */
+enum {
+    MH_CONTEXT_OWN = 0,     /* made for this device, and the only kind that is ever reset */
+    MH_CONTEXT_PRIMARY = 1, /* the one the vendor's own runtime uses in this process */
+    MH_CONTEXT_WRAP = 2,    /* native_context, the embedder's; it outlives the device */
+};
+
+enum { MH_CHECK_BACKEND = 1u /* a layer that holds what the backend answers against backend.h */ };
+
 typedef struct mh_device_params {
     uint64_t struct_size;
     uint32_t placement;
-    uint32_t threads; /* host, and the host companion of other devices; 0: one a core */
-    uint32_t reserved[2];
+    uint32_t threads;        /* host, and the host companion of other devices; 0: one a core */
+    uint32_t context;        /* other than OWN: MH_UNSUPPORTED where the backend cannot */
+    uint32_t checks;         /* MH_CHECK_BACKEND, or 0 */
     const mh_faults *faults; /* faults.h; NULL: no layer. Read before mh_device_open returns */
+    uint64_t native_context; /* with MH_CONTEXT_WRAP */
 } mh_device_params;
 
 /* Opens a device. uri NULL: MOEHAL_DEVICE, else "auto". params may be NULL. Each call makes a
@@ -92,10 +103,24 @@ typedef struct mh_device_counters {
     uint64_t graph_launches; /* mh_graph_launch */
     uint64_t copies;         /* transfers between host and device, fallback's included */
     uint64_t copied_bytes;
-    uint64_t stream_waits; /* mh_stream_wait_event that had to block the caller */
+    uint64_t stream_waits;  /* waits between streams that had to block the caller */
+    uint64_t native_graphs; /* segments of graphs launched as the device's own graph */
+    uint64_t native_waits;  /* waits between streams that the device does by itself */
+    uint64_t thread_waits;  /* waits and copies done by a thread of the runtime */
 } mh_device_counters;
 
 MH_API mh_status mh_device_get_counters(mh_device *device, mh_device_counters *out);
+
+/* What a device counts of its own accord (a virtual GPU's memory traffic). Counters only grow: take
+ * differences around what you measure, and wait for it first. */
+typedef struct mh_device_counter {
+    uint64_t struct_size;
+    const char *name; /* static */
+    uint64_t value;
+} mh_device_counter;
+
+/* Counter `index`, from 0; MH_NOT_FOUND past the last, or if the device counts nothing. */
+MH_API mh_status mh_device_read_counter(mh_device *device, uint32_t index, mh_device_counter *out);
 
 /* How often op has fallen back on this device; 0 for an unknown id. */
 MH_API uint64_t mh_device_fallbacks(mh_device *device, mh_op_id op);

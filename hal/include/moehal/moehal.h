@@ -8,6 +8,7 @@
 #include <moehal/error.h>
 #include <moehal/faults.h>
 #include <moehal/graph.h>
+#include <moehal/kernel.h>
 #include <moehal/op.h>
 #include <moehal/runtime.h>
 #include <moehal/step.h>

@@ -30,6 +30,10 @@ MH_API mh_status mh_encode(mh_encoder *encoder, const mh_op *op);
 MH_API mh_status mh_encoder_set_scratch(mh_encoder *encoder, mh_buffer *buffer);
 
 MH_API mh_status mh_stream_create(mh_device *device, mh_stream **out);
+/* A stream over the vendor's own queue (CUstream, hipStream_t, in-order cl_command_queue as an
+ * integer), which the caller keeps alive as long as the stream and may go on using: moehal's work
+ * is enqueued there in the order of the calls. MH_UNSUPPORTED where the backend cannot. */
+MH_API mh_status mh_stream_wrap(mh_device *device, uint64_t native, mh_stream **out);
 MH_API mh_stream *mh_stream_retain(mh_stream *stream);
 MH_API void mh_stream_release(mh_stream *stream); /* NULL is allowed; work in flight completes */
 MH_API mh_encoder *mh_stream_encoder(mh_stream *stream); /* borrowed, lives as the stream does */
@@ -55,9 +59,9 @@ MH_API void mh_event_release(mh_event *event); /* NULL is allowed */
 MH_API mh_status mh_event_record(mh_event *event, mh_stream *stream);
 /* Waits for the recorded point; MH_WRONG_STATE if never recorded, MH_TIMEOUT as above. */
 MH_API mh_status mh_event_wait(mh_event *event, uint64_t timeout_ns);
-/* Later work of `stream` begins after the event's point, on whichever device of the runtime that is.
- * Where the backend has no means of its own the caller waits for the point here; mh_device_counters.stream_waits counts
- * that. */
+/* Later work of `stream` begins after the event's point, on whichever device of the runtime that
+ * is. Where the backend has no means of its own the caller waits for the point here;
+ * mh_device_counters.stream_waits counts that. */
 MH_API mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event);
 /* Nanoseconds between two events that have been waited for or polled as done; measured where the
  * host first saw each point passed unless the backend times its own streams. */
