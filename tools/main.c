@@ -4,8 +4,8 @@
 #include "tool.h"
 
 static const struct command *const commands[] = {
-    &command_check, &command_devices, &command_diff,  &command_generate, &command_chat,
-    &command_eval,  &command_inspect, &command_synth, &command_trace,
+    &command_bench, &command_check, &command_devices, &command_diff,  &command_generate,
+    &command_chat,  &command_eval,  &command_inspect, &command_synth, &command_trace,
 };
 
 static void print_help(FILE *to)

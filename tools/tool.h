@@ -32,8 +32,8 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct command command_check, command_devices, command_diff, command_trace,
-    command_generate, command_chat, command_eval, command_inspect, command_synth;
+extern const struct command command_bench, command_check, command_devices, command_diff,
+    command_trace, command_generate, command_chat, command_eval, command_inspect, command_synth;
 
 /* Reads --name value, --name=value and at most `places` bare words. Returns -1 to go on, or the
  * exit status: a usage error told on stderr, or --help done. */
