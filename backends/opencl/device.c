@@ -1,0 +1,116 @@
+/* device.c: an opened device: its context, limits and memory. */
+#include <stdio.h>
+#include <string.h>
+
+#include "opencl.h"
+
+static cl_ulong number(const struct device *device, cl_uint what)
+{
+    cl_ulong value = 0; /* little-endian: a cl_uint fills its low half */
+    device->cl->GetDeviceInfo(device->id, what, sizeof(value), &value, NULL);
+    return value;
+}
+
+static mh_status choose_form(struct device *device, uint32_t kind)
+{
+    const char *named = device->core->environment(device->core->context, "MOEHAL_OPENCL_FORM");
+    device->form = kind == MH_DEVICE_CPU ? FORM_CPU : FORM_GPU;
+    if (named && *named) {
+        if (strcmp(named, "cpu") && strcmp(named, "gpu"))
+            return FAIL(device->core, MH_INVALID_ARGUMENT,
+                        "MOEHAL_OPENCL_FORM is '%.32s', must be cpu or gpu", named);
+        device->form = named[0] == 'c' ? FORM_CPU : FORM_GPU;
+    }
+    device->lanes = device->form == FORM_CPU ? 1 : 64;
+    if (number(device, CL_DEVICE_MAX_WORK_GROUP_SIZE) < device->lanes)
+        return FAIL(device->core, MH_UNSUPPORTED, "%s: work-groups of %llu, the kernels need %u",
+                    device->name, (unsigned long long)number(device, CL_DEVICE_MAX_WORK_GROUP_SIZE),
+                    device->lanes);
+    if (number(device, CL_DEVICE_LOCAL_MEM_SIZE) < 16384)
+        return FAIL(device->core, MH_UNSUPPORTED,
+                    "%s: local memory of %llu bytes, the kernels need 16384", device->name,
+                    (unsigned long long)number(device, CL_DEVICE_LOCAL_MEM_SIZE));
+    return MH_OK;
+}
+
+static mh_status start(struct device *device, const struct entry *e)
+{
+    const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
+                                                (cl_context_properties)e->platform, 0};
+    cl_int code;
+    device->context = device->cl->CreateContext(properties, 1, &device->id, NULL, NULL, &code);
+    if (!device->context)
+        return CL_FAIL(device->core, "clCreateContext", code, "%s: no context", device->name);
+    device->global_bytes = e->info.memory_bytes;
+    device->most_bytes = number(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+    device->compute_units = e->info.compute_units;
+    mh_status status = choose_form(device, e->info.kind);
+    snprintf(device->options, sizeof(device->options), "-cl-std=CL1.2 -DFORM_%s=1 -DBAD_INDEX=%u",
+             device->form == FORM_CPU ? "CPU" : "GPU", MH_BAD_INDEX);
+    return status ? status : opencl_probe(device);
+}
+
+mh_status opencl_open(void *user, uint32_t index, const mh_backend_open *params, void **out)
+{
+    struct instance *in = user;
+    const mh_core *core = in->core;
+    const struct entry *e = &in->entries[index];
+    (void)params;
+    struct device *device = core->allocate(core->context, sizeof(*device));
+    if (!device)
+        return MH_OUT_OF_MEMORY;
+    memset(device, 0, sizeof(*device));
+    device->core = core;
+    device->cl = &in->cl;
+    device->id = e->id;
+    snprintf(device->name, sizeof(device->name), "%s", e->info.name);
+    snprintf(device->driver, sizeof(device->driver), "%s", e->info.driver);
+    pthread_mutex_init(&device->lock, NULL);
+    cache_open(&device->cache, core, "opencl");
+    mh_status status = start(device, e);
+    if (status) {
+        opencl_close(device);
+        return status;
+    }
+    *out = device;
+    return MH_OK;
+}
+
+void opencl_close(void *user)
+{
+    struct device *device = user;
+    opencl_release_programs(device);
+    if (device->context)
+        device->cl->ReleaseContext(device->context);
+    pthread_mutex_destroy(&device->lock);
+    device->core->deallocate(device->core->context, device);
+}
+
+mh_status opencl_memory_info(void *user, uint64_t *total, uint64_t *available)
+{
+    struct device *device = user;
+    *total = device->global_bytes;
+    *available = 0;
+    return MH_OK;
+}
+
+mh_status opencl_buffer_create(void *user, uint64_t size, uint32_t kind, mh_buffer_view *out)
+{
+    struct device *device = user;
+    cl_int code;
+    (void)kind;
+    if (size > device->most_bytes)
+        return FAIL(device->core, MH_OUT_OF_MEMORY,
+                    "%s: %llu bytes could not be had: the most in one buffer is %llu", device->name,
+                    (unsigned long long)size, (unsigned long long)device->most_bytes);
+    out->handle = device->cl->CreateBuffer(device->context, CL_MEM_READ_WRITE, size, NULL, &code);
+    if (!out->handle)
+        return CL_FAIL(device->core, "clCreateBuffer", code, "%s: %llu bytes could not be had",
+                       device->name, (unsigned long long)size);
+    return MH_OK;
+}
+
+void opencl_buffer_destroy(void *user, mh_buffer_view *buffer)
+{
+    ((struct device *)user)->cl->ReleaseMemObject(buffer->handle);
+}

@@ -1,0 +1,288 @@
+/*
+ * numerics.cl: put before every program. The rules of docs/numerics.md, and how a group of work-items
+ * works in either form.
+ *
+ * FORM_CPU: a group is one work-item, which works on 16 floats at a time.
+ * FORM_GPU: a group is 64 work-items, one for each stripe of rule 2, with barriers between steps.
+ * A loop `for (i = LANE; i < n; i += LANES)` does its share of n things in both.
+ *
+ * Set by the host: FORM_CPU or FORM_GPU; BAD_INDEX, the fault word's value; SOFT_RCP and SOFT_SQRT
+ * where the probe found the device's own not to be correctly rounded.
+ * Tensors come as a buffer and a view in elements: offset, then up to three strides.
+ */
+#pragma OPENCL FP_CONTRACT OFF
+
+#ifdef FORM_CPU
+#define LANES 1
+#define LANE 0
+#define SYNC()
+#define SYNC_GLOBAL()
+#else
+#define LANES 64
+#define LANE ((int)get_local_id(0))
+#define SYNC() barrier(CLK_LOCAL_MEM_FENCE)
+#define SYNC_GLOBAL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#endif
+
+#define KERNEL kernel __attribute__((reqd_work_group_size(LANES, 1, 1)))
+#define STRIPES 64
+#define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i) * tensor##_view.s1)
+#define ROW2(tensor, i, j) (ROW1(tensor, i) + (j) * tensor##_view.s2)
+#define TENSOR(type, name) global type *name, const long4 name##_view
+
+/* ---- rule 4: correctly rounded rcp and sqrt ---- */
+
+/* 1 / b by integers: q = floor(2^48 / m) has one bit more than a float, the rest says which way. */
+float soft_rcp(float b)
+{
+    uint bits = as_uint(b), sign = bits & 0x80000000u, magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u)
+        return b;
+    if (magnitude == 0x7F800000u)
+        return as_float(sign);
+    if (magnitude == 0)
+        return as_float(sign | 0x7F800000u);
+    uint m = magnitude & 0x7FFFFFu;
+    int e = (int)(magnitude >> 23);
+    if (e) {
+        m |= 0x800000u;
+    } else {
+        int shift = (int)clz(m) - 8;
+        m <<= shift;
+        e = 1 - shift;
+    }
+    ulong q = (1ul << 48) / m;
+    uint rest = (1ul << 48) != q * m;
+    int exponent = 253 - e, drop = exponent > 0 ? 1 : 2 - exponent;
+    uint kept = (uint)(q >> drop), low = (uint)q & ((1u << drop) - 1), half_way = 1u << (drop - 1);
+    if (low > half_way || (low == half_way && (rest || (kept & 1))))
+        kept++;
+    if (exponent >= 255)
+        return as_float(sign | 0x7F800000u);
+    return as_float(sign | (exponent > 0 ? ((uint)(exponent - 1) << 23) + kept : kept));
+}
+
+/* The root of m * 2^26, bit by bit: 25 or 26 bits, and whether there is a rest. */
+float soft_sqrt(float x)
+{
+    uint bits = as_uint(x);
+    if (x != x || (bits & 0x7FFFFFFFu) == 0 || bits == 0x7F800000u)
+        return x;
+    if (bits >> 31)
+        return as_float(0x7FC00000u);
+    uint m = bits & 0x7FFFFFu;
+    int e = (int)(bits >> 23);
+    if (e) {
+        m |= 0x800000u;
+    } else {
+        int shift = (int)clz(m) - 8;
+        m <<= shift;
+        e = 1 - shift;
+    }
+    if (e & 1) /* e - 150 is to be even */
+        m <<= 1, e -= 1;
+    ulong square = (ulong)m << 26, root = 0;
+    for (ulong bit = 1ul << 25; bit; bit >>= 1)
+        if ((root + bit) * (root + bit) <= square)
+            root += bit;
+    uint rest = root * root != square, drop = root >> 25 ? 2 : 1;
+    uint kept = (uint)root >> drop, low = (uint)root & ((1u << drop) - 1), half_way = drop;
+    if (low > half_way || (low == half_way && (rest || (kept & 1))))
+        kept++;
+    return as_float(((uint)((e - 150) / 2 + 136 + (int)drop) << 23) + kept);
+}
+
+#ifdef SOFT_RCP
+#define RCP(b) soft_rcp(b)
+#else
+#define RCP(b) (1.0f / (b))
+#endif
+#ifdef SOFT_SQRT
+#define SQRT(x) soft_sqrt(x)
+#else
+#define SQRT(x) sqrt(x)
+#endif
+
+/* ---- rule 5 ---- */
+
+float exp_exact(float x)
+{
+    float t = fma(x, as_float(0x3FB8AA3B), 12582912.0f);
+    uint i = as_uint(t) - 0x4B400000u;
+    float n = t - 12582912.0f;
+    float r = fma(n, -as_float(0x3F317200), x);
+    r = fma(n, -as_float(0x35BFBE8E), r);
+    float u = as_float(0x39502BDA);
+    u = fma(u, r, as_float(0x3AB696C9));
+    u = fma(u, r, as_float(0x3C0888A6));
+    u = fma(u, r, as_float(0x3D2AAA7A));
+    u = fma(u, r, as_float(0x3E2AAAAB));
+    u = fma(u, r, as_float(0x3F000000));
+    float square = r * r;
+    float p = fma(square, u, r) + 1.0f;
+    float value = as_float(as_uint(p) + (i << 23));
+    value = x < -87.0f ? 0.0f : value;
+    value = x > as_float(0x42B17217) ? INFINITY : value;
+    return x != x ? x : value;
+}
+
+float sigmoid(float x)
+{
+    float z = -x;
+    z = z > 87.0f ? 87.0f : z;
+    return RCP(1.0f + exp_exact(z));
+}
+
+float swiglu_of(float gate, float up)
+{
+    float silu = gate * sigmoid(gate);
+    return silu * up;
+}
+
+/* ---- rule 8: an integer that orders floats, -0 as +0, NaN below everything ---- */
+
+uint selection_key(float value)
+{
+    uint bits = as_uint(value);
+    if (value != value)
+        return 0;
+    if (bits == 0x80000000u)
+        bits = 0;
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* Of several the largest key, of equal ones the lowest index: the maximum of these. Never 0. */
+ulong ranked(float value, int index)
+{
+    return (ulong)selection_key(value) << 32 | (uint)~index;
+}
+
+int index_of_rank(ulong rank)
+{
+    return (int)~(uint)rank;
+}
+
+/* ---- rule 1: bf16 ---- */
+
+ushort to_bf16(float value)
+{
+    uint bits = as_uint(value);
+    if (value != value)
+        return 0x7FC0;
+    return (ushort)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+float from_bf16(ushort half_bits)
+{
+    return as_float((uint)half_bits << 16);
+}
+
+/* ---- what a group does together ---- */
+
+void raise_fault(global uint *fault)
+{
+    if (LANE == 0)
+        atomic_xchg(fault, BAD_INDEX);
+}
+
+#ifdef FORM_CPU
+typedef float16 wide; /* stripes or columns that one work-item has at once */
+#define WIDE 16
+
+/* `count` floats, the rest +0. */
+float16 load_part(global const float *p, long count)
+{
+    float part[16];
+    for (int i = 0; i < 16; i++)
+        part[i] = i < count ? p[i] : 0.0f;
+    return vload16(0, part);
+}
+
+float16 load_wide(global const float *p, long left)
+{
+    return left >= 16 ? vload16(0, p) : load_part(p, left);
+}
+
+/* Rule 2's fold. */
+float fold_wide(float16 a0, float16 a1, float16 a2, float16 a3)
+{
+    float16 b = (a0 + a2) + (a1 + a3);
+    float8 c = b.lo + b.hi;
+    float4 d = c.lo + c.hi;
+    float2 e = d.lo + d.hi;
+    return (e.x + e.y) + 0.0f;
+}
+
+float group_dot(global const float *x, global const float *w, long count, local float *stripes)
+{
+    float16 a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    long k = 0;
+    for (; k + STRIPES <= count; k += STRIPES) {
+        a0 = fma(vload16(0, x + k), vload16(0, w + k), a0);
+        a1 = fma(vload16(1, x + k), vload16(1, w + k), a1);
+        a2 = fma(vload16(2, x + k), vload16(2, w + k), a2);
+        a3 = fma(vload16(3, x + k), vload16(3, w + k), a3);
+    }
+    if (k < count) {
+        long left = count - k;
+        a0 = fma(load_wide(x + k, left), load_wide(w + k, left), a0);
+        a1 = fma(load_wide(x + k + 16, left - 16), load_wide(w + k + 16, left - 16), a1);
+        a2 = fma(load_wide(x + k + 32, left - 32), load_wide(w + k + 32, left - 32), a2);
+        a3 = fma(load_wide(x + k + 48, left - 48), load_wide(w + k + 48, left - 48), a3);
+    }
+    return fold_wide(a0, a1, a2, a3);
+}
+
+#define GROUP_MAX(value, space) (value)
+#define GROUP_SUM(value, space) (value)
+
+#else
+typedef float wide;
+#define WIDE 1
+
+/* Rule 2's fold of one value a lane; all lanes get it. */
+float group_fold(float value, local float *stripes)
+{
+    SYNC(); /* stripes may still be read */
+    stripes[LANE] = value;
+    SYNC();
+    for (int h = STRIPES / 2; h; h /= 2) {
+        if (LANE < h)
+            stripes[LANE] = stripes[LANE] + stripes[LANE + h];
+        SYNC();
+    }
+    return stripes[0] + 0.0f;
+}
+
+float group_dot(global const float *x, global const float *w, long count, local float *stripes)
+{
+    float a = 0;
+    for (long k = LANE; k < count; k += STRIPES)
+        a = fma(x[k], w[k], a);
+    return group_fold(a, stripes);
+}
+
+#define GROUP_REDUCE(value, space, combined)                                                       \
+    SYNC();                                                                                        \
+    space[LANE] = value;                                                                           \
+    SYNC();                                                                                        \
+    for (int h = LANES / 2; h; h /= 2) {                                                           \
+        if (LANE < h)                                                                              \
+            space[LANE] = combined;                                                                \
+        SYNC();                                                                                    \
+    }                                                                                              \
+    return space[0];
+
+ulong group_max(ulong value, local ulong *space)
+{
+    GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))
+}
+
+ulong group_sum(ulong value, local ulong *space)
+{
+    GROUP_REDUCE(value, space, space[LANE] + space[LANE + h])
+}
+
+#define GROUP_MAX(value, space) group_max(value, space)
+#define GROUP_SUM(value, space) group_sum(value, space)
+#endif

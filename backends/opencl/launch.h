@@ -1,0 +1,48 @@
+/* launch.h: putting a kernel with its arguments into a queue. */
+#ifndef OPENCL_LAUNCH_H
+#define OPENCL_LAUNCH_H
+
+#include "opencl.h"
+
+/* Where an op's kernels go. */
+struct run {
+    struct stream *stream;
+    const mh_scratch *scratch;
+};
+
+/* From launch_begin to launch_end the device is locked: a cl_kernel has one set of arguments. */
+struct launch {
+    const struct run *run;
+    enum kernel_id id;
+    cl_kernel kernel;
+    cl_uint next; /* argument */
+    cl_int code;  /* the first failure */
+};
+
+struct launch launch_begin(const struct run *run, enum kernel_id kernel, mh_format format);
+
+/* The next arguments. Tensors: buffer, and view in elements {offset, strides}. An optional tensor
+ * that is absent passes `instead`, and then 0 as a flag, else 1. A weight: buffer, then for data
+ * and scale {offset, stride of experts, stride of rows, 0} in bytes. The fault word: buffer, place.
+ */
+void arg_tensor(struct launch *l, const mh_tensor *t);
+void arg_optional(struct launch *l, const mh_tensor *t, const mh_tensor *instead);
+void arg_weight(struct launch *l, const mh_weight *w);
+void arg_fault(struct launch *l, const mh_tensor *fault);
+/* Floats of the scratch, as a tensor [.., .., columns] that begins `offset` bytes into it. */
+void arg_scratch(struct launch *l, uint64_t offset, int64_t columns);
+void arg_long(struct launch *l, int64_t value);
+void arg_long4(struct launch *l, int64_t a, int64_t b, int64_t c, int64_t d);
+void arg_int(struct launch *l, int32_t value);
+void arg_float(struct launch *l, float value);
+
+/* Enqueues groups [x, y, z]. */
+mh_status launch_end(struct launch *l, int64_t x, int64_t y, int64_t z);
+
+/* How many blocks of `size` hold n. */
+static inline int64_t blocks(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size;
+}
+
+#endif

@@ -1,0 +1,164 @@
+/*
+ * opencl.h: what the files of the OpenCL backend share.
+ *
+ *   icd.c      the ICD loader, platforms and devices
+ *   device.c   an opened device: context, limits, form, what the probe found
+ *   program.c  building programs, the cache, handing out kernels
+ *   stream.c   queues: copies, marks, waits
+ *   launch.c   arguments of kernels, and their launch
+ *   ops.c      which op runs with which kernels (supports, encode)
+ */
+#ifndef OPENCL_OPENCL_H
+#define OPENCL_OPENCL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include <moehal/backend.h>
+
+#include "cache.h"
+#include "cl.h"
+
+struct cl_api {
+#define SYMBOL(need, result, field, name, args) result(*field) args;
+#include "cl.def"
+#undef SYMBOL
+};
+
+/* Failures go through the core. */
+#define FAIL(core, status, ...)                                                                    \
+    (core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__)
+
+/* A failure of a call of OpenCL, named by the call. */
+#define CL_FAIL(core, call, code, ...)                                                             \
+    (core)->fail((core)->context, __FILE__, __LINE__, opencl_status(code), (call), (code),         \
+                 opencl_name(code), __VA_ARGS__)
+
+const char *opencl_name(cl_int code); /* "CL_OUT_OF_RESOURCES" */
+mh_status opencl_status(cl_int code);
+
+/* ---- icd.c ---- */
+
+/* A device of a platform; one that cannot be used has a status and a reason in info. */
+struct entry {
+    cl_platform_id platform;
+    cl_device_id id;
+    mh_device_info info;
+};
+
+/* One for each runtime. */
+struct instance {
+    const mh_core *core;
+    struct cl_api cl;
+    struct entry *entries;
+    uint32_t count;
+};
+
+mh_status opencl_init(const mh_core *core, void **out);
+void opencl_fini(void *instance);
+mh_status opencl_device_info(void *instance, uint32_t index, mh_device_info *out);
+
+/* ---- device.c ---- */
+
+enum form { FORM_CPU, FORM_GPU };
+
+/* Every kernel, in the order of kernels.def. */
+enum kernel_id {
+#define KERNEL(program, name) KERNEL_##name,
+#define PROGRAM(name, by_format)
+#include "kernels.def"
+#undef KERNEL
+#undef PROGRAM
+    KERNEL_COUNT
+};
+
+enum program_id {
+#define KERNEL(program, name)
+#define PROGRAM(name, by_format) PROGRAM_##name,
+#include "kernels.def"
+#undef KERNEL
+#undef PROGRAM
+    PROGRAM_COUNT
+};
+
+#define FORMATS 5 /* weight formats by their value; 0 for programs that know none */
+
+/* A program for one weight format. Kernels of a failed build are NULL. */
+struct program {
+    bool tried;
+    cl_program program;
+    char reason[192]; /* why the build failed */
+};
+
+/* One for each mh_device_open. */
+struct device {
+    const mh_core *core;
+    const struct cl_api *cl;
+    cl_device_id id;
+    cl_context context;
+    char name[128], driver[64];
+    uint64_t global_bytes;
+    uint64_t most_bytes; /* of one buffer */
+    uint32_t compute_units;
+    uint32_t lanes; /* work-items of a group */
+    enum form form;
+    char options[128]; /* what every program is built with */
+    char unfit[192];   /* why the exact profile is not supported; "" if it is */
+    struct cache cache;
+    pthread_mutex_t lock; /* programs, and kernels' arguments until they are enqueued */
+    struct program programs[PROGRAM_COUNT][FORMATS];
+    cl_kernel kernels[KERNEL_COUNT][FORMATS];
+};
+
+mh_status opencl_open(void *instance, uint32_t index, const mh_backend_open *params, void **out);
+void opencl_close(void *device);
+mh_status opencl_memory_info(void *device, uint64_t *total, uint64_t *available);
+mh_status opencl_buffer_create(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
+void opencl_buffer_destroy(void *device, mh_buffer_view *buffer);
+
+/* probe.c: runs the probe kernel, adds what it asks for to device->options, or fills
+ * device->unfit. */
+mh_status opencl_probe(struct device *device);
+
+/* ---- program.c ---- */
+
+/* Makes `kernel` for weights of `format` (0: none) ready; "" in `reason` if it is, else why not. */
+void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
+                    char reason[192]);
+void opencl_release_programs(struct device *device);
+/* Builds from source texts, outside the cache. *program is NULL on failure. */
+mh_status opencl_build(struct device *device, const char *const *sources, cl_uint count,
+                       cl_program *program);
+
+/* ---- stream.c ---- */
+
+/* A point in the queue that has not been seen passed yet. */
+struct point {
+    uint64_t sequence;
+    cl_event event;
+};
+
+struct stream {
+    struct device *device;
+    cl_command_queue queue;
+    bool wrapped; /* the embedder's own queue */
+    pthread_mutex_t lock;
+    uint64_t marks, passed;
+    mh_status error; /* of work up to `passed` */
+    struct point *points;
+    uint32_t count, capacity;
+};
+
+mh_status opencl_stream_create(void *device, void **out);
+void opencl_stream_destroy(void *stream);
+mh_status opencl_copy(void *stream, const mh_copy *copy);
+mh_status opencl_mark(void *stream, uint64_t *sequence);
+mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
+
+/* ---- ops.c ---- */
+
+mh_status opencl_supports(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
+mh_status opencl_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
+uint64_t opencl_scratch(void *device, const mh_op *op);
+
+#endif

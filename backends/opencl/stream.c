@@ -1,0 +1,187 @@
+/* stream.c: in-order queues. A mark is a marker command; the queue keeps those not yet seen passed.
+ */
+#include <string.h>
+#include <time.h>
+
+#include "opencl.h"
+
+mh_status opencl_stream_create(void *user, void **out)
+{
+    struct device *device = user;
+    const mh_core *core = device->core;
+    cl_int code;
+    struct stream *stream = core->allocate(core->context, sizeof(*stream));
+    if (!stream)
+        return MH_OUT_OF_MEMORY;
+    memset(stream, 0, sizeof(*stream));
+    stream->device = device;
+    stream->queue = device->cl->CreateCommandQueue(device->context, device->id, 0, &code);
+    if (!stream->queue) {
+        core->deallocate(core->context, stream);
+        return CL_FAIL(core, "clCreateCommandQueue", code, "%s: no queue", device->name);
+    }
+    pthread_mutex_init(&stream->lock, NULL);
+    *out = stream;
+    return MH_OK;
+}
+
+void opencl_stream_destroy(void *user)
+{
+    struct stream *stream = user;
+    const mh_core *core = stream->device->core;
+    for (uint32_t i = 0; i < stream->count; i++)
+        stream->device->cl->ReleaseEvent(stream->points[i].event);
+    stream->device->cl->ReleaseCommandQueue(stream->queue);
+    pthread_mutex_destroy(&stream->lock);
+    core->deallocate(core->context, stream->points);
+    core->deallocate(core->context, stream);
+}
+
+mh_status opencl_copy(void *user, const mh_copy *c)
+{
+    struct stream *stream = user;
+    const struct cl_api *cl = stream->device->cl;
+    const mh_core *core = stream->device->core;
+    cl_mem from = (cl_mem)(uintptr_t)c->from, to = c->to;
+    cl_int code;
+    switch (c->direction) {
+    case MH_COPY_TO_DEVICE:
+        code = cl->EnqueueWriteBuffer(stream->queue, to, CL_FALSE, c->to_offset, c->size,
+                                      (const char *)c->from + c->from_offset, 0, NULL, NULL);
+        return code ? CL_FAIL(core, "clEnqueueWriteBuffer", code, "a copy to the device") : MH_OK;
+    case MH_COPY_TO_HOST:
+        code = cl->EnqueueReadBuffer(stream->queue, from, CL_FALSE, c->from_offset, c->size,
+                                     (char *)c->to + c->to_offset, 0, NULL, NULL);
+        return code ? CL_FAIL(core, "clEnqueueReadBuffer", code, "a copy to the host") : MH_OK;
+    default:
+        code = cl->EnqueueCopyBuffer(stream->queue, from, to, c->from_offset, c->to_offset, c->size,
+                                     0, NULL, NULL);
+        return code ? CL_FAIL(core, "clEnqueueCopyBuffer", code, "a copy on the device") : MH_OK;
+    }
+}
+
+/* ---- marks; the stream is locked ---- */
+
+static bool has_room(struct stream *stream)
+{
+    const mh_core *core = stream->device->core;
+    if (stream->count < stream->capacity)
+        return true;
+    uint32_t capacity = stream->capacity ? 2 * stream->capacity : 16;
+    struct point *points = core->allocate(core->context, capacity * sizeof(*points));
+    if (!points)
+        return false;
+    if (stream->count)
+        memcpy(points, stream->points, stream->count * sizeof(*points));
+    core->deallocate(core->context, stream->points);
+    stream->points = points;
+    stream->capacity = capacity;
+    return true;
+}
+
+/* CL_COMPLETE, something above it while work is under way, or the error that ended it. */
+static cl_int state_of(struct stream *stream, cl_event event)
+{
+    cl_int state = 0;
+    cl_int code = stream->device->cl->GetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS,
+                                                   sizeof(state), &state, NULL);
+    return code ? code : state;
+}
+
+/* Forgets points that are passed. */
+static void look(struct stream *stream)
+{
+    uint32_t done = 0;
+    for (; done < stream->count; done++) {
+        struct point *p = &stream->points[done];
+        cl_int state = state_of(stream, p->event);
+        if (state > CL_COMPLETE)
+            break;
+        if (state < 0 && !stream->error)
+            stream->error = CL_FAIL(stream->device->core, "clGetEventInfo", state,
+                                    "%s: work of a stream failed", stream->device->name);
+        stream->passed = p->sequence;
+        stream->device->cl->ReleaseEvent(p->event);
+    }
+    memmove(stream->points, stream->points + done, (stream->count - done) * sizeof(struct point));
+    stream->count -= done;
+}
+
+mh_status opencl_mark(void *user, uint64_t *sequence)
+{
+    struct stream *stream = user;
+    const struct cl_api *cl = stream->device->cl;
+    const mh_core *core = stream->device->core;
+    cl_event event = NULL;
+    mh_status status = MH_OK;
+    pthread_mutex_lock(&stream->lock);
+    if (stream->count >= 8)
+        look(stream);
+    if (!has_room(stream))
+        status = MH_OUT_OF_MEMORY;
+    cl_int code = status ? 0 : cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, &event);
+    if (code)
+        status = CL_FAIL(core, "clEnqueueMarkerWithWaitList", code, "a mark");
+    code = status ? 0 : cl->Flush(stream->queue);
+    if (code)
+        status = CL_FAIL(core, "clFlush", code, "a mark");
+    if (!status) {
+        *sequence = ++stream->marks;
+        stream->points[stream->count++] = (struct point){*sequence, event};
+    } else if (event) {
+        cl->ReleaseEvent(event);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return status;
+}
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* The first point at or behind `sequence`, retained; NULL once that is passed. */
+static cl_event find(struct stream *stream, uint64_t sequence, mh_status *error)
+{
+    cl_event event = NULL;
+    pthread_mutex_lock(&stream->lock);
+    look(stream);
+    for (uint32_t i = 0; i < stream->count && !event; i++)
+        if (stream->points[i].sequence >= sequence)
+            event = stream->points[i].event;
+    if (event)
+        stream->device->cl->RetainEvent(event);
+    *error = stream->error;
+    pthread_mutex_unlock(&stream->lock);
+    return event;
+}
+
+/* OpenCL waits for ever or not at all: a timeout is a wait in growing naps. */
+mh_status opencl_wait(void *user, uint64_t sequence, uint64_t timeout_ns)
+{
+    struct stream *stream = user;
+    const struct cl_api *cl = stream->device->cl;
+    uint64_t begin = timeout_ns && timeout_ns != UINT64_MAX ? now() : 0;
+    long nap = 20000;
+    for (;;) {
+        mh_status error;
+        cl_event event = find(stream, sequence, &error);
+        if (!event)
+            return error;
+        cl_int code = timeout_ns == UINT64_MAX ? cl->WaitForEvents(1, &event) : 0;
+        bool stuck = code && state_of(stream, event) > CL_COMPLETE;
+        cl->ReleaseEvent(event); /* work that failed is found by look */
+        if (stuck)
+            return CL_FAIL(stream->device->core, "clWaitForEvents", code, "%s: a wait",
+                           stream->device->name);
+        if (timeout_ns == UINT64_MAX)
+            continue;
+        if (!timeout_ns || now() - begin >= timeout_ns)
+            return MH_TIMEOUT;
+        struct timespec t = {.tv_nsec = nap};
+        nanosleep(&t, NULL);
+        nap = nap < 500000 ? 2 * nap : 1000000;
+    }
+}
