@@ -188,6 +188,9 @@ mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh
     mh_device *device = stream->encoder.device;
     const mh_buffer_view *arena = &arena_owner->arena.view;
     mh_scratch scratch = {0};
+    mh_status cancelled = hal_stream_cancelled(stream);
+    if (cancelled)
+        return cancelled;
     if (scratch_size)
         scratch =
             (mh_scratch){arena->handle, arena->host ? (char *)arena->host + scratch_offset : NULL,

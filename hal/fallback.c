@@ -172,7 +172,9 @@ mh_status hal_fallback_run(mh_stream *stream, const mh_op *op)
     struct stretch list[HAL_MAX_OPERANDS];
     uint64_t bytes;
     uint32_t count = gather(op, list, &bytes);
-    mh_status status = prepare(stream, bytes ? bytes : 256);
+    mh_status status = hal_stream_cancelled(stream);
+    if (!status)
+        status = prepare(stream, bytes ? bytes : 256);
     if (!status)
         status = copy_in(stream, list, count);
     if (status)

@@ -237,11 +237,19 @@ struct mh_stream {
     atomic_uint_fast64_t last;      /* device->sequence of its newest work */
     atomic_uint_fast64_t completed; /* everything up to this number is done */
     struct mh_stream *next, *previous;
+    atomic_bool cancelled; /* asked for, not yet taken */
 };
 
 mh_status hal_encoder_init(mh_encoder *encoder, mh_device *device, bool is_graph);
 void hal_encoder_finish(mh_encoder *encoder);
 mh_status hal_stream_check(mh_stream *stream);
+mh_status hal_stream_take_cancel(mh_stream *stream);
+/* To be asked before every op. */
+static inline mh_status hal_stream_cancelled(mh_stream *stream)
+{
+    bool cancelled = atomic_load_explicit(&stream->cancelled, memory_order_relaxed);
+    return cancelled ? hal_stream_take_cancel(stream) : MH_OK;
+}
 /* One backend copy, counted. */
 mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy);
 

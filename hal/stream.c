@@ -150,6 +150,19 @@ mh_device *mh_stream_device(mh_stream *stream)
     return stream ? stream->encoder.device : NULL;
 }
 
+void mh_stream_cancel(mh_stream *stream)
+{
+    if (stream)
+        atomic_store_explicit(&stream->cancelled, true, memory_order_relaxed);
+}
+
+mh_status hal_stream_take_cancel(mh_stream *stream)
+{
+    if (!atomic_exchange_explicit(&stream->cancelled, false, memory_order_relaxed))
+        return MH_OK;
+    return mh_fail(MH_CANCELLED, "stream: cancelled");
+}
+
 /* ---- copies ---- */
 
 mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy)

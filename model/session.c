@@ -1,68 +1,16 @@
-/* session.c: a sequence, its cache and its graphs. */
+/* session.c: a session's life, and the sequences it holds. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "model.h"
 #include "rope.h"
-
-/* Graphs are kept by what is baked into them; the last few are enough for prefill and decode. */
-#define GRAPHS 4
-
-struct cached_graph {
-    mh_graph *graph;
-    int64_t rows, head_rows;
-    bool hidden;
-    uint64_t used; /* when it last ran */
-};
-
-struct mh_session {
-    atomic_uint refs;
-    mh_model *model;
-    mh_stream *stream;
-    mh_step *step;
-    int64_t context, chunk, pages;
-    mh_progress_fn progress;
-    void *progress_user;
-    mh_sampling sampling;
-    mh_observe_fn observe; /* NULL: steps are graphs */
-    void *observe_user;
-
-    mh_buffer *cache, *rope, *activations;
-    mh_buffer *all_logits, *hidden; /* made when first asked for */
-    mh_tensor *cache_tensors;       /* [layers] */
-    mh_tensor rope_table;
-    struct cached_graph graphs[GRAPHS];
-    uint64_t runs;
-
-    int64_t position;
-    bool has_next; /* next and last_logits belong to the row at position - 1 */
-    int32_t next;
-    mh_tensor last_logits; /* f32 [1, vocabulary] */
-};
+#include "session_impl.h"
 
 /* ---- life ---- */
-
-static mh_status make_cache(mh_session *s, mh_dtype dtype)
-{
-    const mh_config *c = s->model->config;
-    int64_t row = c->kv_lora_rank + c->qk_rope_head_dim;
-    const int64_t shape[] = {s->pages, MODEL_PAGE, row};
-    uint64_t bytes = (uint64_t)(s->pages * MODEL_PAGE * row) * mh_dtype_size(dtype);
-    bytes = (bytes + 255) & ~UINT64_C(255);
-    s->cache_tensors = calloc((size_t)c->num_hidden_layers, sizeof(*s->cache_tensors));
-    if (!s->cache_tensors)
-        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
-    mh_status status =
-        mh_buffer_create(s->model->device, bytes * (uint64_t)c->num_hidden_layers, 0, &s->cache);
-    for (int64_t i = 0; !status && i < c->num_hidden_layers; i++)
-        s->cache_tensors[i] = mh_tensor_make(s->cache, bytes * (uint64_t)i, dtype, 3, shape);
-    return status;
-}
 
 static mh_status make_rope(mh_session *s)
 {
     const mh_config *c = s->model->config;
-    int64_t positions = s->pages * MODEL_PAGE;
+    int64_t positions = s->slot_pages * MODEL_PAGE;
     const int64_t shape[] = {positions, c->qk_rope_head_dim};
     uint64_t bytes = 4 * (uint64_t)(positions * c->qk_rope_head_dim);
     double *inv = malloc((size_t)(c->qk_rope_head_dim / 2) * sizeof(*inv));
@@ -84,19 +32,22 @@ static mh_status make_rope(mh_session *s)
     return status;
 }
 
-static mh_status make_step(mh_session *s)
+static mh_status check_sequences(mh_session_params *p)
 {
-    mh_step_params p = MH_INIT(mh_step_params);
-    p.rows = s->chunk, p.slots = 1, p.pages = s->pages;
-    mh_status status = mh_step_create(s->model->device, &p, &s->step);
-    if (status)
-        return status;
-    int32_t *table = mh_step_input(s->step, MH_STEP_PAGE_TABLE);
-    for (int64_t i = 0; i < s->pages; i++)
-        table[i] = (int32_t)i;
-    struct model_step sizes = {.rows = s->chunk, .head_rows = 1};
-    return mh_buffer_create(s->model->device, model_lay_out(s->model->config, NULL, &sizes), 0,
-                            &s->activations);
+    if (!p->sequences)
+        p->sequences = 1;
+    if (p->sequences > 65536)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_session_params: sequences is %u, must be 1 to 65536", p->sequences);
+    if (p->reserved || p->reserved2)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: a reserved field is not 0");
+    int64_t most = p->sequences * ((p->context + MODEL_PAGE - 1) / MODEL_PAGE) * MODEL_PAGE;
+    if (p->cache_tokens < 0 || (p->cache_tokens && p->cache_tokens > most))
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_session_params: cache_tokens is %lld, must be 1 to %lld, what %u "
+                       "sequences may hold; or 0",
+                       (long long)p->cache_tokens, (long long)most, p->sequences);
+    return MH_OK;
 }
 
 static mh_status check_params(const mh_config *c, mh_session_params *p)
@@ -118,9 +69,20 @@ static mh_status check_params(const mh_config *c, mh_session_params *p)
     if (p->chunk < 1 || p->chunk > 1 << 20)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: chunk is %lld, must be 1 to 2^20",
                        (long long)p->chunk);
-    if (p->chunk > p->context)
-        p->chunk = p->context;
-    return MH_OK;
+    mh_status status = check_sequences(p);
+    if (!status && p->chunk > p->sequences * p->context)
+        p->chunk = p->sequences * p->context;
+    if (!status && p->chunk < p->sequences)
+        p->chunk = p->sequences;
+    return status;
+}
+
+static void start_sequence(struct sequence *q)
+{
+    q->in_use = true;
+    q->has_next = false;
+    q->position = 0;
+    q->sampling = (mh_sampling){.top_p = 65536};
 }
 
 mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh_session **out)
@@ -142,22 +104,25 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
     atomic_init(&s->refs, 1);
     s->model = mh_model_retain(model);
-    s->context = p.context, s->chunk = p.chunk;
-    s->pages = (p.context + MODEL_PAGE - 1) / MODEL_PAGE;
+    s->kv_dtype = p.kv_dtype;
+    s->context = p.context, s->chunk = p.chunk, s->sequence_count = p.sequences;
     s->progress = p.progress, s->progress_user = p.progress_user;
-    s->sampling.top_p = 65536;
+    s->rows = session_bucket(s, s->chunk);
+    s->heads = session_bucket(s, s->sequence_count);
     status = mh_stream_create(model->device, &s->stream);
     if (!status)
-        status = make_cache(s, p.kv_dtype);
+        status = session_pages_create(s, p.cache_tokens);
     if (!status)
         status = make_rope(s);
     if (!status)
-        status = make_step(s);
-    if (status)
+        status = session_steps_create(s);
+    if (status) {
         mh_session_release(s);
-    else
-        *out = s;
-    return status;
+        return status;
+    }
+    start_sequence(&s->sequences[0]);
+    *out = s;
+    return MH_OK;
 }
 
 mh_session *mh_session_retain(mh_session *session)
@@ -171,301 +136,19 @@ void mh_session_release(mh_session *s)
 {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
-    for (int i = 0; i < GRAPHS; i++)
-        mh_graph_release(s->graphs[i].graph);
-    mh_step_release(s->step);
-    mh_buffer_release(s->cache);
+    session_graphs_destroy(s);
+    session_steps_destroy(s);
+    session_pages_destroy(s);
     mh_buffer_release(s->rope);
-    mh_buffer_release(s->activations);
-    mh_buffer_release(s->all_logits);
-    mh_buffer_release(s->hidden);
     mh_stream_release(s->stream);
-    free(s->cache_tensors);
     mh_model_release(s->model);
     free(s);
 }
 
-/* ---- graphs ---- */
-
-static mh_status record(void *context, const mh_op *op, mh_weight **slots[3])
+void mh_session_cancel(mh_session *s)
 {
-    (void)slots;
-    return mh_encode(context, op);
-}
-
-/* Operands for a step of this many rows; logits of several rows have a buffer of their own. */
-static struct model_step operands(mh_session *s, int64_t rows, int64_t head_rows,
-                                  const mh_tensor *hidden)
-{
-    const mh_config *c = s->model->config;
-    struct model_step step = {.rows = rows, .head_rows = 1};
-    model_lay_out(c, s->activations, &step);
-    step.head_rows = head_rows;
-    if (head_rows > 1) {
-        const int64_t shape[] = {head_rows, c->vocab_size};
-        step.logits = mh_tensor_make(s->all_logits, 0, MH_F32, 2, shape);
-    }
-    step.tokens = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_TOKENS), 0, 0, rows);
-    step.positions = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_POSITIONS), 0, 0, rows);
-    step.slots = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_SLOTS), 0, 0, rows);
-    step.sampling = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_SAMPLING), 0, 0, rows);
-    step.next = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_NEXT), 0, 0, rows);
-    step.page_table = mh_step_tensor(s->step, MH_STEP_PAGE_TABLE);
-    step.fault = mh_step_tensor(s->step, MH_STEP_FAULT);
-    step.rope_table = s->rope_table;
-    step.cache = s->cache_tensors;
-    step.hidden = hidden;
-    return step;
-}
-
-static mh_tensor hidden_tensor(mh_session *s, int64_t index, int64_t rows)
-{
-    const int64_t shape[] = {rows, s->model->config->hidden_size};
-    uint64_t bytes = 4 * (uint64_t)(s->chunk * shape[1]);
-    return mh_tensor_make(s->hidden, bytes * (uint64_t)index, MH_F32, 2, shape);
-}
-
-/* Hands the ops of a step of this shape to `emit`. */
-static mh_status build(mh_session *s, int64_t rows, int64_t head_rows, bool hidden,
-                       model_emit_fn emit, void *context)
-{
-    int64_t layers = s->model->config->num_hidden_layers;
-    mh_tensor *copies = NULL;
-    if (hidden) {
-        copies = calloc((size_t)layers + 1, sizeof(*copies));
-        if (!copies)
-            return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
-        for (int64_t i = 0; i <= layers; i++)
-            copies[i] = hidden_tensor(s, i, rows);
-    }
-    struct model_step step = operands(s, rows, head_rows, copies);
-    mh_status status = model_build(s->model, &step, emit, context);
-    free(copies);
-    return status;
-}
-
-static mh_status record_graph(mh_session *s, struct cached_graph *g)
-{
-    mh_status status = mh_graph_create(s->model->device, &g->graph);
-    if (!status)
-        status = build(s, g->rows, g->head_rows, g->hidden, record, mh_graph_encoder(g->graph));
-    if (!status)
-        status = mh_graph_seal(g->graph);
-    if (status) {
-        mh_graph_release(g->graph);
-        g->graph = NULL;
-    }
-    return status;
-}
-
-static mh_status find_graph(mh_session *s, int64_t rows, int64_t head_rows, bool hidden,
-                            mh_graph **out)
-{
-    struct cached_graph *oldest = &s->graphs[0];
-    for (int i = 0; i < GRAPHS; i++) {
-        struct cached_graph *g = &s->graphs[i];
-        if (g->graph && g->rows == rows && g->head_rows == head_rows && g->hidden == hidden) {
-            g->used = ++s->runs;
-            *out = g->graph;
-            return MH_OK;
-        }
-        if (g->used < oldest->used)
-            oldest = g;
-    }
-    mh_graph_release(oldest->graph);
-    *oldest = (struct cached_graph){.rows = rows, .head_rows = head_rows, .hidden = hidden};
-    mh_status status = record_graph(s, oldest);
-    if (!status) {
-        oldest->used = ++s->runs;
-        *out = oldest->graph;
-    }
-    return status;
-}
-
-/* ---- running ---- */
-
-static mh_status run_observed(void *context, const mh_op *op, mh_weight **slots[3])
-{
-    mh_session *s = context;
-    (void)slots;
-    mh_status status = mh_encode(mh_stream_encoder(s->stream), op);
-    if (!status)
-        status = mh_stream_wait(s->stream, MH_FOREVER);
-    return status ? status : s->observe(s->observe_user, op);
-}
-
-/* Enqueues a step whose inputs are written. */
-static mh_status launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
-{
-    if (s->observe)
-        return build(s, rows, head_rows, hidden, run_observed, s);
-    mh_graph *graph;
-    mh_status status = find_graph(s, rows, head_rows, hidden, &graph);
-    return status ? status : mh_graph_launch(graph, s->stream);
-}
-
-static void fill_inputs(mh_session *s, const int32_t *ids, int64_t rows)
-{
-    int32_t *tokens = mh_step_input(s->step, MH_STEP_TOKENS);
-    int32_t *positions = mh_step_input(s->step, MH_STEP_POSITIONS);
-    int32_t *slots = mh_step_input(s->step, MH_STEP_SLOTS);
-    mh_sampling *sampling = mh_step_input(s->step, MH_STEP_SAMPLING);
-    for (int64_t i = 0; i < rows; i++) {
-        tokens[i] = ids[i];
-        positions[i] = (int32_t)(s->position + i);
-        slots[i] = 0;
-        sampling[i] = s->sampling;
-        sampling[i].counter = (uint64_t)(s->position + i);
-    }
-}
-
-static mh_status read_tensor(mh_session *s, mh_tensor t, float *to)
-{
-    uint64_t bytes = 4 * (uint64_t)(t.shape[0] * t.shape[1]);
-    return mh_stream_read(s->stream, t.buffer, t.offset, to, bytes);
-}
-
-/* One step; rows [first, first + rows) of the run's tokens. */
-static mh_status run_chunk(mh_session *s, const int32_t *ids, int64_t first, int64_t rows,
-                           int64_t head_rows, const mh_session_outputs *outputs)
-{
-    const mh_config *c = s->model->config;
-    bool hidden = outputs->hidden != NULL;
-    fill_inputs(s, ids + first, rows);
-    s->has_next = false;
-    mh_status status = mh_step_write(s->step, s->stream);
-    if (!status)
-        status = launch(s, rows, head_rows, hidden);
-    struct model_step step = operands(s, rows, head_rows, NULL);
-    if (!status && outputs->logits && head_rows) {
-        int64_t row = first + rows - head_rows - (int64_t)outputs->logits_begin;
-        status = read_tensor(s, step.logits, outputs->logits + row * c->vocab_size);
-    }
-    for (int64_t i = 0; !status && hidden && i <= c->num_hidden_layers; i++)
-        status =
-            read_tensor(s, hidden_tensor(s, i, rows), outputs->hidden[i] + first * c->hidden_size);
-    int32_t *next = head_rows ? malloc((size_t)rows * sizeof(*next)) : NULL;
-    if (!status && head_rows && !next)
-        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld ids", (long long)rows);
-    if (!status)
-        status = mh_step_read(s->step, s->stream, next, next ? rows : 0);
-    if (!status) {
-        s->position += rows;
-        s->has_next = head_rows > 0;
-        if (next)
-            s->next = next[rows - 1];
-        if (head_rows)
-            s->last_logits = mh_tensor_slice(step.logits, 0, head_rows - 1, 1);
-    }
-    free(next);
-    return status;
-}
-
-static mh_status check_run(mh_session *s, const int32_t *ids, uint64_t count,
-                           const mh_session_outputs *outputs)
-{
-    if (!ids || !count)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_run: no tokens given");
-    if (count > (uint64_t)(s->context - s->position))
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "prompt: %llu tokens after %lld do not fit into a context of %lld",
-                       (unsigned long long)count, (long long)s->position, (long long)s->context);
-    for (uint64_t i = 0; i < count; i++)
-        if (ids[i] < 0 || ids[i] >= s->model->config->vocab_size)
-            return mh_fail(MH_INVALID_ARGUMENT, "ids[%llu]: %d is outside the vocabulary of %lld",
-                           (unsigned long long)i, ids[i], (long long)s->model->config->vocab_size);
-    if (outputs->logits && outputs->logits_begin >= count)
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_session_outputs: logits_begin is %llu of %llu tokens",
-                       (unsigned long long)outputs->logits_begin, (unsigned long long)count);
-    return MH_OK;
-}
-
-/* Memory for outputs that most sessions never ask for. */
-static mh_status make_outputs(mh_session *s, const mh_session_outputs *outputs)
-{
-    const mh_config *c = s->model->config;
-    mh_device *device = s->model->device;
-    mh_status status = MH_OK;
-    if (outputs->logits && !s->all_logits)
-        status =
-            mh_buffer_create(device, 4 * (uint64_t)(s->chunk * c->vocab_size), 0, &s->all_logits);
-    if (!status && outputs->hidden && !s->hidden)
-        status = mh_buffer_create(
-            device, 4 * (uint64_t)((c->num_hidden_layers + 1) * s->chunk * c->hidden_size), 0,
-            &s->hidden);
-    return status;
-}
-
-mh_status mh_session_run(mh_session *s, const int32_t *ids, uint64_t count,
-                         const mh_session_outputs *outputs)
-{
-    if (!s)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_run: session is NULL");
-    mh_session_outputs wanted = MH_INIT(mh_session_outputs);
-    mh_status status = MH_OK;
-    if (outputs)
-        status = mh_struct_in(&wanted, outputs, sizeof(wanted), "mh_session_outputs");
-    if (!status)
-        status = check_run(s, ids, count, &wanted);
-    if (!status)
-        status = make_outputs(s, &wanted);
-    int64_t total = (int64_t)count;
-    for (int64_t first = 0; !status && first < total; first += s->chunk) {
-        int64_t rows = total - first < s->chunk ? total - first : s->chunk;
-        int64_t end = first + rows;
-        int64_t head_rows = end == total ? 1 : 0;
-        if (wanted.logits && end > (int64_t)wanted.logits_begin) {
-            int64_t from = (int64_t)wanted.logits_begin;
-            head_rows = end - (from > first ? from : first);
-        }
-        status = run_chunk(s, ids, first, rows, head_rows, &wanted);
-        if (!status && s->progress && count > 1 &&
-            s->progress(s->progress_user, (uint64_t)end, count))
-            status = mh_fail(MH_CANCELLED, "the run was cancelled after %lld of %lld tokens",
-                             (long long)end, (long long)total);
-    }
-    return status;
-}
-
-/* ---- the rest ---- */
-
-mh_status mh_session_set_sampling(mh_session *s, const mh_sampling *sampling)
-{
-    if (!s || !sampling)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_set_sampling: %s is NULL",
-                       s ? "sampling" : "session");
-    if (!(sampling->temperature >= 0) || sampling->temperature > 1e6f)
-        return mh_fail(MH_INVALID_ARGUMENT, "temperature: %g, must be 0 to 1e6",
-                       (double)sampling->temperature);
-    s->sampling = *sampling;
-    return MH_OK;
-}
-
-static mh_status check_next(const mh_session *s, const void *out, const char *function)
-{
-    if (!s || !out)
-        return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", function, s ? "out" : "session");
-    if (!s->has_next)
-        return mh_fail(MH_WRONG_STATE, "%s: nothing has run since the start or the last rewind",
-                       function);
-    return MH_OK;
-}
-
-mh_status mh_session_next(mh_session *s, int32_t *token)
-{
-    mh_status status = check_next(s, token, "mh_session_next");
-    if (!status)
-        *token = s->next;
-    return status;
-}
-
-mh_status mh_session_logits(mh_session *s, float *logits)
-{
-    mh_status status = check_next(s, logits, "mh_session_logits");
-    if (!status)
-        status = read_tensor(s, s->last_logits, logits);
-    return status ? status : mh_stream_wait(s->stream, MH_FOREVER);
+    if (s)
+        mh_stream_cancel(s->stream);
 }
 
 mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
@@ -477,9 +160,208 @@ mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
     return MH_OK;
 }
 
+mh_status mh_session_get_info(const mh_session *s, mh_session_info *out)
+{
+    if (!s)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_get_info: session is NULL");
+    const mh_tensor *layer = &s->cache_tensors[0];
+    mh_session_info info = MH_INIT(mh_session_info);
+    info.sequences = s->sequence_count;
+    for (uint32_t i = 0; i < s->sequence_count; i++)
+        info.sequences_used += s->sequences[i].in_use;
+    info.context = s->context;
+    info.page_tokens = MODEL_PAGE;
+    info.pages = s->pages, info.pages_free = s->free_count;
+    info.page_bytes = (uint64_t)(layer->stride[0] * s->model->config->num_hidden_layers);
+    return mh_struct_out(out, &info, sizeof(info));
+}
+
+/* ---- sequences ---- */
+
+struct sequence *session_find(const mh_session *s, uint32_t sequence, const char *function)
+{
+    if (!s)
+        mh_fail(MH_INVALID_ARGUMENT, "%s: session is NULL", function);
+    else if (sequence >= s->sequence_count)
+        mh_fail(MH_INVALID_ARGUMENT, "%s: sequence is %u, the session has %u", function, sequence,
+                s->sequence_count);
+    else if (!s->sequences[sequence].in_use)
+        mh_fail(MH_INVALID_ARGUMENT, "%s: sequence %u is not in use", function, sequence);
+    else
+        return &s->sequences[sequence];
+    return NULL;
+}
+
+mh_status session_check_ids(const mh_session *s, const int32_t *ids, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= s->model->config->vocab_size)
+            return mh_fail(MH_INVALID_ARGUMENT, "ids[%llu]: %d is outside the vocabulary of %lld",
+                           (unsigned long long)i, ids[i], (long long)s->model->config->vocab_size);
+    return MH_OK;
+}
+
+mh_status mh_sequence_add(mh_session *s, uint32_t *sequence)
+{
+    if (!s || !sequence)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_sequence_add: %s is NULL",
+                       s ? "sequence" : "session");
+    for (uint32_t i = 0; i < s->sequence_count; i++)
+        if (!s->sequences[i].in_use) {
+            start_sequence(&s->sequences[i]);
+            *sequence = i;
+            return MH_OK;
+        }
+    return mh_fail(MH_OUT_OF_MEMORY, "sequences: all %u of the session are in use",
+                   s->sequence_count);
+}
+
+mh_status mh_sequence_remove(mh_session *s, uint32_t sequence)
+{
+    struct sequence *q = session_find(s, sequence, "mh_sequence_remove");
+    if (!q)
+        return MH_INVALID_ARGUMENT;
+    session_pages_trim(s, q, 0);
+    q->in_use = false;
+    return MH_OK;
+}
+
+static mh_status check_position(const struct sequence *q, int64_t position, const char *function)
+{
+    if (position < 0 || position > q->position)
+        return mh_fail(MH_INVALID_ARGUMENT, "%s: position is %lld, must be 0 to %lld", function,
+                       (long long)position, (long long)q->position);
+    return MH_OK;
+}
+
+mh_status mh_sequence_fork(mh_session *s, uint32_t from, int64_t position, uint32_t *sequence)
+{
+    const struct sequence *q = session_find(s, from, "mh_sequence_fork");
+    mh_status status = q ? check_position(q, position, "mh_sequence_fork") : MH_INVALID_ARGUMENT;
+    if (!status)
+        status = mh_sequence_add(s, sequence);
+    if (status)
+        return status;
+    struct sequence *fork = &s->sequences[*sequence];
+    session_pages_share(s, q, position, fork);
+    memcpy(fork->ids, q->ids, (size_t)position * sizeof(*q->ids));
+    fork->position = position;
+    fork->sampling = q->sampling;
+    if (position == q->position) {
+        fork->has_next = q->has_next, fork->next = q->next;
+        fork->logits_step = q->logits_step, fork->logits_row = q->logits_row;
+    }
+    return MH_OK;
+}
+
+mh_status mh_sequence_rewind(mh_session *s, uint32_t sequence, int64_t position)
+{
+    struct sequence *q = session_find(s, sequence, "mh_session_rewind");
+    mh_status status = q ? check_position(q, position, "mh_session_rewind") : MH_INVALID_ARGUMENT;
+    if (status)
+        return status;
+    if (position != q->position)
+        q->has_next = false;
+    q->position = position;
+    session_pages_trim(s, q, position);
+    return MH_OK;
+}
+
+mh_status mh_sequence_set_sampling(mh_session *s, uint32_t sequence, const mh_sampling *sampling)
+{
+    struct sequence *q = session_find(s, sequence, "mh_session_set_sampling");
+    if (!q)
+        return MH_INVALID_ARGUMENT;
+    if (!sampling)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_set_sampling: sampling is NULL");
+    if (!(sampling->temperature >= 0) || sampling->temperature > 1e6f)
+        return mh_fail(MH_INVALID_ARGUMENT, "temperature: %g, must be 0 to 1e6",
+                       (double)sampling->temperature);
+    q->sampling = *sampling;
+    return MH_OK;
+}
+
+static struct sequence *find_next(const mh_session *s, uint32_t sequence, const void *out,
+                                  const char *function, mh_status *status)
+{
+    struct sequence *q = session_find(s, sequence, function);
+    *status = MH_OK;
+    if (!q)
+        *status = MH_INVALID_ARGUMENT;
+    else if (!out)
+        *status = mh_fail(MH_INVALID_ARGUMENT, "%s: out is NULL", function);
+    else if (!q->has_next)
+        *status = mh_fail(MH_WRONG_STATE, "%s: nothing has run since the start or the last rewind",
+                          function);
+    return q;
+}
+
+mh_status mh_sequence_next(mh_session *s, uint32_t sequence, int32_t *token)
+{
+    mh_status status;
+    const struct sequence *q = find_next(s, sequence, token, "mh_session_next", &status);
+    if (!status)
+        *token = q->next;
+    return status;
+}
+
+mh_status mh_sequence_logits(mh_session *s, uint32_t sequence, float *logits)
+{
+    mh_status status;
+    const struct sequence *q = find_next(s, sequence, logits, "mh_session_logits", &status);
+    if (status)
+        return status;
+    if (q->logits_step != s->steps)
+        return mh_fail(MH_WRONG_STATE,
+                       "mh_session_logits: sequence %u had no part in the session's last step",
+                       sequence);
+    mh_tensor t = mh_tensor_slice(s->logits, 0, q->logits_row, 1);
+    return mh_buffer_read(t.buffer, t.offset, logits, 4 * (uint64_t)t.shape[1]);
+}
+
+int64_t mh_sequence_position(const mh_session *s, uint32_t sequence)
+{
+    const struct sequence *q = session_find(s, sequence, "mh_sequence_position");
+    return q ? q->position : -1;
+}
+
+mh_status mh_sequence_tokens(const mh_session *s, uint32_t sequence, int64_t begin, int64_t count,
+                             int32_t *ids)
+{
+    const struct sequence *q = session_find(s, sequence, "mh_sequence_tokens");
+    if (!q)
+        return MH_INVALID_ARGUMENT;
+    if (begin < 0 || count < 0 || begin > q->position || count > q->position - begin)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_sequence_tokens: %lld tokens from %lld, the sequence has %lld",
+                       (long long)count, (long long)begin, (long long)q->position);
+    if (count && !ids)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_sequence_tokens: ids is NULL");
+    if (count)
+        memcpy(ids, q->ids + begin, (size_t)count * sizeof(*ids));
+    return MH_OK;
+}
+
+/* ---- sequence 0 ---- */
+
+mh_status mh_session_set_sampling(mh_session *s, const mh_sampling *sampling)
+{
+    return mh_sequence_set_sampling(s, 0, sampling);
+}
+
+mh_status mh_session_next(mh_session *s, int32_t *token)
+{
+    return mh_sequence_next(s, 0, token);
+}
+
+mh_status mh_session_logits(mh_session *s, float *logits)
+{
+    return mh_sequence_logits(s, 0, logits);
+}
+
 int64_t mh_session_position(const mh_session *s)
 {
-    return s ? s->position : 0;
+    return s && s->sequences[0].in_use ? s->sequences[0].position : 0;
 }
 
 int64_t mh_session_context(const mh_session *s)
@@ -489,14 +371,5 @@ int64_t mh_session_context(const mh_session *s)
 
 mh_status mh_session_rewind(mh_session *s, int64_t position)
 {
-    if (!s)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_rewind: session is NULL");
-    if (position < 0 || position > s->position)
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_session_rewind: position is %lld, must be 0 to %lld",
-                       (long long)position, (long long)s->position);
-    if (position != s->position)
-        s->has_next = false;
-    s->position = position;
-    return MH_OK;
+    return mh_sequence_rewind(s, 0, position);
 }

@@ -1,6 +1,10 @@
 /*
- * session.h: one sequence being read and written by a model: its cache, its graphs, its position.
- * Threads: one at a time; sessions of one model are independent.
+ * session.h: sequences being read and written by a model: their cache, their positions, and the
+ * graphs they share. A session begins with one sequence, number 0, and mh_session_run, _next,
+ * _logits, _rewind and the like are about that one; more of them, and steps in which several take
+ * part, are in the second half.
+ *
+ * Threads: one at a time, but for mh_session_cancel; sessions of one model are independent.
  */
 #ifndef MOEHAL_MODEL_SESSION_H
 #define MOEHAL_MODEL_SESSION_H
@@ -15,10 +19,13 @@ typedef struct mh_session_params {
     uint64_t struct_size;
     mh_dtype kv_dtype; /* MH_F32 (also 0) or MH_BF16: of the latent cache */
     uint32_t reserved;
-    int64_t context;         /* most positions; 0: the model's own limit */
-    int64_t chunk;           /* most tokens of one prefill step; 0: 64 */
+    int64_t context;         /* most positions of a sequence; 0: the model's own limit */
+    int64_t chunk;           /* most tokens of one launch; 0: 64; at least `sequences` */
     mh_progress_fn progress; /* of runs of several tokens; may be NULL */
     void *progress_user;
+    uint32_t sequences; /* most sequences at a time; 0: 1 */
+    uint32_t reserved2;
+    int64_t cache_tokens; /* positions all sequences share; 0: sequences x context */
 } mh_session_params;
 
 /* Takes the cache and the activations. A context beyond the model's max_position_embeddings is
@@ -42,7 +49,7 @@ typedef struct mh_session_outputs {
 
 /* Appends tokens, in chunks. An id outside the vocabulary, or more tokens than the context has room
  * for, is refused before anything runs. outputs may be NULL. With count 1 this is a decode step:
- * one graph launch. On failure the position stays where the last whole chunk ended. */
+ * one graph launch. On failure the sequence is as the last whole chunk left it. */
 MH_API mh_status mh_session_run(mh_session *session, const int32_t *ids, uint64_t count,
                                 const mh_session_outputs *outputs);
 
@@ -53,7 +60,8 @@ MH_API mh_status mh_session_set_sampling(mh_session *session, const mh_sampling 
 /* The token chosen after the last run. MH_WRONG_STATE before the first run or after a rewind. */
 MH_API mh_status mh_session_next(mh_session *session, int32_t *token);
 
-/* The last token's logits, f32 [vocabulary]. */
+/* The last token's logits, f32 [vocabulary]: of the session's last step only, else
+ * MH_WRONG_STATE. */
 MH_API mh_status mh_session_logits(mh_session *session, float *logits);
 
 MH_API int64_t mh_session_position(const mh_session *session); /* tokens so far */
@@ -69,6 +77,65 @@ MH_API mh_status mh_session_observe(mh_session *session, mh_observe_fn observe, 
 
 /* Forgets everything from `position` on; what comes next is as if it had never been. */
 MH_API mh_status mh_session_rewind(mh_session *session, int64_t position);
+
+/* Ends the run or step in progress before its next op, with MH_CANCELLED; if there is none, the
+ * next one, once. What was cancelled leaves its sequences as they were. Any thread, and signal
+ * handlers; the session must not be released meanwhile. NULL is allowed. */
+MH_API void mh_session_cancel(mh_session *session);
+
+/* ---- several sequences ----
+ *
+ * A sequence is a small number, below mh_session_params.sequences, given by mh_sequence_add or
+ * _fork and free again after mh_sequence_remove. Its cache is made of pages of 64 positions, which
+ * forks share until one of them writes there. Nothing about a sequence's bits depends on which
+ * others run beside it, or on which pages it has.
+ */
+
+/* An empty sequence. MH_OUT_OF_MEMORY: all are in use. */
+MH_API mh_status mh_sequence_add(mh_session *session, uint32_t *sequence);
+MH_API mh_status mh_sequence_remove(mh_session *session, uint32_t sequence);
+/* A new sequence that begins as the first `position` tokens of `from`, sampling included; at
+ * `from`'s own position its next token too. Copies nothing: pages are shared. */
+MH_API mh_status mh_sequence_fork(mh_session *session, uint32_t from, int64_t position,
+                                  uint32_t *sequence);
+
+/* What one sequence brings to a step. */
+typedef struct mh_sequence_rows {
+    uint64_t struct_size; /* that of the first counts for the whole array */
+    uint32_t sequence;
+    uint32_t reserved;
+    const int32_t *ids; /* [count]: a prompt, part of one, or the one token chosen before */
+    uint64_t count;
+} mh_sequence_rows;
+
+/* Appends tokens to several sequences at once, each at most one time; afterwards every one of them
+ * has its next token and its last token's logits. Up to `chunk` tokens are one launch. All or
+ * nothing: on failure every sequence is as it was. MH_OUT_OF_MEMORY: the cache has not enough free
+ * pages; remove or rewind a sequence, and try again. */
+MH_API mh_status mh_session_step(mh_session *session, const mh_sequence_rows *rows, uint64_t count);
+
+/* As mh_session_set_sampling, _next, _logits, _position and _rewind. A removed or unknown sequence
+ * is MH_INVALID_ARGUMENT, its position -1. */
+MH_API mh_status mh_sequence_set_sampling(mh_session *session, uint32_t sequence,
+                                          const mh_sampling *sampling);
+MH_API mh_status mh_sequence_next(mh_session *session, uint32_t sequence, int32_t *token);
+MH_API mh_status mh_sequence_logits(mh_session *session, uint32_t sequence, float *logits);
+MH_API int64_t mh_sequence_position(const mh_session *session, uint32_t sequence);
+MH_API mh_status mh_sequence_rewind(mh_session *session, uint32_t sequence, int64_t position);
+/* The ids at positions [begin, begin + count). */
+MH_API mh_status mh_sequence_tokens(const mh_session *session, uint32_t sequence, int64_t begin,
+                                    int64_t count, int32_t *ids);
+
+typedef struct mh_session_info {
+    uint64_t struct_size;
+    uint32_t sequences, sequences_used;
+    int64_t context;           /* positions a sequence may have */
+    int64_t page_tokens;       /* positions a page */
+    int64_t pages, pages_free; /* of the cache; a shared page counts once */
+    uint64_t page_bytes;       /* of all layers */
+} mh_session_info;
+
+MH_API mh_status mh_session_get_info(const mh_session *session, mh_session_info *out);
 
 MH_END_DECLS
 

@@ -1,0 +1,106 @@
+/* session_impl.h: what the files of a session share. Not installed. */
+#ifndef SESSION_IMPL_H
+#define SESSION_IMPL_H
+
+#include "model.h"
+
+/* Graphs are kept by what is baked into them: decode steps of a few sizes, and prefill. */
+#define SESSION_GRAPHS 8
+
+struct session_graph {
+    mh_graph *graph;
+    int64_t rows, head_rows;
+    bool hidden;
+    uint64_t used; /* when it last ran */
+};
+
+struct sequence {
+    bool in_use;
+    bool has_next; /* next was chosen at position - 1 */
+    int32_t next;
+    int64_t position;
+    mh_sampling sampling;
+    int32_t *pages; /* [pages a sequence]: -1 where there is none yet */
+    int32_t *ids;   /* [context]: the tokens */
+    uint64_t logits_step;
+    int64_t logits_row; /* of session->logits, while session->steps is logits_step */
+};
+
+/* A page that a step takes for a sequence, in place of a shared one or of none (-1). */
+struct page_change {
+    uint32_t sequence;
+    int32_t from, to;
+    int64_t index;
+};
+
+struct mh_session {
+    atomic_uint refs;
+    mh_model *model;
+    mh_stream *stream;
+    mh_step *step;
+    mh_dtype kv_dtype;
+    int64_t context;
+    int64_t chunk;      /* most rows of a launch */
+    int64_t rows;       /* chunk with its padding */
+    int64_t heads;      /* rows of logits among the activations */
+    int64_t slot_pages; /* pages a sequence */
+    mh_progress_fn progress;
+    void *progress_user;
+    mh_observe_fn observe; /* NULL: steps are graphs */
+    void *observe_user;
+
+    mh_buffer *cache, *rope, *activations;
+    mh_buffer *all_logits, *hidden; /* made when first asked for */
+    mh_tensor *cache_tensors;       /* [layers] */
+    mh_tensor rope_table;
+    struct session_graph graphs[SESSION_GRAPHS];
+    uint64_t runs;
+
+    uint32_t sequence_count;
+    struct sequence *sequences;
+    int32_t *page_tables, *ids; /* of all sequences */
+
+    int64_t pages, free_count;
+    int32_t *free_pages; /* a stack */
+    uint32_t *page_refs;
+    struct page_change *changes; /* of the step that is being prepared or runs */
+    int64_t change_count;
+
+    int32_t *next_ids; /* [rows] */
+    uint64_t steps;    /* launches so far */
+    mh_tensor logits;  /* of the last one: f32 [head rows, vocabulary] */
+};
+
+/* session.c */
+/* The sequence of that number, or NULL with an error that names the function. */
+struct sequence *session_find(const mh_session *session, uint32_t sequence, const char *function);
+mh_status session_check_ids(const mh_session *session, const int32_t *ids, uint64_t count);
+
+/* session_pages.c: the cache's pages, counted by the sequences that hold them. */
+mh_status session_pages_create(mh_session *session, int64_t cache_tokens);
+void session_pages_destroy(mh_session *session);
+/* Takes pages for `count` more positions and replaces a shared one that they begin in. Failing, it
+ * leaves what it took before in `changes`, for session_pages_undo. */
+mh_status session_pages_take(mh_session *session, uint32_t sequence, int64_t count);
+mh_status session_pages_copy(mh_session *session); /* enqueues the copies of shared pages */
+void session_pages_keep(mh_session *session);      /* the step is done */
+void session_pages_undo(mh_session *session);      /* the step never was */
+/* Lets go of what lies wholly behind `position`. */
+void session_pages_trim(mh_session *session, struct sequence *sequence, int64_t position);
+void session_pages_share(mh_session *session, const struct sequence *from, int64_t position,
+                         struct sequence *to);
+
+/* session_graph.c */
+/* Rows that a launch of `rows` has: with padding where graphs are dear. */
+int64_t session_bucket(const mh_session *session, int64_t rows);
+struct model_step session_operands(mh_session *session, int64_t rows, int64_t head_rows);
+mh_tensor session_hidden(mh_session *session, int64_t index, int64_t rows);
+/* Enqueues a step whose inputs are written. */
+mh_status session_launch(mh_session *session, int64_t rows, int64_t head_rows, bool hidden);
+void session_graphs_destroy(mh_session *session);
+
+/* session_step.c */
+void session_steps_destroy(mh_session *session);
+mh_status session_steps_create(mh_session *session);
+
+#endif

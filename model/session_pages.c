@@ -1,0 +1,152 @@
+/* session_pages.c: pages of the cache, shared by forks until one of them writes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "session_impl.h"
+
+/* ---- life ---- */
+
+static mh_status make_cache(mh_session *s)
+{
+    const mh_config *c = s->model->config;
+    int64_t row = c->kv_lora_rank + c->qk_rope_head_dim;
+    const int64_t shape[] = {s->pages, MODEL_PAGE, row};
+    uint64_t bytes = (uint64_t)(s->pages * MODEL_PAGE * row) * mh_dtype_size(s->kv_dtype);
+    bytes = (bytes + 255) & ~UINT64_C(255);
+    mh_status status =
+        mh_buffer_create(s->model->device, bytes * (uint64_t)c->num_hidden_layers, 0, &s->cache);
+    for (int64_t i = 0; !status && i < c->num_hidden_layers; i++)
+        s->cache_tensors[i] = mh_tensor_make(s->cache, bytes * (uint64_t)i, s->kv_dtype, 3, shape);
+    return status;
+}
+
+mh_status session_pages_create(mh_session *s, int64_t cache_tokens)
+{
+    s->slot_pages = (s->context + MODEL_PAGE - 1) / MODEL_PAGE;
+    size_t count = s->sequence_count, slots = count * (size_t)s->slot_pages;
+    s->pages = cache_tokens ? (cache_tokens + MODEL_PAGE - 1) / MODEL_PAGE : (int64_t)slots;
+    s->sequences = calloc(count, sizeof(*s->sequences));
+    s->page_tables = malloc(slots * sizeof(*s->page_tables));
+    s->ids = calloc(count * (size_t)s->context, sizeof(*s->ids));
+    s->free_pages = malloc((size_t)s->pages * sizeof(*s->free_pages));
+    s->page_refs = calloc((size_t)s->pages, sizeof(*s->page_refs));
+    s->changes = malloc((size_t)s->pages * sizeof(*s->changes));
+    s->cache_tensors =
+        calloc((size_t)s->model->config->num_hidden_layers, sizeof(*s->cache_tensors));
+    if (!s->sequences || !s->page_tables || !s->ids || !s->free_pages || !s->page_refs ||
+        !s->changes || !s->cache_tensors)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u sequences of %lld tokens",
+                       s->sequence_count, (long long)s->context);
+    for (size_t i = 0; i < slots; i++)
+        s->page_tables[i] = -1;
+    for (size_t i = 0; i < count; i++) {
+        s->sequences[i].pages = s->page_tables + i * (size_t)s->slot_pages;
+        s->sequences[i].ids = s->ids + i * (size_t)s->context;
+    }
+    while (s->free_count < s->pages) {
+        s->free_pages[s->free_count] = (int32_t)(s->pages - 1 - s->free_count);
+        s->free_count++;
+    }
+    return make_cache(s);
+}
+
+void session_pages_destroy(mh_session *s)
+{
+    mh_buffer_release(s->cache);
+    free(s->cache_tensors);
+    free(s->changes);
+    free(s->page_refs);
+    free(s->free_pages);
+    free(s->ids);
+    free(s->page_tables);
+    free(s->sequences);
+}
+
+/* ---- counting ---- */
+
+static void let_go(mh_session *s, int32_t page)
+{
+    if (page >= 0 && --s->page_refs[page] == 0)
+        s->free_pages[s->free_count++] = page;
+}
+
+static int64_t pages_of(int64_t positions)
+{
+    return (positions + MODEL_PAGE - 1) / MODEL_PAGE;
+}
+
+void session_pages_trim(mh_session *s, struct sequence *q, int64_t position)
+{
+    for (int64_t i = pages_of(position); i < s->slot_pages && q->pages[i] >= 0; i++) {
+        let_go(s, q->pages[i]);
+        q->pages[i] = -1;
+    }
+}
+
+void session_pages_share(mh_session *s, const struct sequence *from, int64_t position,
+                         struct sequence *to)
+{
+    for (int64_t i = 0; i < pages_of(position); i++) {
+        to->pages[i] = from->pages[i];
+        s->page_refs[to->pages[i]]++;
+    }
+}
+
+/* ---- what a step takes ---- */
+
+mh_status session_pages_take(mh_session *s, uint32_t sequence, int64_t count)
+{
+    struct sequence *q = &s->sequences[sequence];
+    int64_t last = (q->position + count - 1) / MODEL_PAGE;
+    for (int64_t i = q->position / MODEL_PAGE; i <= last; i++) {
+        int32_t page = q->pages[i];
+        if (page >= 0 && s->page_refs[page] == 1)
+            continue;
+        if (!s->free_count)
+            return mh_fail(MH_OUT_OF_MEMORY,
+                           "cache: sequence %u needs %lld pages of %d tokens more, and none of the "
+                           "%lld is free",
+                           sequence, (long long)(last - i + 1), MODEL_PAGE, (long long)s->pages);
+        int32_t taken = s->free_pages[--s->free_count];
+        s->page_refs[taken] = 1;
+        /* The old one stays counted until the step is done: a step that fails leaves no trace. */
+        s->changes[s->change_count++] =
+            (struct page_change){.sequence = sequence, .from = page, .to = taken, .index = i};
+        q->pages[i] = taken;
+    }
+    return MH_OK;
+}
+
+mh_status session_pages_copy(mh_session *s)
+{
+    mh_status status = MH_OK;
+    for (int64_t i = 0; i < s->change_count; i++) {
+        const struct page_change *change = &s->changes[i];
+        if (change->from < 0)
+            continue;
+        int64_t rows = s->sequences[change->sequence].position - change->index * MODEL_PAGE;
+        for (int64_t l = 0; !status && l < s->model->config->num_hidden_layers; l++) {
+            const mh_tensor *t = &s->cache_tensors[l];
+            status = mh_stream_copy(s->stream, t->buffer,
+                                    t->offset + (uint64_t)(change->to * t->stride[0]), t->buffer,
+                                    t->offset + (uint64_t)(change->from * t->stride[0]),
+                                    (uint64_t)(rows * t->stride[1]));
+        }
+    }
+    return status;
+}
+
+void session_pages_keep(mh_session *s)
+{
+    while (s->change_count)
+        let_go(s, s->changes[--s->change_count].from);
+}
+
+void session_pages_undo(mh_session *s)
+{
+    while (s->change_count) {
+        const struct page_change *change = &s->changes[--s->change_count];
+        s->sequences[change->sequence].pages[change->index] = change->from;
+        let_go(s, change->to);
+    }
+}
