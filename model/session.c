@@ -107,9 +107,15 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
     s->kv_dtype = p.kv_dtype;
     s->context = p.context, s->chunk = p.chunk, s->sequence_count = p.sequences;
     s->progress = p.progress, s->progress_user = p.progress_user;
+    /* Where kernels run on the host a graph is a list, recorded in less time than a row of padding
+     * takes to compute; elsewhere graphs are compiled, so a few shapes have to do. */
+    mh_device_info info = MH_INIT(mh_device_info);
+    status = mh_device_get_info(model->device, &info);
+    s->padded = !(info.flags & MH_DEVICE_HOST_MEMORY);
     s->rows = session_bucket(s, s->chunk);
     s->heads = session_bucket(s, s->sequence_count);
-    status = mh_stream_create(model->device, &s->stream);
+    if (!status)
+        status = mh_stream_create(model->device, &s->stream);
     if (!status)
         status = session_pages_create(s, p.cache_tokens);
     if (!status)

@@ -3,15 +3,9 @@
 
 #include "session_impl.h"
 
-/* On the host a graph is a list, recorded in less time than a row of padding takes to compute.
- * Elsewhere a graph is compiled, so a few shapes have to do. */
 int64_t session_bucket(const mh_session *s, int64_t rows)
 {
-    mh_device_info info = MH_INIT(mh_device_info);
-    if (rows <= 8 || mh_device_get_info(s->model->device, &info) ||
-        info.flags & MH_DEVICE_HOST_MEMORY)
-        return rows;
-    return (rows + 7) / 8 * 8;
+    return s->padded && rows > 8 ? (rows + 7) / 8 * 8 : rows;
 }
 
 /* Logits of more rows than there are sequences have a buffer of their own. */

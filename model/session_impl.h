@@ -44,6 +44,7 @@ struct mh_session {
     int64_t rows;       /* chunk with its padding */
     int64_t heads;      /* rows of logits among the activations */
     int64_t slot_pages; /* pages a sequence */
+    bool padded;        /* graphs are kept for a few numbers of rows only */
     mh_progress_fn progress;
     void *progress_user;
     mh_observe_fn observe; /* NULL: steps are graphs */
@@ -91,7 +92,7 @@ void session_pages_share(mh_session *session, const struct sequence *from, int64
                          struct sequence *to);
 
 /* session_graph.c */
-/* Rows that a launch of `rows` has: with padding where graphs are dear. */
+/* Rows that a launch of `rows` has, padding counted. */
 int64_t session_bucket(const mh_session *session, int64_t rows);
 struct model_step session_operands(mh_session *session, int64_t rows, int64_t head_rows);
 mh_tensor session_hidden(mh_session *session, int64_t index, int64_t rows);
