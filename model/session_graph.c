@@ -5,7 +5,7 @@
 
 int64_t session_bucket(const mh_session *s, int64_t rows)
 {
-    return s->padded && rows > 8 ? (rows + 7) / 8 * 8 : rows;
+    return s->padded && !s->observe && rows > 8 ? (rows + 7) / 8 * 8 : rows;
 }
 
 /* Logits of more rows than there are sequences have a buffer of their own. */

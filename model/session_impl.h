@@ -92,7 +92,7 @@ void session_pages_share(mh_session *session, const struct sequence *from, int64
                          struct sequence *to);
 
 /* session_graph.c */
-/* Rows that a launch of `rows` has, padding counted. */
+/* Rows that a launch of `rows` has, padding counted. Observers see none. */
 int64_t session_bucket(const mh_session *session, int64_t rows);
 struct model_step session_operands(mh_session *session, int64_t rows, int64_t head_rows);
 mh_tensor session_hidden(mh_session *session, int64_t index, int64_t rows);
