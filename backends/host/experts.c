@@ -1,76 +1,82 @@
 /*
- * experts.c: grouped expert products and their combination. Rules 2, 5 and 9. An item is a stretch
- * of output rows of one slot, so that one token keeps all threads busy.
+ * experts.c: grouped expert products and their combination. Rules 2, 5 and 9. Slot j of row t has id
+ * t * k + j; an expert's weights are read once for all the slots that chose it.
  */
-#include "decode.h"
-#include "kernels.h"
+#include "product.h"
 
-#define BLOCK 16 /* output rows an item */
-
-static int64_t blocks(int64_t rows)
+/* Scratch: the grouping, then the product's, then the outputs of experts_down_combine. */
+static char *after_grouping(const struct host_run *run, const mh_tensor *experts, int64_t slots)
 {
-    return (rows + BLOCK - 1) / BLOCK;
+    return run->scratch + grouping_bytes(experts->shape[0] * experts->shape[1], slots);
 }
 
-static void gate_up_items(void *context, int64_t begin, int64_t end, uint32_t thread)
+/* ---- gate and up ---- */
+
+static const float *row_input(const mh_op *op, int64_t t)
 {
-    const mh_op_experts_gate_up *o = context;
-    const mh_weight_view *gate = mh_view_weight(o->gate), *up = mh_view_weight(o->up);
-    int64_t k = o->experts.shape[1], per_slot = blocks(gate->out);
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / per_slot / k, j = i / per_slot % k, first = i % per_slot * BLOCK;
-        int64_t slot =
-            expert_slot(&o->expert_map, gate->experts, gate->experts, index_at2(&o->experts, t, j));
-        if (slot == -2)
-            raise_fault(&o->fault);
-        if (slot < 0)
-            continue;
-        const float *x = row1(&o->x, t);
-        float *y = row2(&o->y, t, j);
-        for (int64_t r = first; r < gate->out && r < first + BLOCK; r++) {
-            struct weight_row g = weight_row(gate, slot, r), u = weight_row(up, slot, r);
-            y[r] = swiglu(dot_weight(&g, x, gate->in), dot_weight(&u, x, gate->in));
-        }
-    }
+    return row1(&((const mh_op_experts_gate_up *)op)->x, t);
+}
+
+static float *gate_up_output(const mh_op *op, int64_t id)
+{
+    const mh_op_experts_gate_up *o = (const void *)op;
+    return row2(&o->y, id / o->y.shape[1], id % o->y.shape[1]);
+}
+
+static void gate_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots)
+{
+    memcpy(gate_up_output(op, id) + o, dots, (size_t)count * 4);
+}
+
+/* y holds the gate. */
+static void up_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots)
+{
+    float *y = gate_up_output(op, id) + o;
+    for (int64_t i = 0; i < count; i++)
+        y[i] = swiglu(y[i], dots[i]);
 }
 
 void K(experts_gate_up)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_experts_gate_up *o = (const void *)op;
-    const mh_weight_view *w = mh_view_weight(o->gate);
-    int64_t slots = o->experts.shape[0] * o->experts.shape[1];
-    spread(run, slots * blocks(w->out), 2 * BLOCK * w->in, gate_up_items, o);
+    const mh_weight_view *gate = mh_view_weight(o->gate), *up = mh_view_weight(o->up);
+    struct grouping by = K(group_by_expert)(&o->experts, &o->expert_map, gate->experts, &o->fault,
+                                            run->scratch);
+    struct product p = {op,       {gate, up}, {gate_finish, up_finish},
+                        gate->in, gate->out,  .input = row_input};
+    p.inputs = o->x.shape[0], p.ids_per_input = o->experts.shape[1];
+    p.group_count = by.count, p.groups = by.groups, p.ids = by.ids;
+    K(product)(run, &p, after_grouping(run, &o->experts, gate->experts));
 }
 
-static void down_items(void *context, int64_t begin, int64_t end, uint32_t thread)
+/* ---- down ---- */
+
+static const float *slot_input(const mh_op *op, int64_t id)
 {
-    const mh_op_experts_down *o = context;
+    const mh_op_experts_down *o = (const void *)op;
+    return row2(&o->x, id / o->x.shape[1], id % o->x.shape[1]);
+}
+
+static void down_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots)
+{
+    const mh_op_experts_down *d = (const void *)op;
+    memcpy(row2(&d->y, id / d->y.shape[1], id % d->y.shape[1]) + o, dots, (size_t)count * 4);
+}
+
+static void run_down(const struct host_run *run, const mh_op_experts_down *o)
+{
     const mh_weight_view *w = mh_view_weight(o->w);
-    int64_t k = o->experts.shape[1], per_slot = blocks(w->out);
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / per_slot / k, j = i / per_slot % k, first = i % per_slot * BLOCK;
-        int64_t slot =
-            expert_slot(&o->expert_map, w->experts, w->experts, index_at2(&o->experts, t, j));
-        if (slot == -2)
-            raise_fault(&o->fault);
-        if (slot < 0)
-            continue;
-        float *y = row2(&o->y, t, j);
-        for (int64_t r = first; r < w->out && r < first + BLOCK; r++) {
-            struct weight_row row = weight_row(w, slot, r);
-            y[r] = dot_weight(&row, row2(&o->x, t, j), w->in);
-        }
-    }
+    struct grouping by =
+        K(group_by_expert)(&o->experts, &o->expert_map, w->experts, &o->fault, run->scratch);
+    struct product p = {&o->base, {w}, {down_finish}, w->in, w->out, .input = slot_input};
+    p.inputs = o->x.shape[0] * o->x.shape[1], p.ids_per_input = 1;
+    p.group_count = by.count, p.groups = by.groups, p.ids = by.ids;
+    K(product)(run, &p, after_grouping(run, &o->experts, w->experts));
 }
 
 void K(experts_down)(const struct host_run *run, const mh_op *op)
 {
-    const mh_op_experts_down *o = (const void *)op;
-    const mh_weight_view *w = mh_view_weight(o->w);
-    int64_t slots = o->experts.shape[0] * o->experts.shape[1];
-    spread(run, slots * blocks(w->out), BLOCK * w->in, down_items, o);
+    run_down(run, (const void *)op);
 }
 
 /* ---- combine ---- */
@@ -114,36 +120,22 @@ void K(combine)(const struct host_run *run, const mh_op *op)
     spread(run, o->y.shape[0], o->y.shape[1] * o->e.shape[1], combine_rows, o);
 }
 
-static void down_combine_items(void *context, int64_t begin, int64_t end, uint32_t thread)
-{
-    const mh_op_experts_down_combine *o = context;
-    const mh_weight_view *w = mh_view_weight(o->w);
-    int64_t k = o->experts.shape[1], per_row = blocks(w->out);
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / per_row, first = i % per_row * BLOCK;
-        if (!row_is_whole(&o->experts, &o->expert_map, w->experts, w->experts, &o->fault, t))
-            continue;
-        const float *h = row1(&o->h, t), *weights = row1(&o->weights, t);
-        const float *shared = o->shared.rank ? row1(&o->shared, t) : NULL;
-        float *y = row1(&o->y, t);
-        for (int64_t r = first; r < w->out && r < first + BLOCK; r++) {
-            float acc = shared ? shared[r] : 0.0f;
-            for (int64_t j = 0; j < k; j++) {
-                int64_t slot = expert_slot(&o->expert_map, w->experts, w->experts,
-                                           index_at2(&o->experts, t, j));
-                struct weight_row row = weight_row(w, slot, r);
-                acc = fmaf(weights[j], dot_weight(&row, row2(&o->x, t, j), w->in), acc);
-            }
-            y[r] = h[r] + acc;
-        }
-    }
-}
-
+/* Its expansion, with the experts' outputs in scratch. */
 void K(experts_down_combine)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_experts_down_combine *o = (const void *)op;
     const mh_weight_view *w = mh_view_weight(o->w);
-    spread(run, o->y.shape[0] * blocks(w->out), BLOCK * w->in * o->experts.shape[1],
-           down_combine_items, o);
+    int64_t rows = o->x.shape[0], k = o->x.shape[1];
+    uint64_t offset = grouping_bytes(rows * k, w->experts) +
+                      product_shared(rows * k, rows * k, w->in, false);
+    mh_buffer_view memory = {.host = run->scratch};
+    mh_op_experts_down down = {.base = *op, .x = o->x, .experts = o->experts};
+    down.y = f32_tensor(&memory, offset, 3, rows, k, w->out);
+    down.expert_map = o->expert_map, down.fault = o->fault, down.w = o->w;
+    run_down(run, &down);
+    mh_op_combine combine = {.base = *op, .y = o->y, .h = o->h, .e = down.y};
+    combine.weights = o->weights, combine.shared = o->shared, combine.experts = o->experts;
+    combine.expert_map = o->expert_map, combine.fault = o->fault;
+    combine.expert_count = combine.resident_count = w->experts;
+    K(combine)(run, &combine.base);
 }

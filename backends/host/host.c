@@ -118,7 +118,8 @@ static mh_status choose_kernels(struct device *device)
         {"scalar", host_kernels_scalar, true},
 #ifdef HOST_X86
         {"avx2", host_kernels_avx2,
-         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("f16c")},
         {"avx512", host_kernels_avx512,
          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -257,45 +258,11 @@ static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char
     return MH_OK;
 }
 
-/* Bytes all threads share, and bytes of each thread. */
-static void scratch_parts(const mh_op *op, uint64_t *shared, uint64_t *per_thread)
-{
-    *shared = *per_thread = 0;
-    switch (op->op) {
-    case MH_OP_ATTENTION: {
-        const mh_op_attention *o = (const void *)op;
-        uint64_t latent = (uint64_t)o->y.shape[2], width = (uint64_t)o->q.shape[2];
-        *per_thread = 4 * (2 * latent + (o->cache.dtype == MH_BF16 ? 64 * width : 0));
-        break;
-    }
-    case MH_OP_MLA_KV:
-        *per_thread = 4 * (uint64_t)((const mh_op_mla_kv *)op)->kv.shape[1];
-        break;
-    case MH_OP_ROUTER:
-        *per_thread = 16 * (uint64_t)((const mh_op_router *)op)->logits.shape[1];
-        break;
-    case MH_OP_ROUTER_LINEAR: {
-        const mh_op_router_linear *o = (const void *)op;
-        uint64_t experts = (uint64_t)mh_view_weight(o->w)->out;
-        *shared = 4 * experts * (uint64_t)o->x.shape[0];
-        *per_thread = 16 * experts;
-        break;
-    }
-    case MH_OP_SAMPLE:
-        *shared = 8 * (uint64_t)((const mh_op_sample *)op)->logits.shape[1];
-        break;
-    default:
-        break;
-    }
-    *shared = (*shared + 63) & ~UINT64_C(63);
-    *per_thread = (*per_thread + 63) & ~UINT64_C(63);
-}
-
 static uint64_t op_scratch(void *user, const mh_op *op)
 {
     struct device *device = user;
     uint64_t shared, per_thread;
-    scratch_parts(op, &shared, &per_thread);
+    host_scratch(op, &shared, &per_thread);
     return shared + per_thread * pool_threads(device->pool);
 }
 
@@ -303,7 +270,7 @@ static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct device *device = ((struct stream *)user)->device;
     struct host_run run = {.pool = device->pool, .scratch = scratch->host};
-    scratch_parts(op, &run.shared, &run.per_thread);
+    host_scratch(op, &run.shared, &run.per_thread);
     uint32_t mode = float_mode_enter();
     device->kernels[op->op](&run, op);
     float_mode_leave(mode);

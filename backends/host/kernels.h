@@ -7,6 +7,7 @@
 
 #include <moehal/backend.h>
 
+#include "numerics.h"
 #include "pool.h"
 
 #define JOIN_(a, b) a##_##b
@@ -20,6 +21,9 @@ struct host_run {
     uint64_t shared;
     uint64_t per_thread;
 };
+
+/* scratch.c: bytes that all threads share, and bytes of each. */
+void host_scratch(const mh_op *op, uint64_t *shared, uint64_t *per_thread);
 
 typedef void (*host_kernel)(const struct host_run *run, const mh_op *op);
 
@@ -73,6 +77,18 @@ static inline void raise_fault(const mh_tensor *fault)
     __atomic_store_n(word, MH_BAD_INDEX, __ATOMIC_RELAXED);
 }
 
+/* A dense f32 tensor at byte `offset` of memory. */
+static inline mh_tensor f32_tensor(mh_buffer_view *memory, uint64_t offset, uint32_t rank,
+                                   int64_t a, int64_t b, int64_t c)
+{
+    mh_tensor t = {.buffer = (mh_buffer *)(void *)memory, .offset = offset, .dtype = MH_F32,
+                   .rank = rank, .shape = {a, b, c}};
+    int64_t stride = 4;
+    for (uint32_t i = rank; i-- > 0; stride *= t.shape[i])
+        t.stride[i] = stride;
+    return t;
+}
+
 /* Where expert `e` lies in the bank: a slot, -1 elsewhere, -2 out of range. */
 static inline int64_t expert_slot(const mh_tensor *map, int64_t experts, int64_t resident,
                                   int32_t e)
@@ -83,9 +99,6 @@ static inline int64_t expert_slot(const mh_tensor *map, int64_t experts, int64_t
     return slot < -1 || slot >= resident ? -2 : slot;
 }
 
-/* linear.c: y[c] = dot over `rows` rows of x and column c of w. */
-void K(project_transposed)(const mh_weight_view *w, int64_t first_row, int64_t rows, const float *x,
-                           float *y);
 /* norm.c: numerics rule 6 on one row; y may be x. */
 void K(norm_row)(float *y, const float *x, const float *w, int64_t size, float eps);
 

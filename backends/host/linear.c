@@ -1,150 +1,101 @@
-/*
- * linear.c: linear, linear_add, linear_swiglu, head_linear, embed. Numerics rules 1 and 2. A row of
- * weights is decoded once for four tokens.
- */
+/* linear.c: linear, linear_add, linear_swiglu, head_linear, embed. Numerics rules 1 and 2. */
 #include "decode.h"
-#include "kernels.h"
+#include "product.h"
 
-#define TOKENS 4
+/* ---- linear layers ---- */
 
-/* dots[i] = row . x[i] for `tokens` <= 4 inputs. */
-static void dot_tokens(const struct weight_row *row, const float *const x[TOKENS], int64_t tokens,
-                       int64_t count, float dots[TOKENS])
+static const float *linear_input(const mh_op *op, int64_t t)
 {
-    if (tokens == 1) {
-        dots[0] = dot_weight(row, x[0], count);
-        return;
-    }
-    float a[TOKENS][STRIPES] = {{0}}, w[STRIPES];
-    for (int64_t k = 0; k < count; k += STRIPES) {
-        int64_t n = count - k < STRIPES ? count - k : STRIPES;
-        decode_columns(row, k, n, w);
-        for (int64_t i = 0; i < tokens; i++)
-            accumulate(a[i], x[i] + k, w, n);
-    }
-    for (int64_t i = 0; i < tokens; i++)
-        dots[i] = fold(a[i]);
+    return row1(&((const mh_op_linear *)op)->x, t);
 }
 
-struct linear {
-    const mh_tensor *y, *x, *residual; /* residual NULL: none */
-    const mh_weight_view *w, *up;      /* up NULL: a plain product */
-};
-
-static void linear_row(const struct linear *l, int64_t o, int64_t t, int64_t tokens)
+static void linear_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, const float *dots)
 {
-    const float *x[TOKENS];
-    float dots[TOKENS], ups[TOKENS];
-    for (int64_t i = 0; i < tokens; i++)
-        x[i] = row1(l->x, t + i);
-    struct weight_row row = weight_row(l->w, 0, o);
-    dot_tokens(&row, x, tokens, l->w->in, dots);
-    if (l->up) {
-        row = weight_row(l->up, 0, o);
-        dot_tokens(&row, x, tokens, l->w->in, ups);
-    }
-    for (int64_t i = 0; i < tokens; i++) {
-        float value = l->up         ? swiglu(dots[i], ups[i])
-                      : l->residual ? row1(l->residual, t + i)[o] + dots[i]
-                                    : dots[i];
-        row1(l->y, t + i)[o] = value;
-    }
-}
-
-static void linear_rows(void *context, int64_t begin, int64_t end, uint32_t thread)
-{
-    const struct linear *l = context;
-    int64_t rows = l->y->shape[0];
-    (void)thread;
-    for (int64_t o = begin; o < end; o++)
-        for (int64_t t = 0; t < rows; t += TOKENS)
-            linear_row(l, o, t, rows - t < TOKENS ? rows - t : TOKENS);
-}
-
-static void run_linear(const struct host_run *run, const struct linear *l)
-{
-    spread(run, l->w->out, l->w->in * l->y->shape[0] * (l->up ? 2 : 1), linear_rows, l);
+    memcpy(row1(&((const mh_op_linear *)op)->y, t) + o, dots, (size_t)count * 4);
 }
 
 void K(linear)(const struct host_run *run, const mh_op *op)
 {
-    const mh_op_linear *o = (const void *)op;
-    run_linear(run, &(struct linear){&o->y, &o->x, NULL, mh_view_weight(o->w), NULL});
+    const mh_op_linear *l = (const void *)op;
+    const mh_weight_view *w = mh_view_weight(l->w);
+    struct product p = {op, {w}, {linear_finish}, w->in, w->out, .input = linear_input};
+    p.inputs = l->y.shape[0], p.ids_per_input = p.group_count = 1;
+    K(product)(run, &p, run->scratch);
+}
+
+static const float *add_input(const mh_op *op, int64_t t)
+{
+    return row1(&((const mh_op_linear_add *)op)->x, t);
+}
+
+static void add_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, const float *dots)
+{
+    const mh_op_linear_add *l = (const void *)op;
+    const float *residual = row1(&l->residual, t) + o;
+    float *y = row1(&l->y, t) + o;
+    for (int64_t i = 0; i < count; i++)
+        y[i] = residual[i] + dots[i];
 }
 
 void K(linear_add)(const struct host_run *run, const mh_op *op)
 {
-    const mh_op_linear_add *o = (const void *)op;
-    run_linear(run, &(struct linear){&o->y, &o->x, &o->residual, mh_view_weight(o->w), NULL});
+    const mh_op_linear_add *l = (const void *)op;
+    const mh_weight_view *w = mh_view_weight(l->w);
+    struct product p = {op, {w}, {add_finish}, w->in, w->out, .input = add_input};
+    p.inputs = l->y.shape[0], p.ids_per_input = p.group_count = 1;
+    K(product)(run, &p, run->scratch);
+}
+
+static const float *swiglu_input(const mh_op *op, int64_t t)
+{
+    return row1(&((const mh_op_linear_swiglu *)op)->x, t);
+}
+
+static void gate_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, const float *dots)
+{
+    memcpy(row1(&((const mh_op_linear_swiglu *)op)->y, t) + o, dots, (size_t)count * 4);
+}
+
+/* y holds the gate. */
+static void up_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, const float *dots)
+{
+    float *y = row1(&((const mh_op_linear_swiglu *)op)->y, t) + o;
+    for (int64_t i = 0; i < count; i++)
+        y[i] = swiglu(y[i], dots[i]);
 }
 
 void K(linear_swiglu)(const struct host_run *run, const mh_op *op)
 {
-    const mh_op_linear_swiglu *o = (const void *)op;
-    run_linear(
-        run, &(struct linear){&o->y, &o->x, NULL, mh_view_weight(o->gate), mh_view_weight(o->up)});
+    const mh_op_linear_swiglu *l = (const void *)op;
+    const mh_weight_view *gate = mh_view_weight(l->gate), *up = mh_view_weight(l->up);
+    struct product p = {op,       {gate, up}, {gate_finish, up_finish},
+                        gate->in, gate->out,  .input = swiglu_input};
+    p.inputs = l->y.shape[0], p.ids_per_input = p.group_count = 1;
+    K(product)(run, &p, run->scratch);
 }
 
-/* ---- per-head projections ---- */
+/* ---- per-head projections: head h of row t has id t * heads + h ---- */
 
-static void head_rows(void *context, int64_t begin, int64_t end, uint32_t thread)
+static const float *head_input(const mh_op *op, int64_t id)
 {
-    const mh_op_head_linear *o = context;
-    const mh_weight_view *w = mh_view_weight(o->w);
-    int64_t heads = o->y.shape[1];
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / heads, h = i % heads;
-        const float *x = row2(&o->x, t, h);
-        float *y = row2(&o->y, t, h);
-        for (int64_t r = 0; r < o->row_count; r++) {
-            struct weight_row row = weight_row(w, 0, h * o->head_rows + o->row_begin + r);
-            y[r] = dot_weight(&row, x, w->in);
-        }
-    }
+    const mh_op_head_linear *l = (const void *)op;
+    return row2(&l->x, id / l->x.shape[1], id % l->x.shape[1]);
 }
 
-/* The dot runs down the rows: 64 columns side by side, each with its 64 stripes. */
-void K(project_transposed)(const mh_weight_view *w, int64_t first_row, int64_t rows, const float *x,
-                           float *y)
+static void head_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots)
 {
-    for (int64_t c = 0; c < w->in; c += STRIPES) {
-        int64_t n = w->in - c < STRIPES ? w->in - c : STRIPES;
-        float a[STRIPES][STRIPES] = {{0}}, column[STRIPES] = {0};
-        for (int64_t r = 0; r < rows; r++) {
-            struct weight_row row = weight_row(w, 0, first_row + r);
-            decode_columns(&row, c, n, column);
-            for (int64_t j = 0; j < STRIPES; j++)
-                a[r % STRIPES][j] = fmaf(x[r], column[j], a[r % STRIPES][j]);
-        }
-        /* Rule 2's fold of every column at once. */
-        for (int h = STRIPES / 2; h; h /= 2)
-            for (int s = 0; s < h; s++)
-                for (int64_t j = 0; j < STRIPES; j++)
-                    a[s][j] = a[s][j] + a[s + h][j];
-        for (int64_t j = 0; j < n; j++)
-            y[c + j] = a[0][j] + 0.0f;
-    }
-}
-
-static void head_columns(void *context, int64_t begin, int64_t end, uint32_t thread)
-{
-    const mh_op_head_linear *o = context;
-    int64_t heads = o->y.shape[1];
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / heads, h = i % heads;
-        K(project_transposed)
-        (mh_view_weight(o->w), h * o->head_rows + o->row_begin, o->row_count, row2(&o->x, t, h),
-         row2(&o->y, t, h));
-    }
+    const mh_op_head_linear *l = (const void *)op;
+    memcpy(row2(&l->y, id / l->x.shape[1], id % l->x.shape[1]) + o, dots, (size_t)count * 4);
 }
 
 void K(head_linear)(const struct host_run *run, const mh_op *op)
 {
-    const mh_op_head_linear *o = (const void *)op;
-    int64_t cost = mh_view_weight(o->w)->in * o->row_count;
-    spread(run, o->y.shape[0] * o->y.shape[1], cost, o->transposed ? head_columns : head_rows, o);
+    const mh_op_head_linear *l = (const void *)op;
+    struct product p = {op, {mh_view_weight(l->w)}, {head_finish}, .input = head_input};
+    p.in = l->x.shape[2], p.out = l->y.shape[2], p.transposed = l->transposed;
+    p.group_count = l->x.shape[1], p.inputs = l->x.shape[0] * p.group_count;
+    p.ids_per_input = 1, p.row_begin = l->row_begin, p.group_stride = l->head_rows;
+    K(product)(run, &p, run->scratch);
 }
 
 /* ---- embedding ---- */

@@ -2,6 +2,7 @@
 #include "cache.h"
 #include "kernels.h"
 #include "numerics.h"
+#include "product.h"
 
 /* Rule 7 on one row of R values; y may be x. */
 static void rotate(float *y, const float *x, const float *table, int64_t size)
@@ -81,27 +82,34 @@ void K(mla_kv)(const struct host_run *run, const mh_op *op)
     write_rows((const void *)op, (float *)(void *)thread_scratch(run, 0));
 }
 
-static void query_heads(void *context, int64_t begin, int64_t end, uint32_t thread)
+/* Head h of row t has id t * heads + h. */
+static const float *query_input(const mh_op *op, int64_t id)
 {
-    const mh_op_mla_query *o = context;
-    const mh_weight_view *w = mh_view_weight(o->w);
-    int64_t heads = o->y.shape[1], rotary = o->table.shape[1];
-    int64_t nope = o->q.shape[2] - rotary;
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / heads, h = i % heads;
-        const float *q = row2(&o->q, t, h);
-        float *y = row2(&o->y, t, h);
-        K(project_transposed)(w, h * o->head_rows, nope, q, y);
-        const float *table = angles(&o->table, index_at(&o->positions, t), &o->fault);
-        if (table)
-            rotate(y + w->in, q + nope, table, rotary);
-    }
+    const mh_op_mla_query *o = (const void *)op;
+    return row2(&o->q, id / o->q.shape[1], id % o->q.shape[1]);
+}
+
+static void query_finish(const mh_op *op, int64_t id, int64_t at, int64_t count, const float *dots)
+{
+    const mh_op_mla_query *o = (const void *)op;
+    int64_t t = id / o->q.shape[1], h = id % o->q.shape[1];
+    memcpy(row2(&o->y, t, h) + at, dots, (size_t)count * 4);
+    if (at)
+        return;
+    const float *table = angles(&o->table, index_at(&o->positions, t), &o->fault);
+    int64_t rotary = o->table.shape[1], nope = o->q.shape[2] - rotary;
+    if (table)
+        rotate(row2(&o->y, t, h) + mh_view_weight(o->w)->in, query_input(op, id) + nope, table,
+               rotary);
 }
 
 void K(mla_query)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_mla_query *o = (const void *)op;
-    int64_t cost = mh_view_weight(o->w)->in * o->q.shape[2];
-    spread(run, o->y.shape[0] * o->y.shape[1], cost, query_heads, o);
+    const mh_weight_view *w = mh_view_weight(o->w);
+    struct product p = {op, {w}, {query_finish}, .input = query_input, .transposed = true};
+    p.in = o->q.shape[2] - o->table.shape[1], p.out = w->in;
+    p.group_count = o->q.shape[1], p.inputs = o->q.shape[0] * p.group_count;
+    p.ids_per_input = 1, p.group_stride = o->head_rows;
+    K(product)(run, &p, run->scratch);
 }

@@ -1,6 +1,7 @@
 /* router.c: the choice of experts, numerics rule 8. */
 #include "kernels.h"
-#include "decode.h"
+#include "numerics.h"
+#include "product.h"
 
 /* Of one row; all [E]. */
 struct candidates {
@@ -13,8 +14,6 @@ struct job {
     const struct host_run *run;
     const mh_router_rule *rule;
     const mh_tensor *experts, *weights, *logits, *bias;
-    const mh_weight_view *w; /* router_linear: logits are made from x first */
-    const mh_tensor *x;
     int64_t count; /* E */
 };
 
@@ -104,12 +103,6 @@ static void choose(const mh_router_rule *rule, struct candidates *c, int64_t cou
     }
 }
 
-static const float *row_logits(const struct job *job, int64_t t)
-{
-    return job->w ? (const float *)(const void *)job->run->scratch + t * job->count
-                  : row1(job->logits, t);
-}
-
 static void route_rows(void *context, int64_t begin, int64_t end, uint32_t thread)
 {
     const struct job *job = context;
@@ -118,7 +111,7 @@ static void route_rows(void *context, int64_t begin, int64_t end, uint32_t threa
     float *scratch = (float *)(void *)thread_scratch(job->run, thread);
     struct candidates c = {scratch, scratch + count, (uint8_t *)(scratch + 3 * count)};
     for (int64_t t = begin; t < end; t++) {
-        const float *logits = row_logits(job, t);
+        const float *logits = row1(job->logits, t);
         if (rule->scoring == MH_ROUTER_SIGMOID)
             for (int64_t e = 0; e < count; e++)
                 c.scores[e] = sigmoid(logits[e]);
@@ -134,31 +127,25 @@ static void route_rows(void *context, int64_t begin, int64_t end, uint32_t threa
     }
 }
 
-static void logit_rows(void *context, int64_t begin, int64_t end, uint32_t thread)
-{
-    const struct job *job = context;
-    float *logits = (float *)(void *)job->run->scratch;
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        struct weight_row row = weight_row(job->w, 0, i % job->count);
-        logits[i] = dot_weight(&row, row1(job->x, i / job->count), job->w->in);
-    }
-}
-
 void K(router)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_router *o = (const void *)op;
-    struct job job = {run,      &o->rule, &o->experts, &o->weights,       &o->logits,
-                      &o->bias, NULL,     NULL,        o->logits.shape[1]};
+    struct job job = {run, &o->rule, &o->experts, &o->weights, &o->logits, &o->bias,
+                      o->logits.shape[1]};
     spread(run, o->experts.shape[0], 40 * job.count, route_rows, &job);
 }
 
+/* Its expansion, with the logits in scratch behind what linear wants. */
 void K(router_linear)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_router_linear *o = (const void *)op;
     const mh_weight_view *w = mh_view_weight(o->w);
-    struct job job = {run, &o->rule, &o->experts, &o->weights, NULL, &o->bias, w, &o->x, w->out};
-    int64_t rows = o->experts.shape[0];
-    spread(run, rows * job.count, w->in, logit_rows, &job);
-    spread(run, rows, 40 * job.count, route_rows, &job);
+    int64_t rows = o->x.shape[0];
+    mh_buffer_view memory = {.host = run->scratch};
+    mh_op_linear linear = {.base = *op, .x = o->x, .w = o->w};
+    linear.y = f32_tensor(&memory, product_shared(rows, rows, w->in, false), 2, rows, w->out, 0);
+    K(linear)(run, &linear.base);
+    mh_op_router route = {.base = *op, .experts = o->experts, .weights = o->weights};
+    route.logits = linear.y, route.bias = o->bias, route.rule = o->rule;
+    K(router)(run, &route.base);
 }

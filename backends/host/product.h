@@ -1,0 +1,73 @@
+/*
+ * product.h: many dots of rule 2 at once: rows of activations times the outputs of a matrix, the
+ * rows grouped by the matrix they meet (an expert, a head). Groups of few rows read the weights
+ * where they lie (dots_*.c); for groups of many a stretch of outputs is repacked first (panel.c).
+ */
+#ifndef HOST_PRODUCT_H
+#define HOST_PRODUCT_H
+
+#include "kernels.h"
+
+#define STRETCH 48    /* outputs an item computes */
+#define ROW_BLOCK 8   /* rows at a time */
+#define PANEL_ROWS 12 /* rows from which repacking pays */
+
+/* Output o is the dot over row `first + o` of expert `slot`, or, transposed, over its column o,
+ * rows first .. first + in - 1. */
+struct matrix {
+    const mh_weight_view *w;
+    int64_t slot, first, in;
+    bool transposed;
+};
+
+struct group {
+    int64_t slot, first; /* as in struct matrix */
+    int64_t begin, end;  /* of the row list */
+};
+
+typedef void (*finish_fn)(const mh_op *op, int64_t id, int64_t o, int64_t count,
+                          const float *dots);
+
+struct product {
+    const mh_op *op;
+    const mh_weight_view *w[2]; /* the second may be NULL; both have one shape */
+    finish_fn finish[2];        /* takes outputs o .. o + count - 1 of row `id` */
+    int64_t in, out;
+    bool transposed;
+    /* Row `id` has input id / ids_per_input, of `inputs`. */
+    const float *(*input)(const mh_op *op, int64_t index);
+    int64_t inputs, ids_per_input;
+    /* Without a list, group g has rows g, g + group_count, ... below `inputs` and the matrix that
+     * begins at row row_begin + g * group_stride. */
+    int64_t group_count, row_begin, group_stride;
+    const struct group *groups;
+    const int32_t *ids;
+};
+
+/* Bytes of scratch: what all threads share, and what each has. `rows` bounds those of a group. */
+uint64_t product_shared(int64_t rows, int64_t inputs, int64_t in, bool transposed);
+uint64_t product_per_thread(int64_t rows, int64_t in, bool transposed);
+
+/* `shared` has product_shared bytes; a thread's bytes are the first of its scratch. */
+void K(product)(const struct host_run *run, const struct product *p, char *shared);
+
+/* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH. */
+void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
+             int64_t rows, float (*out)[STRETCH]);
+
+/* ---- groups by expert ---- */
+
+struct grouping {
+    struct group *groups;
+    int32_t *ids;
+    int64_t count;
+};
+
+uint64_t grouping_bytes(int64_t ids, int64_t slots);
+
+/* Slots (t, j), id t * k + j, by the bank's slot their expert has; those whose expert is absent are
+ * in no group, those out of range raise the fault. `scratch`: grouping_bytes. */
+struct grouping K(group_by_expert)(const mh_tensor *experts, const mh_tensor *map, int64_t slots,
+                                   const mh_tensor *fault, char *scratch);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * simd.h: vectors of f32 as wide as the form being compiled has them, 16 lanes or 8. Every
+ * operation rounds as its scalar does.
+ */
+#ifndef HOST_SIMD_H
+#define HOST_SIMD_H
+
+#include <immintrin.h>
+
+#include "decode.h"
+
+#ifdef __AVX512F__
+
+#define LANES 16
+typedef __m512 vf;
+typedef __m512i vi;
+
+#define v_zero() _mm512_setzero_ps()
+#define v_set1(x) _mm512_set1_ps(x)
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, v) _mm512_storeu_ps(p, v)
+#define v_add(a, b) _mm512_add_ps(a, b)
+#define v_mul(a, b) _mm512_mul_ps(a, b)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_cast(a) _mm512_castsi512_ps(a)
+#define v_set1i(x) _mm512_set1_epi32(x)
+#define v_and(a, b) _mm512_and_si512(a, b)
+#define v_shl(a, n) _mm512_slli_epi32(a, n)
+#define v_from_u16(p) _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p)))
+#define v_from_i8(p) _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p)))
+#define v_from_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p)))
+
+/* The lower and the upper eight lanes, added. */
+static inline __m256 v_halves(vf a)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+}
+
+/* The largest bytes so far, sign bits set: 0xFF is a NaN. */
+static inline vi fp8_most(vi most, const unsigned char *bytes)
+{
+    vi b = _mm512_or_si512(_mm512_loadu_si512(bytes), _mm512_set1_epi8((char)0x80));
+    return _mm512_max_epu8(most, b);
+}
+
+static inline bool fp8_has_nan(vi most)
+{
+    return _mm512_cmpeq_epi8_mask(most, _mm512_set1_epi8((char)0xFF));
+}
+
+#else
+
+#define LANES 8
+typedef __m256 vf;
+typedef __m256i vi;
+
+#define v_zero() _mm256_setzero_ps()
+#define v_set1(x) _mm256_set1_ps(x)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, v) _mm256_storeu_ps(p, v)
+#define v_add(a, b) _mm256_add_ps(a, b)
+#define v_mul(a, b) _mm256_mul_ps(a, b)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_cast(a) _mm256_castsi256_ps(a)
+#define v_set1i(x) _mm256_set1_epi32(x)
+#define v_and(a, b) _mm256_and_si256(a, b)
+#define v_shl(a, n) _mm256_slli_epi32(a, n)
+#define v_from_u16(p) _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p)))
+#define v_from_i8(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p)))
+#define v_from_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p)))
+
+static inline vi fp8_most(vi most, const unsigned char *bytes)
+{
+    vi top = _mm256_set1_epi8((char)0x80);
+    vi a = _mm256_or_si256(_mm256_loadu_si256((const void *)bytes), top);
+    vi b = _mm256_or_si256(_mm256_loadu_si256((const void *)(bytes + 32)), top);
+    return _mm256_max_epu8(most, _mm256_max_epu8(a, b));
+}
+
+static inline bool fp8_has_nan(vi most)
+{
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi8(most, _mm256_set1_epi8((char)0xFF))) != 0;
+}
+
+#endif
+
+/* Vectors of one step through all stripes. */
+#define STEP (STRIPES / LANES)
+
+/* Rule 2's fold of one dot's stripes; destroys them. */
+static inline float v_fold(vf a[STEP])
+{
+    for (int h = STEP / 2; h; h /= 2)
+        for (int j = 0; j < h; j++)
+            a[j] = v_add(a[j], a[j + h]);
+#ifdef __AVX512F__
+    __m256 eight = v_halves(a[0]);
+#else
+    __m256 eight = a[0];
+#endif
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    __m128 one = _mm_add_ss(two, _mm_movehdup_ps(two));
+    return _mm_cvtss_f32(one) + 0.0f;
+}
+
+/* FP8's scale as v_decode wants it: times 2^120, which undoes the exponent's bias. */
+#define FP8_BIAS 0x1p120f
+
+/* LANES weights from column k of a row whose data begin at `data`. FP8: v_scale is the block's
+ * scale times 2^120, finite, and no byte is NaN. */
+static inline __attribute__((always_inline)) vf v_decode(mh_format format,
+                                                         const unsigned char *data, int64_t k,
+                                                         vf v_scale)
+{
+    switch (format) {
+    case MH_FORMAT_F32:
+        return v_load((const float *)(const void *)(data + 4 * k));
+    case MH_FORMAT_BF16:
+        return v_cast(v_shl(v_from_u16(data + 2 * k), 16));
+    case MH_FORMAT_F16:
+        return v_from_f16(data + 2 * k);
+    default: {
+        vi bits = v_and(v_shl(v_from_i8(data + k), 20), v_set1i((int)0x87F00000));
+        return v_mul(v_cast(bits), v_scale);
+    }
+    }
+}
+
+#endif
