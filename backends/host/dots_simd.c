@@ -13,9 +13,9 @@
 #endif
 
 /* The last in % 64 terms; absent ones are +0 on both sides. */
-static inline __attribute__((always_inline)) void add_tail(const struct weight_row *row,
-                                                           int tokens, const float *const *x,
-                                                           int64_t in, vf a[TOKENS][STEP])
+static inline __attribute__((always_inline)) void add_tail(const struct weight_row *row, int tokens,
+                                                           const float *const *x, int64_t in,
+                                                           vf a[TOKENS][STEP])
 {
     int64_t k = in / STRIPES * STRIPES;
     float w[STRIPES] = {0}, padded[STRIPES] = {0};
@@ -61,9 +61,10 @@ static inline __attribute__((always_inline)) bool dot_row(mh_format format, int 
     return format != MH_FORMAT_FP8 || (plain && !fp8_has_nan(most));
 }
 
-static inline __attribute__((always_inline)) void
-dot_rows(mh_format format, int tokens, const struct matrix *m, int64_t begin, int64_t count,
-         const float *const *x, float (*out)[STRETCH])
+static inline __attribute__((always_inline)) void dot_rows(mh_format format, int tokens,
+                                                           const struct matrix *m, int64_t begin,
+                                                           int64_t count, const float *const *x,
+                                                           float (*out)[STRETCH])
 {
     for (int64_t o = 0; o < count; o++) {
         struct weight_row row = weight_row(m->w, m->slot, m->first + begin + o);
@@ -76,7 +77,7 @@ dot_rows(mh_format format, int tokens, const struct matrix *m, int64_t begin, in
 
 #define FOR_TOKENS(tokens)                                                                         \
     static void dots_##tokens(const struct matrix *m, int64_t begin, int64_t count,                \
-                              const float *const *x, float (*out)[STRETCH])                        \
+                              const float *const *x, float(*out)[STRETCH])                         \
     {                                                                                              \
         switch (m->w->format) {                                                                    \
         case MH_FORMAT_F32:                                                                        \

@@ -1,6 +1,6 @@
 /*
- * experts.c: grouped expert products and their combination. Rules 2, 5 and 9. Slot j of row t has id
- * t * k + j; an expert's weights are read once for all the slots that chose it.
+ * experts.c: grouped expert products and their combination. Rules 2, 5 and 9. Slot j of row t has
+ * id t * k + j; an expert's weights are read once for all the slots that chose it.
  */
 #include "product.h"
 
@@ -40,8 +40,8 @@ void K(experts_gate_up)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_experts_gate_up *o = (const void *)op;
     const mh_weight_view *gate = mh_view_weight(o->gate), *up = mh_view_weight(o->up);
-    struct grouping by = K(group_by_expert)(&o->experts, &o->expert_map, gate->experts, &o->fault,
-                                            run->scratch);
+    struct grouping by =
+        K(group_by_expert)(&o->experts, &o->expert_map, gate->experts, &o->fault, run->scratch);
     struct product p = {op,       {gate, up}, {gate_finish, up_finish},
                         gate->in, gate->out,  .input = row_input};
     p.inputs = o->x.shape[0], p.ids_per_input = o->experts.shape[1];
@@ -126,8 +126,8 @@ void K(experts_down_combine)(const struct host_run *run, const mh_op *op)
     const mh_op_experts_down_combine *o = (const void *)op;
     const mh_weight_view *w = mh_view_weight(o->w);
     int64_t rows = o->x.shape[0], k = o->x.shape[1];
-    uint64_t offset = grouping_bytes(rows * k, w->experts) +
-                      product_shared(rows * k, rows * k, w->in, false);
+    uint64_t offset =
+        grouping_bytes(rows * k, w->experts) + product_shared(rows * k, rows * k, w->in, false);
     mh_buffer_view memory = {.host = run->scratch};
     mh_op_experts_down down = {.base = *op, .x = o->x, .experts = o->experts};
     down.y = f32_tensor(&memory, offset, 3, rows, k, w->out);

@@ -81,8 +81,11 @@ static inline void raise_fault(const mh_tensor *fault)
 static inline mh_tensor f32_tensor(mh_buffer_view *memory, uint64_t offset, uint32_t rank,
                                    int64_t a, int64_t b, int64_t c)
 {
-    mh_tensor t = {.buffer = (mh_buffer *)(void *)memory, .offset = offset, .dtype = MH_F32,
-                   .rank = rank, .shape = {a, b, c}};
+    mh_tensor t = {.buffer = (mh_buffer *)(void *)memory,
+                   .offset = offset,
+                   .dtype = MH_F32,
+                   .rank = rank,
+                   .shape = {a, b, c}};
     int64_t stride = 4;
     for (uint32_t i = rank; i-- > 0; stride *= t.shape[i])
         t.stride[i] = stride;

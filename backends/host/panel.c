@@ -24,10 +24,9 @@ static int64_t pitch_of(int64_t terms)
 
 /* Where stripe j comes in the order: its six bits reversed. */
 static const unsigned char place[STRIPES] = {
-    0, 32, 16, 48, 8, 40, 24, 56, 4, 36, 20, 52, 12, 44, 28, 60,
-    2, 34, 18, 50, 10, 42, 26, 58, 6, 38, 22, 54, 14, 46, 30, 62,
-    1, 33, 17, 49, 9, 41, 25, 57, 5, 37, 21, 53, 13, 45, 29, 61,
-    3, 35, 19, 51, 11, 43, 27, 59, 7, 39, 23, 55, 15, 47, 31, 63,
+    0,  32, 16, 48, 8,  40, 24, 56, 4,  36, 20, 52, 12, 44, 28, 60, 2,  34, 18, 50, 10, 42,
+    26, 58, 6,  38, 22, 54, 14, 46, 30, 62, 1,  33, 17, 49, 9,  41, 25, 57, 5,  37, 21, 53,
+    13, 45, 29, 61, 3,  35, 19, 51, 11, 43, 27, 59, 7,  39, 23, 55, 15, 47, 31, 63,
 };
 
 #ifdef __AVX512F__
@@ -197,9 +196,8 @@ multiply(int rows, const float *panel, int64_t terms, const float *const *x, flo
 }
 
 #define FOR_ROWS(rows)                                                                             \
-    static __attribute__((noinline)) void multiply_##rows(const float *panel, int64_t terms,       \
-                                                          const float *const *x,                   \
-                                                          float (*out)[STRETCH])                   \
+    static __attribute__((noinline)) void multiply_##rows(                                         \
+        const float *panel, int64_t terms, const float *const *x, float(*out)[STRETCH])            \
     {                                                                                              \
         multiply(rows, panel, terms, x, out);                                                      \
     }
@@ -230,5 +228,5 @@ void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_
 {
     int64_t terms = permuted_floats(in) / STRIPES, size = pitch_of(terms) * STRIPES;
     for (int64_t o = 0; o < STRETCH; o += PANEL, panel += size)
-        multiply_rows(panel, terms, x, rows, (float (*)[STRETCH])&out[0][o]);
+        multiply_rows(panel, terms, x, rows, (float(*)[STRETCH]) & out[0][o]);
 }

@@ -68,8 +68,7 @@ static void multiply_panel(const struct job *job, int which, int64_t g, int64_t 
         const float *x[ROW_BLOCK];
         float out[ROW_BLOCK][STRETCH];
         for (int64_t r = 0; r < rows; r++)
-            x[r] = permuted +
-                   id_at(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
+            x[r] = permuted + id_at(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
         K(panel_rows)(panel, p->in, x, rows, out);
         finish_rows(p, which, g, i, rows, o, count, out);
     }

@@ -25,8 +25,7 @@ struct group {
     int64_t begin, end;  /* of the row list */
 };
 
-typedef void (*finish_fn)(const mh_op *op, int64_t id, int64_t o, int64_t count,
-                          const float *dots);
+typedef void (*finish_fn)(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots);
 
 struct product {
     const mh_op *op;

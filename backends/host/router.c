@@ -130,8 +130,8 @@ static void route_rows(void *context, int64_t begin, int64_t end, uint32_t threa
 void K(router)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_router *o = (const void *)op;
-    struct job job = {run, &o->rule, &o->experts, &o->weights, &o->logits, &o->bias,
-                      o->logits.shape[1]};
+    struct job job = {run,        &o->rule, &o->experts,       &o->weights,
+                      &o->logits, &o->bias, o->logits.shape[1]};
     spread(run, o->experts.shape[0], 40 * job.count, route_rows, &job);
 }
 

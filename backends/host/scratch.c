@@ -1,4 +1,5 @@
-/* scratch.c: what ops want of temporary memory. The kernels lay it out in the order of these sums. */
+/* scratch.c: what ops want of temporary memory. The kernels lay it out in the order of these sums.
+ */
 #include "product.h"
 #include "panel.h"
 

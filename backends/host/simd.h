@@ -109,9 +109,8 @@ static inline float v_fold(vf a[STEP])
 
 /* LANES weights from column k of a row whose data begin at `data`. FP8: v_scale is the block's
  * scale times 2^120, finite, and no byte is NaN. */
-static inline __attribute__((always_inline)) vf v_decode(mh_format format,
-                                                         const unsigned char *data, int64_t k,
-                                                         vf v_scale)
+static inline __attribute__((always_inline)) vf
+v_decode(mh_format format, const unsigned char *data, int64_t k, vf v_scale)
 {
     switch (format) {
     case MH_FORMAT_F32:

@@ -20,8 +20,8 @@ static inline void turn_quarters(__m512i a[4])
 /* Words 4 c .. 4 c + 3 of rows r, r + 4, r + 8, r + 12: loads and blends, hardly a shuffle. */
 static inline __m512i gather_quarter(const void *const row[16], int64_t at, int r, int c)
 {
-    __m512i v = _mm512_castsi128_si512(
-        _mm_loadu_si128((const void *)((const char *)row[r] + at + 16 * c)));
+    __m512i v =
+        _mm512_castsi128_si512(_mm_loadu_si128((const void *)((const char *)row[r] + at + 16 * c)));
     v = _mm512_inserti32x4(
         v, _mm_loadu_si128((const void *)((const char *)row[r + 4] + at + 16 * c)), 1);
     v = _mm512_inserti32x4(
@@ -32,8 +32,8 @@ static inline __m512i gather_quarter(const void *const row[16], int64_t at, int 
 
 /* 16 words from byte `at` of 16 rows: out[c] has word c of every row. Four rows' lines are taken
  * whole before the next four's: rows a page apart share a set of the cache. */
-static inline __attribute__((always_inline)) void
-transpose_rows(const void *const row[16], int64_t at, __m512i out[16])
+static inline __attribute__((always_inline)) void transpose_rows(const void *const row[16],
+                                                                 int64_t at, __m512i out[16])
 {
     __m512i v[4][4];
 #pragma GCC unroll 4
