@@ -12,14 +12,14 @@
 #else
 #define ROWS 4
 #endif
-#define VECTORS 3
-#define PANEL (VECTORS * LANES)
+#define PANEL (3 * LANES) /* outputs */
+#define KEYS (2 * LANES)  /* the same of a panel of attention's keys: 64 are whole panels */
 
 /* Floats from one stripe's weights to the next one's: not a multiple of a page's part, so that
  * stores down the stripes spread over the cache. */
-static int64_t pitch_of(int64_t terms)
+static int64_t pitch_of(int64_t terms, int64_t width)
 {
-    return terms * PANEL + 16;
+    return terms * width + 16;
 }
 
 /* Where stripe j comes in the order: its six bits reversed. */
@@ -50,7 +50,7 @@ void K(permute)(float *to, const float *x, int64_t in)
 }
 
 /* Term i of every stripe, of 16 decoded rows of 64. */
-static void place_decoded(const float *decoded, int64_t i, int64_t pitch, float *panel)
+static void place_decoded(const float *decoded, int64_t pitch, float *panel)
 {
     const void *rows[LANES];
     __m512i column[LANES];
@@ -59,7 +59,7 @@ static void place_decoded(const float *decoded, int64_t i, int64_t pitch, float 
     for (int j = 0; j < STRIPES; j += LANES) {
         transpose_rows(rows, 4 * j, column);
         for (int c = 0; c < LANES; c++)
-            _mm512_storeu_si512(panel + place[j + c] * pitch + i * PANEL, column[c]);
+            _mm512_storeu_si512(panel + place[j + c] * pitch, column[c]);
     }
 }
 
@@ -72,10 +72,9 @@ static void place_bf16(const struct weight_row *row, int64_t i, int64_t pitch, f
         rows[r] = row[r].data + 2 * i * STRIPES;
     for (int j = 0; j < STRIPES; j += 2 * LANES) {
         transpose_rows(rows, 2 * j, pair);
-        float *to = panel + i * PANEL;
         for (int c = 0; c < LANES; c++) {
-            _mm512_storeu_si512(to + place[j + 2 * c] * pitch, v_shl(pair[c], 16));
-            _mm512_storeu_si512(to + place[j + 2 * c + 1] * pitch, v_and(pair[c], high));
+            _mm512_storeu_si512(panel + place[j + 2 * c] * pitch, v_shl(pair[c], 16));
+            _mm512_storeu_si512(panel + place[j + 2 * c + 1] * pitch, v_and(pair[c], high));
         }
     }
 }
@@ -90,26 +89,24 @@ void K(permute)(float *to, const float *x, int64_t in)
             to[place[j] * terms + i] = i * STRIPES + j < in ? x[i * STRIPES + j] : 0;
 }
 
-static void place_decoded(const float *decoded, int64_t i, int64_t pitch, float *panel)
+static void place_decoded(const float *decoded, int64_t pitch, float *panel)
 {
     for (int j = 0; j < STRIPES; j++)
         for (int r = 0; r < LANES; r++)
-            panel[place[j] * pitch + i * PANEL + r] = decoded[r * STRIPES + j];
+            panel[place[j] * pitch + r] = decoded[r * STRIPES + j];
 }
 
 #endif
 
-static void pack_rows(const struct matrix *m, int64_t begin, int64_t count, float *panel)
+/* LANES rows into a panel `width` outputs wide. */
+static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t width, float *panel)
 {
-    int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms);
-    struct weight_row rows[LANES];
+    int64_t terms = permuted_floats(in) / STRIPES, pitch = pitch_of(terms, width);
     float decoded[LANES * STRIPES];
-    for (int r = 0; r < LANES; r++) /* lanes past the end repeat the last row; nobody reads them */
-        rows[r] = weight_row(m->w, m->slot, m->first + begin + (r < count ? r : count - 1));
-    for (int64_t i = 0; i < terms; i++) {
-        int64_t k = i * STRIPES, n = m->in - k < STRIPES ? m->in - k : STRIPES;
+    for (int64_t i = 0; i < terms; i++, panel += width) {
+        int64_t k = i * STRIPES, n = in - k < STRIPES ? in - k : STRIPES;
 #ifdef __AVX512F__
-        if (n == STRIPES && m->w->format == MH_FORMAT_BF16) {
+        if (n == STRIPES && rows[0].format == MH_FORMAT_BF16) {
             place_bf16(rows, i, pitch, panel);
             continue;
         }
@@ -118,14 +115,14 @@ static void pack_rows(const struct matrix *m, int64_t begin, int64_t count, floa
             memset(decoded, 0, sizeof(decoded));
         for (int r = 0; r < LANES; r++)
             decode_columns(&rows[r], k, n, decoded + r * STRIPES);
-        place_decoded(decoded, i, pitch, panel);
+        place_decoded(decoded, pitch, panel);
     }
 }
 
 /* Outputs are columns: a row of weights is a term of one stripe. */
 static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
-    int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms);
+    int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
     float decoded[STRIPES + PANEL] = {0};
     int64_t from = begin / STRIPES * STRIPES;
     for (int64_t k = 0; k < terms * STRIPES; k++) {
@@ -143,90 +140,132 @@ static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, f
     }
 }
 
+/* Lanes past the end repeat the last row; nobody reads them. */
+static void pack_outputs(const struct matrix *m, int64_t begin, int64_t count, float *panel)
+{
+    for (int64_t g = 0; g < count; g += LANES) {
+        struct weight_row rows[LANES];
+        for (int64_t r = 0; r < LANES; r++)
+            rows[r] = weight_row(m->w, m->slot,
+                                 m->first + begin + (g + r < count ? g + r : count - 1));
+        pack_rows(rows, m->in, PANEL, panel + g);
+    }
+}
+
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
-    int64_t size = pitch_of(permuted_floats(m->in) / STRIPES) * STRIPES;
+    int64_t size = pitch_of(permuted_floats(m->in) / STRIPES, PANEL) * STRIPES;
     for (int64_t done = 0; done < count; done += PANEL, panel += size) {
         int64_t n = count - done < PANEL ? count - done : PANEL;
         if (m->transposed)
             pack_columns(m, begin + done, n, panel);
         else
-            for (int64_t g = 0; g < n; g += LANES)
-                pack_rows(m, begin + done + g, n - g < LANES ? n - g : LANES, panel + g);
+            pack_outputs(m, begin + done, n, panel);
     }
 }
 
-/* ROWS-many or fewer, known when compiling. */
-static inline __attribute__((always_inline)) void
-multiply(int rows, const float *panel, int64_t terms, const float *const *x, float (*out)[STRETCH])
+void K(panel_keys)(const struct weight_row *keys, int64_t count, int64_t in, float *panel)
 {
-    vf sums[6][ROWS][VECTORS];
-    int64_t pitch = pitch_of(terms);
+    int64_t size = pitch_of(permuted_floats(in) / STRIPES, KEYS) * STRIPES;
+    for (int64_t g = 0; g < count; g += LANES) {
+        struct weight_row rows[LANES];
+        for (int64_t r = 0; r < LANES; r++)
+            rows[r] = keys[g + r < count ? g + r : count - 1];
+        pack_rows(rows, in, KEYS, panel + g / KEYS * size + g % KEYS);
+    }
+}
+
+/* rows <= ROWS and vectors are known when compiling. Row r's results go to out + r * out_pitch. */
+static inline __attribute__((always_inline)) void multiply(int rows, int vectors,
+                                                           const float *panel, int64_t terms,
+                                                           const float *const *x, float *out,
+                                                           int64_t out_pitch)
+{
+    vf sums[6][ROWS][3];
+    int64_t pitch = pitch_of(terms, vectors * LANES);
     for (int s = 0; s < STRIPES; s++) {
         const float *w = panel + s * pitch;
-        vf a[ROWS][VECTORS];
+        vf a[ROWS][3];
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < VECTORS; v++)
+            for (int v = 0; v < vectors; v++)
                 a[r][v] = v_zero();
-        for (int64_t i = 0; i < terms; i++, w += PANEL) {
-            vf w0 = v_load(w), w1 = v_load(w + LANES), w2 = v_load(w + 2 * LANES);
+        for (int64_t i = 0; i < terms; i++, w += vectors * LANES) {
+            vf weights[3];
+            for (int v = 0; v < vectors; v++)
+                weights[v] = v_load(w + v * LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
                 vf value = v_set1(x[r][s * terms + i]);
-                a[r][0] = v_fma(value, w0, a[r][0]);
-                a[r][1] = v_fma(value, w1, a[r][1]);
-                a[r][2] = v_fma(value, w2, a[r][2]);
+                for (int v = 0; v < vectors; v++)
+                    a[r][v] = v_fma(value, weights[v], a[r][v]);
             }
         }
         int level = 0;
         for (; s >> level & 1; level++)
             for (int r = 0; r < rows; r++)
-                for (int v = 0; v < VECTORS; v++)
+                for (int v = 0; v < vectors; v++)
                     a[r][v] = v_add(sums[level][r][v], a[r][v]);
-        if (s < STRIPES - 1) {
-            for (int r = 0; r < rows; r++)
-                for (int v = 0; v < VECTORS; v++)
-                    sums[level][r][v] = a[r][v];
-            continue;
-        }
         for (int r = 0; r < rows; r++)
-            for (int v = 0; v < VECTORS; v++)
-                v_store(&out[r][v * LANES], v_add(a[r][v], v_zero()));
+            for (int v = 0; v < vectors; v++) {
+                if (s < STRIPES - 1)
+                    sums[level][r][v] = a[r][v];
+                else
+                    v_store(out + r * out_pitch + v * LANES, v_add(a[r][v], v_zero()));
+            }
     }
 }
 
-#define FOR_ROWS(rows)                                                                             \
-    static __attribute__((noinline)) void multiply_##rows(                                         \
-        const float *panel, int64_t terms, const float *const *x, float(*out)[STRETCH])            \
+#define FOR_ROWS(rows, vectors)                                                                    \
+    static __attribute__((noinline)) void multiply_##rows##_##vectors(                             \
+        const float *panel, int64_t terms, const float *const *x, float *out, int64_t out_pitch)   \
     {                                                                                              \
-        multiply(rows, panel, terms, x, out);                                                      \
+        multiply(rows, vectors, panel, terms, x, out, out_pitch);                                  \
     }
-FOR_ROWS(1)
-FOR_ROWS(2)
-FOR_ROWS(4)
-#if ROWS > 4
-FOR_ROWS(8)
+FOR_ROWS(1, 3)
+FOR_ROWS(2, 3)
+FOR_ROWS(4, 3)
+FOR_ROWS(1, 2)
+FOR_ROWS(2, 2)
+FOR_ROWS(4, 2)
+#if ROWS == 8
+FOR_ROWS(8, 3)
+FOR_ROWS(8, 2)
 #endif
 
-static void multiply_rows(const float *panel, int64_t terms, const float *const *x, int64_t rows,
-                          float (*out)[STRETCH])
+typedef void (*multiply_fn)(const float *panel, int64_t terms, const float *const *x, float *out,
+                            int64_t out_pitch);
+
+/* by_rows: for 1, 2, 4, 8 rows. */
+static void multiply_all(const multiply_fn *by_rows, int64_t width, int64_t outputs,
+                         const float *panel, int64_t in, const float *const *x, int64_t rows,
+                         float *out)
 {
-#if ROWS > 4
-    for (; rows >= 8; rows -= 8, x += 8, out += 8)
-        multiply_8(panel, terms, x, out);
-#endif
-    for (; rows >= 4; rows -= 4, x += 4, out += 4)
-        multiply_4(panel, terms, x, out);
-    for (; rows >= 2; rows -= 2, x += 2, out += 2)
-        multiply_2(panel, terms, x, out);
-    if (rows)
-        multiply_1(panel, terms, x, out);
+    int64_t terms = permuted_floats(in) / STRIPES, size = pitch_of(terms, width) * STRIPES;
+    for (int64_t o = 0; o < outputs; o += width, panel += size)
+        for (int64_t r = 0, step = ROWS; r < rows; r += step) {
+            int way = ROWS == 8 ? 3 : 2;
+            for (step = ROWS; step > rows - r; step /= 2)
+                way--;
+            by_rows[way](panel, terms, x + r, out + r * outputs + o, outputs);
+        }
 }
+
+#if ROWS == 8
+static const multiply_fn by_outputs[] = {multiply_1_3, multiply_2_3, multiply_4_3, multiply_8_3};
+static const multiply_fn by_keys[] = {multiply_1_2, multiply_2_2, multiply_4_2, multiply_8_2};
+#else
+static const multiply_fn by_outputs[] = {multiply_1_3, multiply_2_3, multiply_4_3};
+static const multiply_fn by_keys[] = {multiply_1_2, multiply_2_2, multiply_4_2};
+#endif
 
 void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
                    float (*out)[STRETCH])
 {
-    int64_t terms = permuted_floats(in) / STRIPES, size = pitch_of(terms) * STRIPES;
-    for (int64_t o = 0; o < STRETCH; o += PANEL, panel += size)
-        multiply_rows(panel, terms, x, rows, (float(*)[STRETCH]) & out[0][o]);
+    multiply_all(by_outputs, PANEL, STRETCH, panel, in, x, rows, &out[0][0]);
+}
+
+void K(panel_scores)(const float *panel, int64_t in, const float *const *x, int64_t rows,
+                     float (*out)[STRIPES])
+{
+    multiply_all(by_keys, KEYS, STRIPES, panel, in, x, rows, &out[0][0]);
 }

@@ -6,6 +6,7 @@
 #ifndef HOST_PANEL_H
 #define HOST_PANEL_H
 
+#include "decode.h"
 #include "product.h"
 
 /* Floats of a permuted input of `in` terms, and bytes of a panel. */
@@ -19,10 +20,38 @@ static inline uint64_t panel_bytes(int64_t in)
     return 64 * 4 * ((uint64_t)permuted_floats(in) / 64 * STRETCH + 64);
 }
 
+/* Bytes of the panels of 64 keys. */
+static inline uint64_t key_panel_bytes(int64_t in)
+{
+    return 64 * 4 * ((uint64_t)permuted_floats(in) / 64 * 64 + 64);
+}
+
 void K(permute)(float *to, const float *x, int64_t in);
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel);
 /* out[i][r] = dot of input x[i], permuted, and output r of the panel; rows <= ROW_BLOCK. */
 void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
                    float (*out)[STRETCH]);
+
+/* attention_simd.c: a block's most tokens and heads, and the bytes it wants. */
+#define ATTENTION_TOKENS 8
+
+static inline int64_t attention_heads(int64_t heads)
+{
+    return heads < 16 ? heads : 16;
+}
+
+static inline uint64_t attention_bytes(int64_t rows, int64_t heads, int64_t latent, int64_t width)
+{
+    uint64_t most = (uint64_t)((rows < ATTENTION_TOKENS ? rows : ATTENTION_TOKENS) *
+                               attention_heads(heads));
+    return key_panel_bytes(width) + 4 * 64 * (uint64_t)width +
+           most * (4 * (uint64_t)permuted_floats(width) + 8 * (uint64_t)latent + 64) + 6 * 64;
+}
+
+/* Attention's keys: up to 64 rows of the cache, its dtype as a format, as
+ * panels; and their scores: out[i][t] = dot of x[i], permuted, and key t; rows <= ROW_BLOCK. */
+void K(panel_keys)(const struct weight_row *keys, int64_t count, int64_t in, float *panel);
+void K(panel_scores)(const float *panel, int64_t in, const float *const *x, int64_t rows,
+                     float (*out)[STRIPES]);
 
 #endif

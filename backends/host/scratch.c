@@ -87,9 +87,8 @@ static struct parts parts_of(const mh_op *op)
     }
     case MH_OP_ATTENTION: {
         const mh_op_attention *o = (const void *)op;
-        uint64_t latent = (uint64_t)o->y.shape[2], width = (uint64_t)o->q.shape[2];
-        return (struct parts){.thread =
-                                  4 * (2 * latent + (o->cache.dtype == MH_BF16 ? 64 * width : 0))};
+        return (struct parts){.thread = attention_bytes(o->y.shape[0], o->y.shape[1],
+                                                        o->y.shape[2], o->q.shape[2])};
     }
     case MH_OP_MLA_KV:
         return (struct parts){.thread = 4 * (uint64_t)((const mh_op_mla_kv *)op)->kv.shape[1]};

@@ -30,6 +30,17 @@ typedef __m512i vi;
 #define v_from_i8(p) _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p)))
 #define v_from_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p)))
 
+#define v_sub(a, b) _mm512_sub_ps(a, b)
+#define v_max(a, b) _mm512_max_ps(a, b)
+#define v_bits(a) _mm512_castps_si512(a)
+#define v_addi(a, b) _mm512_add_epi32(a, b)
+#define v_subi(a, b) _mm512_sub_epi32(a, b)
+/* Lane by lane: where a < b, and where a is a NaN, `yes`, else `no`. */
+#define v_where_less(a, b, yes, no)                                                                \
+    _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes)
+#define v_where_nan(a, yes, no)                                                                    \
+    _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), no, yes)
+
 /* The lower and the upper eight lanes, added. */
 static inline __m256 v_halves(vf a)
 {
@@ -69,6 +80,14 @@ typedef __m256i vi;
 #define v_from_i8(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p)))
 #define v_from_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p)))
 
+#define v_sub(a, b) _mm256_sub_ps(a, b)
+#define v_max(a, b) _mm256_max_ps(a, b)
+#define v_bits(a) _mm256_castps_si256(a)
+#define v_addi(a, b) _mm256_add_epi32(a, b)
+#define v_subi(a, b) _mm256_sub_epi32(a, b)
+#define v_where_less(a, b, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
+#define v_where_nan(a, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, a, _CMP_UNORD_Q))
+
 static inline vi fp8_most(vi most, const unsigned char *bytes)
 {
     vi top = _mm256_set1_epi8((char)0x80);
@@ -102,6 +121,27 @@ static inline float v_fold(vf a[STEP])
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     __m128 one = _mm_add_ss(two, _mm_movehdup_ps(two));
     return _mm_cvtss_f32(one) + 0.0f;
+}
+
+/* Rule 5. */
+static inline vf v_exp(vf x)
+{
+    vf t = v_fma(x, v_set1(of_bits(0x3FB8AA3B)), v_set1(12582912.0f));
+    vi i = v_subi(v_bits(t), v_set1i(0x4B400000));
+    vf n = v_sub(t, v_set1(12582912.0f));
+    vf r = v_fma(n, v_set1(-of_bits(0x3F317200)), x);
+    r = v_fma(n, v_set1(-of_bits(0x35BFBE8E)), r);
+    vf u = v_set1(of_bits(0x39502BDA));
+    u = v_fma(u, r, v_set1(of_bits(0x3AB696C9)));
+    u = v_fma(u, r, v_set1(of_bits(0x3C0888A6)));
+    u = v_fma(u, r, v_set1(of_bits(0x3D2AAA7A)));
+    u = v_fma(u, r, v_set1(of_bits(0x3E2AAAAB)));
+    u = v_fma(u, r, v_set1(of_bits(0x3F000000)));
+    vf p = v_add(v_fma(v_mul(r, r), u, r), v_set1(1));
+    vf e = v_cast(v_addi(v_bits(p), v_shl(i, 23)));
+    e = v_where_less(x, v_set1(-87), v_zero(), e);
+    e = v_where_less(v_set1(of_bits(0x42B17217)), x, v_set1(INFINITY), e);
+    return v_where_nan(x, x, e);
 }
 
 /* FP8's scale as v_decode wants it: times 2^120, which undoes the exponent's bias. */

@@ -1,6 +1,6 @@
 /*
- * attention.c: absorbed latent attention, numerics rule 3: segments of 256 keys, chunks of 64, both
- * aligned to position 0, merged from left to right.
+ * attention_scalar.c: absorbed latent attention, the definition of numerics rule 3: segments of 256
+ * keys, chunks of 64, both aligned to position 0, merged from left to right.
  */
 #include "cache.h"
 #include "kernels.h"
