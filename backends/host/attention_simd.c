@@ -21,9 +21,9 @@ struct block {
     int64_t first, tokens; /* rows of the op, all of one slot */
     int64_t head, heads;
     int64_t latent, width;
-    float *panel, *decoded;      /* of a chunk's keys */
-    float *queries, *sums;       /* [tokens * heads]: permuted queries; two latents each */
-    struct part *all, *segment;  /* [tokens * heads] */
+    float *panel, *decoded;     /* of a chunk's keys */
+    float *queries, *sums;      /* [tokens * heads]: permuted queries; two latents each */
+    struct part *all, *segment; /* [tokens * heads] */
 };
 
 /* ---- scratch ---- */
@@ -83,16 +83,16 @@ static float soften(float *scores, int64_t count, float scale, const float *befo
 
 /* o = o * alpha (or +0), then the chain of fma over the keys, for `rows` rows. */
 static inline __attribute__((always_inline)) void
-add_values(int rows, const float *const *keys, int64_t count, float (*p)[CHUNK],
-           const float *alpha, const struct part *parts, int64_t latent, bool first)
+add_values(int rows, const float *const *keys, int64_t count, float (*p)[CHUNK], const float *alpha,
+           const struct part *parts, int64_t latent, bool first)
 {
     int64_t d = 0;
     for (; d + 2 * LANES <= latent; d += 2 * LANES) {
         vf a[ROW_BLOCK][2];
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < 2; v++)
-                a[r][v] = first ? v_zero()
-                                : v_mul(v_load(parts[r].o + d + v * LANES), v_set1(alpha[r]));
+                a[r][v] =
+                    first ? v_zero() : v_mul(v_load(parts[r].o + d + v * LANES), v_set1(alpha[r]));
         for (int64_t t = 0; t < count; t++) {
             vf c0 = v_load(keys[t] + d), c1 = v_load(keys[t] + d + LANES);
 #pragma GCC unroll 8
@@ -214,8 +214,9 @@ static void attend_block(const struct block *b)
             continue;
         keys = position >= keys ? (int64_t)position + 1 : keys;
         for (int64_t h = 0; h < b->heads; h++)
-            K(permute)(b->queries + (t * b->heads + h) * permuted_floats(b->width),
-                       row2(&o->q, b->first + t, b->head + h), b->width);
+            K(permute)
+            (b->queries + (t * b->heads + h) * permuted_floats(b->width),
+             row2(&o->q, b->first + t, b->head + h), b->width);
     }
     for (int64_t begin = 0; begin < keys; begin += CHUNK) {
         struct weight_row rows[CHUNK];

@@ -127,7 +127,7 @@ void K(experts_down_combine)(const struct host_run *run, const mh_op *op)
     const mh_weight_view *w = mh_view_weight(o->w);
     int64_t rows = o->x.shape[0], k = o->x.shape[1];
     uint64_t offset =
-        grouping_bytes(rows * k, w->experts) + product_shared(rows * k, rows * k, w->in, false);
+        grouping_bytes(rows * k, w->experts) + product_shared(op, rows * k, rows * k, w->in, false);
     mh_buffer_view memory = {.host = run->scratch};
     mh_op_experts_down down = {.base = *op, .x = o->x, .experts = o->experts};
     down.y = f32_tensor(&memory, offset, 3, rows, k, w->out);

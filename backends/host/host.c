@@ -8,8 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernels.h"
-#include "numerics.h"
+#include "forms.h"
 
 extern const mh_backend_table mh_host_backend;
 
@@ -20,8 +19,7 @@ struct instance {
 struct device {
     const mh_core *core;
     struct pool *pool;
-    const host_kernel *kernels;
-    const char *isa;
+    struct host_form form;
 };
 
 struct stream {
@@ -102,46 +100,6 @@ static mh_status device_info(void *instance, uint32_t index, mh_device_info *out
     return MH_OK;
 }
 
-/* ---- which form of the kernels ---- */
-
-struct form {
-    const char *name;
-    const host_kernel *kernels;
-    bool usable;
-};
-
-static mh_status choose_kernels(struct device *device)
-{
-    const mh_core *core = device->core;
-    const char *wanted = core->environment(core->context, "MOEHAL_HOST_ISA");
-    struct form forms[] = {
-        {"scalar", host_kernels_scalar, true},
-#ifdef HOST_X86
-        {"avx2", host_kernels_avx2,
-         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c")},
-        {"avx512", host_kernels_avx512,
-         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("fma")},
-#endif
-    };
-    size_t count = sizeof(forms) / sizeof(forms[0]);
-    for (size_t i = count; i-- > 0;) {
-        if (wanted && *wanted && strcmp(wanted, forms[i].name))
-            continue;
-        if (!forms[i].usable && wanted && *wanted)
-            return FAIL(core, MH_UNSUPPORTED, "MOEHAL_HOST_ISA: this processor has no %s", wanted);
-        if (!forms[i].usable)
-            continue;
-        device->kernels = forms[i].kernels;
-        device->isa = forms[i].name;
-        return MH_OK;
-    }
-    return FAIL(core, MH_INVALID_ARGUMENT, "MOEHAL_HOST_ISA: '%s', this build has scalar%s", wanted,
-                count > 1 ? ", avx2 and avx512" : " only");
-}
-
 static mh_status device_open(void *user, uint32_t index, const mh_backend_open *params, void **out)
 {
     const mh_core *core = ((struct instance *)user)->core;
@@ -151,7 +109,7 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
         return MH_OUT_OF_MEMORY;
     device->core = core;
     uint32_t threads = params->threads ? params->threads : cores();
-    mh_status status = choose_kernels(device);
+    mh_status status = host_choose_form(core, &device->form);
     if (!status &&
         !(device->pool = pool_create(threads, core->allocate, core->deallocate, core->context)))
         status = FAIL(core, MH_OUT_OF_MEMORY, "host: %u threads could not be started", threads);
@@ -248,13 +206,10 @@ static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
 
 /* ---- ops ---- */
 
+/* All of them. Without bf16 units the fast profile is the exact kernels: inside any bounds. */
 static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char reason[192])
 {
-    (void)device;
-    if (op->flags & MH_OP_FAST) {
-        *missing = MH_MISSING_KERNEL;
-        snprintf(reason, 192, "the host has no kernels of the fast profile yet");
-    }
+    (void)device, (void)op, (void)missing, (void)reason;
     return MH_OK;
 }
 
@@ -269,10 +224,11 @@ static uint64_t op_scratch(void *user, const mh_op *op)
 static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct device *device = ((struct stream *)user)->device;
-    struct host_run run = {.pool = device->pool, .scratch = scratch->host};
+    struct host_run run = {
+        .pool = device->pool, .fast = device->form.fast, .scratch = scratch->host};
     host_scratch(op, &run.shared, &run.per_thread);
     uint32_t mode = float_mode_enter();
-    device->kernels[op->op](&run, op);
+    device->form.kernels[op->op](&run, op);
     float_mode_leave(mode);
     return MH_OK;
 }

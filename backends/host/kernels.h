@@ -17,7 +17,8 @@
 /* What a kernel gets besides its op. */
 struct host_run {
     struct pool *pool;
-    char *scratch; /* scratch_shared bytes, then scratch_thread for each thread */
+    const struct host_fast *fast; /* fast.h; NULL: all is exact */
+    char *scratch;                /* scratch_shared bytes, then scratch_thread for each thread */
     uint64_t shared;
     uint64_t per_thread;
 };

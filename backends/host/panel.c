@@ -146,8 +146,8 @@ static void pack_outputs(const struct matrix *m, int64_t begin, int64_t count, f
     for (int64_t g = 0; g < count; g += LANES) {
         struct weight_row rows[LANES];
         for (int64_t r = 0; r < LANES; r++)
-            rows[r] = weight_row(m->w, m->slot,
-                                 m->first + begin + (g + r < count ? g + r : count - 1));
+            rows[r] =
+                weight_row(m->w, m->slot, m->first + begin + (g + r < count ? g + r : count - 1));
         pack_rows(rows, m->in, PANEL, panel + g);
     }
 }

@@ -42,8 +42,8 @@ static inline int64_t attention_heads(int64_t heads)
 
 static inline uint64_t attention_bytes(int64_t rows, int64_t heads, int64_t latent, int64_t width)
 {
-    uint64_t most = (uint64_t)((rows < ATTENTION_TOKENS ? rows : ATTENTION_TOKENS) *
-                               attention_heads(heads));
+    uint64_t most =
+        (uint64_t)((rows < ATTENTION_TOKENS ? rows : ATTENTION_TOKENS) * attention_heads(heads));
     return key_panel_bytes(width) + 4 * 64 * (uint64_t)width +
            most * (4 * (uint64_t)permuted_floats(width) + 8 * (uint64_t)latent + 64) + 6 * 64;
 }

@@ -44,8 +44,8 @@ struct product {
 };
 
 /* Bytes of scratch: what all threads share, and what each has. `rows` bounds those of a group. */
-uint64_t product_shared(int64_t rows, int64_t inputs, int64_t in, bool transposed);
-uint64_t product_per_thread(int64_t rows, int64_t in, bool transposed);
+uint64_t product_shared(const mh_op *op, int64_t rows, int64_t inputs, int64_t in, bool transposed);
+uint64_t product_per_thread(const mh_op *op, int64_t rows, int64_t in, bool transposed);
 
 /* `shared` has product_shared bytes; a thread's bytes are the first of its scratch. */
 void K(product)(const struct host_run *run, const struct product *p, char *shared);

@@ -143,7 +143,8 @@ void K(router_linear)(const struct host_run *run, const mh_op *op)
     int64_t rows = o->x.shape[0];
     mh_buffer_view memory = {.host = run->scratch};
     mh_op_linear linear = {.base = *op, .x = o->x, .w = o->w};
-    linear.y = f32_tensor(&memory, product_shared(rows, rows, w->in, false), 2, rows, w->out, 0);
+    linear.y =
+        f32_tensor(&memory, product_shared(op, rows, rows, w->in, false), 2, rows, w->out, 0);
     K(linear)(run, &linear.base);
     mh_op_router route = {.base = *op, .experts = o->experts, .weights = o->weights};
     route.logits = linear.y, route.bias = o->bias, route.rule = o->rule;
