@@ -188,7 +188,7 @@ def sample(count, seed, equivalents):
                  if not equivalents.hold(m)]
     for path, source in sources.items():  # shared headers, and for stale entries
         shared = [m for m in sites(str(path.relative_to(ROOT)), source) if not equivalents.hold(m)]
-        if path.name in ("numerics.h", "decode.h", "cache.h"):
+        if path.name in ("numerics.h", "decode.h", "cache.h", "product.c", "scalar.c"):
             core += shared
     chosen = {}
     for op in ops:

@@ -32,7 +32,7 @@ void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *
 void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
                    float (*out)[STRETCH]);
 
-/* attention_simd.c: a block's most tokens and heads, and the bytes it wants. */
+/* simd/attention.c: a block's most tokens and heads, and the bytes it wants. */
 #define ATTENTION_TOKENS 8
 
 static inline int64_t attention_heads(int64_t heads)

@@ -1,7 +1,8 @@
 /*
  * product.h: many dots of rule 2 at once: rows of activations times the outputs of a matrix, the
  * rows grouped by the matrix they meet (an expert, a head). Groups of few rows read the weights
- * where they lie (dots_*.c); for groups of many a stretch of outputs is repacked first (panel.c).
+ * where they lie (simd/dots.c); for groups of many a stretch of outputs is repacked first
+ * (simd/panel.c).
  */
 #ifndef HOST_PRODUCT_H
 #define HOST_PRODUCT_H
@@ -49,6 +50,40 @@ uint64_t product_per_thread(const mh_op *op, int64_t rows, int64_t in, bool tran
 
 /* `shared` has product_shared bytes; a thread's bytes are the first of its scratch. */
 void K(product)(const struct host_run *run, const struct product *p, char *shared);
+
+static inline struct group product_group(const struct product *p, int64_t g)
+{
+    if (p->groups)
+        return p->groups[g];
+    return (struct group){0, p->row_begin + g * p->group_stride, 0, p->inputs / p->group_count};
+}
+
+/* Of row i of group g. */
+static inline int64_t product_id(const struct product *p, int64_t g, int64_t i)
+{
+    return p->ids ? p->ids[i] : i * p->group_count + g;
+}
+
+/* ---- how a form multiplies: scalar.c, simd/ ---- */
+
+struct product_job {
+    const struct host_run *run;
+    const struct product *p;
+    const struct host_fast *fast; /* NULL: exact */
+    char *shared;
+    int64_t stretches; /* of a group's outputs; item i is stretch i % stretches of its group */
+};
+
+/* Before the items: inputs as they are wanted. `most` rows are in the largest group. */
+void K(prepare_inputs)(struct product_job *job, int64_t most);
+/* A pool_fn; the context is the job. */
+void K(multiply_items)(void *job, int64_t begin, int64_t end, uint32_t thread);
+
+/* product.c: a stretch by the form's dots; and the outputs of some rows of a group to where they
+ * belong. */
+void K(multiply_in_place)(const struct product *p, int which, int64_t g, int64_t o, int64_t count);
+void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
+                    int64_t o, int64_t count, float (*dots)[STRETCH]);
 
 /* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH. */
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,

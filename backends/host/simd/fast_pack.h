@@ -2,7 +2,7 @@
 #ifndef HOST_FAST_PACK_H
 #define HOST_FAST_PACK_H
 
-#include "product.h"
+#include "../product.h"
 
 void fast_convert(uint16_t *to, const float *x, int64_t in);
 void fast_pack(const struct matrix *m, int64_t begin, int64_t count, char *panel);

@@ -3,7 +3,7 @@
  * three vectors of outputs fills the registers, and stripes come in bit-reversed order, so that
  * rule 2's fold is a binary counter: partial sums of level n wait for their sibling.
  */
-#include "panel.h"
+#include "../panel.h"
 #include "simd.h"
 #include "transpose.h"
 

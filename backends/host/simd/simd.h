@@ -7,7 +7,7 @@
 
 #include <immintrin.h>
 
-#include "decode.h"
+#include "../decode.h"
 
 #ifdef __AVX512F__
 

@@ -1,9 +1,9 @@
 /*
- * dots_simd.c: few rows times a matrix whose weights are read once, in place: what decode does.
+ * dots.c: few rows times a matrix whose weights are read once, in place: what decode does.
  * Lanes are stripes. A row of weights is one stream; it serves up to TOKENS rows of activations,
  * whose stripes fill the registers.
  */
-#include "product.h"
+#include "../product.h"
 #include "simd.h"
 
 #ifdef __AVX512F__

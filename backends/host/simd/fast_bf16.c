@@ -1,6 +1,6 @@
 /* fast_bf16.c: packing for the bf16 units, and products by VDPBF16PS. Built for AVX-512 with BF16.
  */
-#include "fast.h"
+#include "../fast.h"
 #include "fast_pack.h"
 #include "simd.h"
 #include "transpose.h"

@@ -1,4 +1,4 @@
-/* dots_scalar.c: few rows times a matrix: the definition. */
+/* scalar.c: products in plain C: the definition. */
 #include "decode.h"
 #include "product.h"
 
@@ -38,5 +38,23 @@ void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *
             struct weight_row row = weight_row(m->w, m->slot, m->first + begin + o);
             out[i][o] = dot_weight(&row, x[i], m->in);
         }
+    }
+}
+
+void K(prepare_inputs)(struct product_job *job, int64_t most)
+{
+    (void)job, (void)most;
+}
+
+void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct product_job *job = context;
+    const struct product *p = job->p;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t g = i / job->stretches, o = i % job->stretches * STRETCH;
+        int64_t count = p->out - o < STRETCH ? p->out - o : STRETCH;
+        for (int which = 0; which < 2 && p->w[which]; which++)
+            K(multiply_in_place)(p, which, g, o, count);
     }
 }

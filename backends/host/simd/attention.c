@@ -1,10 +1,10 @@
 /*
- * attention_simd.c: rule 3 for a block of tokens of one sequence times some heads: the keys of a
+ * attention.c: rule 3 for a block of tokens of one sequence times some heads: the keys of a
  * chunk are repacked once for all of them. Scores have keys in the lanes, the weighted sums have
  * latent dimensions.
  */
-#include "cache.h"
-#include "panel.h"
+#include "../cache.h"
+#include "../panel.h"
 #include "simd.h"
 
 #define CHUNK 64
@@ -215,8 +215,8 @@ static void attend_block(const struct block *b)
         keys = position >= keys ? (int64_t)position + 1 : keys;
         for (int64_t h = 0; h < b->heads; h++)
             K(permute)
-            (b->queries + (t * b->heads + h) * permuted_floats(b->width),
-             row2(&o->q, b->first + t, b->head + h), b->width);
+        (b->queries + (t * b->heads + h) * permuted_floats(b->width),
+         row2(&o->q, b->first + t, b->head + h), b->width);
     }
     for (int64_t begin = 0; begin < keys; begin += CHUNK) {
         struct weight_row rows[CHUNK];

@@ -4,7 +4,7 @@
  */
 #include <immintrin.h>
 
-#include "fast.h"
+#include "../fast.h"
 #include "fast_pack.h"
 
 struct tile_config {

@@ -1,0 +1,123 @@
+/*
+ * product.c: what a group's rows are many enough for: the bf16 units, an exact panel, or the
+ * weights in place.
+ */
+#include "../fast.h"
+#include "../panel.h"
+
+static bool wants_fast(const struct product_job *job, int64_t rows)
+{
+    return job->fast && rows >= job->fast->least;
+}
+
+static bool wants_panel(const struct product_job *job, int64_t rows)
+{
+    return job->p->transposed || rows >= PANEL_ROWS;
+}
+
+static void multiply_panel(const struct product_job *job, int which, int64_t g, int64_t o,
+                           int64_t count, float *panel)
+{
+    const struct product *p = job->p;
+    struct group group = product_group(p, g);
+    struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
+    const float *permuted = (const float *)(const void *)job->shared;
+    K(panel_pack)(&m, o, count, panel);
+    for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
+        int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
+        const float *x[ROW_BLOCK];
+        float out[ROW_BLOCK][STRETCH];
+        for (int64_t r = 0; r < rows; r++)
+            x[r] = permuted + product_id(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
+        K(panel_rows)(panel, p->in, x, rows, out);
+        K(finish_rows)(p, which, g, i, rows, o, count, out);
+    }
+}
+
+/* Of rows, in the order of the list. */
+static int64_t place_at(const struct product *p, int64_t g, int64_t i)
+{
+    return p->groups ? i : g * (p->inputs / p->group_count) + i;
+}
+
+/* Each row where the list has it: a block of rows lies together. */
+static void convert_groups(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct product_job *job = context;
+    const struct product *p = job->p;
+    int64_t pitch = fast_pitch(p->in);
+    (void)thread;
+    for (int64_t g = begin; g < end; g++) {
+        struct group group = product_group(p, g);
+        uint16_t *to = (uint16_t *)(void *)job->shared + place_at(p, g, group.begin) * pitch;
+        for (int64_t i = group.begin; i < group.end; i++, to += pitch)
+            job->fast->convert(to, p->input(p->op, product_id(p, g, i) / p->ids_per_input), p->in);
+    }
+}
+
+static void multiply_fast(const struct product_job *job, int which, int64_t g, int64_t o,
+                          int64_t count, char *panel)
+{
+    const struct product *p = job->p;
+    struct group group = product_group(p, g);
+    struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
+    const uint16_t *x = (const uint16_t *)(void *)job->shared;
+    job->fast->pack(&m, o, count, panel);
+    for (int64_t i = group.begin; i < group.end; i += FAST_BLOCK) {
+        int64_t rows = group.end - i < FAST_BLOCK ? group.end - i : FAST_BLOCK;
+        float out[FAST_BLOCK][STRETCH];
+        job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows, out);
+        K(finish_rows)(p, which, g, i, rows, o, count, out);
+    }
+}
+
+static void permute_inputs(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct product_job *job = context;
+    const struct product *p = job->p;
+    float *permuted = (float *)(void *)job->shared;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        K(permute)(permuted + i * permuted_floats(p->in), p->input(p->op, i), p->in);
+}
+
+static void multiply_stretch(const struct product_job *job, int which, int64_t g, int64_t o,
+                             int64_t count, uint32_t thread)
+{
+    struct group group = product_group(job->p, g);
+    char *panel = thread_scratch(job->run, thread);
+    if (wants_fast(job, group.end - group.begin))
+        multiply_fast(job, which, g, o, count, panel);
+    else if (!job->fast && wants_panel(job, group.end - group.begin))
+        multiply_panel(job, which, g, o, count, (float *)(void *)panel);
+    else
+        K(multiply_in_place)(job->p, which, g, o, count);
+}
+
+void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct product_job *job = context;
+    const struct product *p = job->p;
+    if (job->fast)
+        job->fast->enter();
+    for (int64_t i = begin; i < end; i++) {
+        int64_t g = i / job->stretches, o = i % job->stretches * STRETCH;
+        int64_t count = p->out - o < STRETCH ? p->out - o : STRETCH;
+        for (int which = 0; which < 2 && p->w[which]; which++)
+            multiply_stretch(job, which, g, o, count, thread);
+    }
+    if (job->fast)
+        job->fast->leave();
+}
+
+void K(prepare_inputs)(struct product_job *job, int64_t most)
+{
+    const struct product *p = job->p;
+    job->fast = p->op->flags & MH_OP_FAST ? job->run->fast : NULL;
+    if (!wants_fast(job, most))
+        job->fast = NULL;
+    if (job->fast)
+        spread(job->run, p->group_count, p->in * most, convert_groups, job);
+    else if (wants_panel(job, most))
+        spread(job->run, p->inputs, p->in, permute_inputs, job);
+}
