@@ -20,7 +20,7 @@
 struct job {
     pool_fn fn;
     void *context;
-    int64_t items, grain;
+    int64_t items;
 };
 
 struct worker {
@@ -74,15 +74,20 @@ static void relax(void)
 #endif
 }
 
+/* Helpings shrink with what is left: few trips to the counter, and no thread waits long for the last
+ * one. */
 static void take_items(struct pool *pool, uint32_t thread)
 {
     const struct job *job = &pool->job;
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&pool->next, job->grain, memory_order_relaxed);
-        if (begin >= job->items)
-            return;
-        int64_t end = begin + job->grain < job->items ? begin + job->grain : job->items;
+    int_fast64_t begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
+    while (begin < job->items) {
+        int64_t share = (job->items - begin) / (2 * (int64_t)pool->threads);
+        int64_t end = begin + (share > 1 ? share : 1);
+        if (!atomic_compare_exchange_weak_explicit(&pool->next, &begin, end, memory_order_relaxed,
+                                                   memory_order_relaxed))
+            continue;
         job->fn(job->context, begin, end, thread);
+        begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
     }
 }
 
@@ -188,9 +193,7 @@ void pool_run(struct pool *pool, int64_t items, pool_fn fn, void *context)
         return;
     }
     pthread_mutex_lock(&pool->turn);
-    /* Four helpings a thread: even work without many trips to the counter. */
-    int64_t grain = items / (4 * (int64_t)pool->threads);
-    pool->job = (struct job){fn, context, items, grain > 0 ? grain : 1};
+    pool->job = (struct job){fn, context, items};
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
     uint_fast64_t ticket = TICKET(atomic_load_explicit(&pool->state, memory_order_relaxed)) + 1;
     atomic_store_explicit(&pool->state, (ticket & UINT32_MAX) << 32 | OPEN, memory_order_release);

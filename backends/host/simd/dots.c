@@ -1,77 +1,103 @@
 /*
  * dots.c: few rows times a matrix whose weights are read once, in place: what decode does.
- * Lanes are stripes. A row of weights is one stream; it serves up to TOKENS rows of activations,
- * whose stripes fill the registers.
+ * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
+ * many rows of weights are read side by side, for TOKENS of them one. What comes next is
+ * prefetched, since the hardware stops at each page: together 95 % of what reading alone reaches.
  */
 #include "../product.h"
 #include "simd.h"
 
 #ifdef __AVX512F__
+#define ROWS 4
 #define TOKENS 4
 #else
+#define ROWS 1
 #define TOKENS 1
 #endif
 
+/* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. */
+struct sums {
+    vf a[ROWS][TOKENS][STEP];
+};
+
 /* The last in % 64 terms; absent ones are +0 on both sides. */
-static inline __attribute__((always_inline)) void add_tail(const struct weight_row *row, int tokens,
-                                                           const float *const *x, int64_t in,
-                                                           vf a[TOKENS][STEP])
+static inline __attribute__((always_inline)) void add_tail(struct sums *s, int rows, int tokens,
+                                                           const struct weight_row *row,
+                                                           const float *const *x, int64_t in)
 {
     int64_t k = in / STRIPES * STRIPES;
     float w[STRIPES] = {0}, padded[STRIPES] = {0};
-    decode_columns(row, k, in - k, w);
-    for (int t = 0; t < tokens; t++) {
-        memcpy(padded, x[t] + k, (size_t)(in - k) * 4);
-        for (int j = 0; j < STEP; j++)
-            a[t][j] = v_fma(v_load(padded + LANES * j), v_load(w + LANES * j), a[t][j]);
+    for (int r = 0; r < rows; r++) {
+        decode_columns(&row[r], k, in - k, w);
+        for (int t = 0; t < tokens; t++) {
+            memcpy(padded, x[t] + k, (size_t)(in - k) * 4);
+            for (int j = 0; j < STEP; j++)
+                s->a[r][t][j] =
+                    v_fma(v_load(padded + LANES * j), v_load(w + LANES * j), s->a[r][t][j]);
+        }
     }
 }
 
-/* False: this row needs FP8's general path. */
-static inline __attribute__((always_inline)) bool dot_row(mh_format format, int tokens,
-                                                          const struct weight_row *row,
-                                                          const float *const *x, int64_t in,
-                                                          float *out)
+/* out[t][r]; `ahead` bytes further lie the weights that come after these. False: FP8 whose general
+ * path is needed. */
+static inline __attribute__((always_inline)) bool
+dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
+         const float *const *x, int64_t in, int64_t ahead, float (*out)[STRETCH], int64_t at)
 {
-    vf a[TOKENS][STEP], scale = v_zero();
+    int64_t bytes = format == MH_FORMAT_F32 ? 4 : format == MH_FORMAT_FP8 ? 1 : 2;
+    struct sums s;
     vi most = v_set1i(0);
     bool plain = true;
-    for (int t = 0; t < tokens; t++)
-        for (int j = 0; j < STEP; j++)
-            a[t][j] = v_zero();
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            for (int j = 0; j < STEP; j++)
+                s.a[r][t][j] = v_zero();
     for (int64_t k = 0; k + STRIPES <= in; k += STRIPES) {
-        if (format == MH_FORMAT_FP8) {
-            float s;
-            memcpy(&s, row->scale + k / 128 * 4, 4);
-            plain &= fabsf(s) < 0x1p8f;
-            scale = v_set1(s * FP8_BIAS);
-            most = fp8_most(most, row->data + k);
-        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vf scale = v_zero();
+            if (format == MH_FORMAT_FP8) {
+                float f;
+                memcpy(&f, row[r].scale + k / 128 * 4, 4);
+                plain &= fabsf(f) < 0x1p8f;
+                scale = v_set1(f * FP8_BIAS);
+                most = fp8_most(most, row[r].data + k);
+            }
+            for (int64_t line = 0; line < STRIPES * bytes; line += 64)
+                __builtin_prefetch(row[r].data + k * bytes + ahead + line);
 #pragma GCC unroll 8
-        for (int j = 0; j < STEP; j++) {
-            vf w = v_decode(format, row->data, k + LANES * j, scale);
-            for (int t = 0; t < tokens; t++)
-                a[t][j] = v_fma(v_load(x[t] + k + LANES * j), w, a[t][j]);
+            for (int j = 0; j < STEP; j++) {
+                vf w = v_decode(format, row[r].data, k + LANES * j, scale);
+                for (int t = 0; t < tokens; t++)
+                    s.a[r][t][j] = v_fma(v_load(x[t] + k + LANES * j), w, s.a[r][t][j]);
+            }
         }
     }
     if (in % STRIPES)
-        add_tail(row, tokens, x, in, a);
-    for (int t = 0; t < tokens; t++)
-        out[t * STRETCH] = v_fold(a[t]);
+        add_tail(&s, rows, tokens, row, x, in);
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            out[t][at + r] = v_fold(s.a[r][t]);
     return format != MH_FORMAT_FP8 || (plain && !fp8_has_nan(most));
 }
 
-static inline __attribute__((always_inline)) void dot_rows(mh_format format, int tokens,
-                                                           const struct matrix *m, int64_t begin,
-                                                           int64_t count, const float *const *x,
-                                                           float (*out)[STRETCH])
+static inline __attribute__((always_inline)) void dot_stretch(mh_format format, int tokens,
+                                                              const struct matrix *m, int64_t begin,
+                                                              int64_t count, const float *const *x,
+                                                              float (*out)[STRETCH])
 {
-    for (int64_t o = 0; o < count; o++) {
-        struct weight_row row = weight_row(m->w, m->slot, m->first + begin + o);
-        if (dot_row(format, tokens, &row, x, m->in, &out[0][o]))
-            continue;
-        for (int t = 0; t < tokens; t++)
-            out[t][o] = dot_weight(&row, x[t], m->in);
+    const int most = ROWS / tokens;
+    int64_t ahead = most * m->w->row_stride[0];
+    for (int64_t o = 0, step; o < count; o += step) {
+        struct weight_row row[ROWS];
+        step = count - o < most ? 1 : most;
+        for (int64_t r = 0; r < step; r++)
+            row[r] = weight_row(m->w, m->slot, m->first + begin + o + r);
+        bool done = step == most ? dot_rows(format, most, tokens, row, x, m->in, ahead, out, o)
+                                 : dot_rows(format, 1, tokens, row, x, m->in, ahead, out, o);
+        for (int64_t r = 0; r < step && !done; r++)
+            for (int t = 0; t < tokens; t++)
+                out[t][o + r] = dot_weight(&row[r], x[t], m->in);
     }
 }
 
@@ -81,16 +107,16 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
     {                                                                                              \
         switch (m->w->format) {                                                                    \
         case MH_FORMAT_F32:                                                                        \
-            dot_rows(MH_FORMAT_F32, tokens, m, begin, count, x, out);                              \
+            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, out);                           \
             break;                                                                                 \
         case MH_FORMAT_BF16:                                                                       \
-            dot_rows(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                             \
+            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                          \
             break;                                                                                 \
         case MH_FORMAT_F16:                                                                        \
-            dot_rows(MH_FORMAT_F16, tokens, m, begin, count, x, out);                              \
+            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, out);                           \
             break;                                                                                 \
         default:                                                                                   \
-            dot_rows(MH_FORMAT_FP8, tokens, m, begin, count, x, out);                              \
+            dot_stretch(MH_FORMAT_FP8, tokens, m, begin, count, x, out);                           \
         }                                                                                          \
     }
 FOR_TOKENS(1)

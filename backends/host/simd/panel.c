@@ -132,6 +132,11 @@ static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, f
             continue;
         }
         struct weight_row row = weight_row(m->w, m->slot, m->first + k);
+        if (count == PANEL && row.format != MH_FORMAT_FP8) {
+            for (int v = 0; v < PANEL; v += LANES)
+                v_store(to + v, v_decode(row.format, row.data, begin + v, v_zero()));
+            continue;
+        }
         for (int64_t c = from; c < begin + count; c += STRIPES) {
             int64_t left = begin + count - c;
             decode_columns(&row, c, left < STRIPES ? left : STRIPES, decoded + (c - from));

@@ -5,6 +5,24 @@
 #include "../fast.h"
 #include "../panel.h"
 
+/* Some of the rows of weights that come next, into the second cache, while others are multiplied:
+ * part `part` of `parts`. */
+struct next {
+    struct matrix m;
+    int64_t begin, count; /* 0: nothing */
+};
+
+static void fetch(const struct next *next, int64_t part, int64_t parts)
+{
+    int64_t bytes = next->m.w ? next->m.w->row_stride[0] : 0;
+    for (int64_t r = next->count * part / parts; r < next->count * (part + 1) / parts; r++) {
+        struct weight_row row =
+            weight_row(next->m.w, next->m.slot, next->m.first + next->begin + r);
+        for (int64_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch(row.data + at, 0, 2);
+    }
+}
+
 static bool wants_fast(const struct product_job *job, int64_t rows)
 {
     return job->fast && rows >= job->fast->least;
@@ -16,12 +34,13 @@ static bool wants_panel(const struct product_job *job, int64_t rows)
 }
 
 static void multiply_panel(const struct product_job *job, int which, int64_t g, int64_t o,
-                           int64_t count, float *panel)
+                           int64_t count, float *panel, const struct next *next)
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
     struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
     const float *permuted = (const float *)(const void *)job->shared;
+    int64_t blocks = (group.end - group.begin + ROW_BLOCK - 1) / ROW_BLOCK;
     K(panel_pack)(&m, o, count, panel);
     for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
         int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
@@ -29,6 +48,7 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
         float out[ROW_BLOCK][STRETCH];
         for (int64_t r = 0; r < rows; r++)
             x[r] = permuted + product_id(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
+        fetch(next, (i - group.begin) / ROW_BLOCK, blocks);
         K(panel_rows)(panel, p->in, x, rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
@@ -56,16 +76,18 @@ static void convert_groups(void *context, int64_t begin, int64_t end, uint32_t t
 }
 
 static void multiply_fast(const struct product_job *job, int which, int64_t g, int64_t o,
-                          int64_t count, char *panel)
+                          int64_t count, char *panel, const struct next *next)
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
     struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
     const uint16_t *x = (const uint16_t *)(void *)job->shared;
+    int64_t blocks = (group.end - group.begin + FAST_BLOCK - 1) / FAST_BLOCK;
     job->fast->pack(&m, o, count, panel);
     for (int64_t i = group.begin; i < group.end; i += FAST_BLOCK) {
         int64_t rows = group.end - i < FAST_BLOCK ? group.end - i : FAST_BLOCK;
         float out[FAST_BLOCK][STRETCH];
+        fetch(next, (i - group.begin) / FAST_BLOCK, blocks);
         job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
@@ -82,16 +104,36 @@ static void permute_inputs(void *context, int64_t begin, int64_t end, uint32_t t
 }
 
 static void multiply_stretch(const struct product_job *job, int which, int64_t g, int64_t o,
-                             int64_t count, uint32_t thread)
+                             int64_t count, const struct next *next, uint32_t thread)
 {
     struct group group = product_group(job->p, g);
     char *panel = thread_scratch(job->run, thread);
     if (wants_fast(job, group.end - group.begin))
-        multiply_fast(job, which, g, o, count, panel);
+        multiply_fast(job, which, g, o, count, panel, next);
     else if (!job->fast && wants_panel(job, group.end - group.begin))
-        multiply_panel(job, which, g, o, count, (float *)(void *)panel);
+        multiply_panel(job, which, g, o, count, (float *)(void *)panel, next);
     else
         K(multiply_in_place)(job->p, which, g, o, count);
+}
+
+static int64_t outputs_at(const struct product_job *job, int64_t item)
+{
+    int64_t o = item % job->stretches * STRETCH;
+    return job->p->out - o < STRETCH ? job->p->out - o : STRETCH;
+}
+
+/* What follows product `which` of an item: the second product, or the next item's first. */
+static struct next after(const struct product_job *job, int which, int64_t item, int64_t end)
+{
+    const struct product *p = job->p;
+    bool second = !which && p->w[1];
+    item += !second;
+    if (item >= end || p->transposed)
+        return (struct next){.count = 0};
+    struct group group = product_group(p, item / job->stretches);
+    return (struct next){{p->w[second], group.slot, group.first, p->in, false},
+                         item % job->stretches * STRETCH,
+                         outputs_at(job, item)};
 }
 
 void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t thread)
@@ -100,12 +142,12 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
     const struct product *p = job->p;
     if (job->fast)
         job->fast->enter();
-    for (int64_t i = begin; i < end; i++) {
-        int64_t g = i / job->stretches, o = i % job->stretches * STRETCH;
-        int64_t count = p->out - o < STRETCH ? p->out - o : STRETCH;
-        for (int which = 0; which < 2 && p->w[which]; which++)
-            multiply_stretch(job, which, g, o, count, thread);
-    }
+    for (int64_t i = begin; i < end; i++)
+        for (int which = 0; which < 2 && p->w[which]; which++) {
+            struct next next = after(job, which, i, end);
+            multiply_stretch(job, which, i / job->stretches, i % job->stretches * STRETCH,
+                             outputs_at(job, i), &next, thread);
+        }
     if (job->fast)
         job->fast->leave();
 }
