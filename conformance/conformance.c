@@ -88,14 +88,15 @@ static void run_all(struct run *run)
 {
     const struct conf_options *o = run->suite.options;
     struct conf_case one;
-    conf_enumerate(o->seed, o->quick, count_op, run);
-    core_enumerate(count_core, run);
+    if (!o->fast)
+        conf_enumerate(o->seed, o->quick, count_op, run);
+    core_enumerate(o->fast, count_core, run);
     /* A name that is none of the list's may still be a case: sizes of someone's model. */
-    if (!run->total && o->filter && conf_case_parse(o->filter, &one)) {
+    if (!o->fast && !run->total && o->filter && conf_case_parse(o->filter, &one)) {
         run->total = 1;
         one.seed = o->seed;
         visit_op(run, &one);
-    } else if (!core_enumerate(visit_core, run)) {
+    } else if (!core_enumerate(o->fast, visit_core, run) && !o->fast) {
         conf_enumerate(o->seed, o->quick, visit_op, run);
     }
 }

@@ -39,6 +39,7 @@ struct conf_options {
     const char *filter; /* glob over names; NULL: all */
     uint64_t seed;
     bool quick;
+    bool fast;              /* the bounds of the fast profile, instead of exact bits */
     bool all_faults;        /* sweeps inject at every call, not at a seeded sample */
     uint32_t threads;       /* of host devices; 0: one a core */
     const char *exclusions; /* path; NULL: beside the backend's module (exclusions.h) */

@@ -82,13 +82,14 @@ mh_device *core_device(struct core *c, const mh_faults *faults)
     return device;
 }
 
-int core_enumerate(int (*visit)(void *user, const struct core_case *core_case), void *user)
+int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case), void *user)
 {
     static const struct core_case *const groups[] = {core_memory, core_weights, core_streams,
                                                      core_graphs, core_faults,  core_models,
                                                      core_vectors};
-    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++)
-        for (const struct core_case *t = groups[g]; t->name; t++) {
+    size_t count = fast ? 1 : sizeof(groups) / sizeof(groups[0]);
+    for (size_t g = 0; g < count; g++)
+        for (const struct core_case *t = fast ? core_fast : groups[g]; t->name; t++) {
             int status = visit(user, t);
             if (status)
                 return status;

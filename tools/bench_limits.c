@@ -75,9 +75,10 @@ static void multiply(void *context, uint32_t index)
     float sum = 0;
     uint64_t calls = 0;
     (void)index;
-    while (now_seconds() < m->until)
+    do {
         for (int i = 0; i < 16; i++, calls++)
             sum += m->kernel->run(m->memory);
+    } while (now_seconds() < m->until);
     atomic_fetch_add(&m->calls, calls);
     m->sum = sum;
 }

@@ -74,8 +74,8 @@ static void relax(void)
 #endif
 }
 
-/* Helpings shrink with what is left: few trips to the counter, and no thread waits long for the last
- * one. */
+/* Helpings shrink with what is left: few trips to the counter, and no thread waits long for the
+ * last one. */
 static void take_items(struct pool *pool, uint32_t thread)
 {
     const struct job *job = &pool->job;

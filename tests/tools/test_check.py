@@ -147,7 +147,6 @@ class Check(Folder):
 
     def test_bad_usage(self):
         for arguments, words in (
-                (["--profile", "fast"], "no backend of this version has kernels of the fast"),
                 (["--profile", "slow"], "must be exact or fast"),
                 (["--filter", "nothing/*"], "no case is called 'nothing/*'"),
                 (["--filter", "linear/fp8/T3.O130/gaps/special/plain"], "no case is called"),

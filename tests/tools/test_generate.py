@@ -117,10 +117,15 @@ class Generate(Folder):
                          got["logit_hash"])
         self.assertNotEqual(generate(*base[:-2])["logit_hash"], got["logit_hash"])
 
-    def test_fast_is_refused_with_the_reason(self):
-        status, _, err = moehal("generate", "--model", FAIRY, "--prompt", "x", "--profile", "fast")
-        self.assertNotEqual(status, 0)
-        self.assertIn("no kernels of the fast profile", err)
+    def test_fast_without_bf16_units_is_exact(self):
+        base = ("--prompt", "Once upon a time there", "--max-tokens", 3, *GREEDY)
+        got = generate(*base, "--profile", "fast", env={"MOEHAL_HOST_FAST": "none"})
+        self.assertEqual(got["profile"], "fast")
+        self.assertEqual(got["logit_hash"], generate(*base)["logit_hash"])
+        status, _, err = moehal("generate", "--model", FAIRY, *map(str, base),
+                                env={"MOEHAL_HOST_FAST": "tensor"})
+        self.assertEqual(status, 2)
+        self.assertIn("MOEHAL_HOST_FAST: 'tensor'", err)
 
     def test_the_environment_chooses_the_device(self):
         got = generate("--prompt", "Once", "--max-tokens", 2, env=dict(ON_NULL, MOEHAL_DEVICE="null"))
