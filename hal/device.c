@@ -136,6 +136,8 @@ static mh_status open_choice(mh_runtime *runtime, const struct choice *choice,
     device->params.faults = NULL;
     if (params->faults)
         status = hal_faults_wrap(device, params->faults);
+    if (!status && params->timeline)
+        status = hal_timeline_wrap(device, params->timeline);
     if (status) {
         mh_device_release(device);
         return status;
@@ -271,6 +273,7 @@ mh_status mh_device_host(mh_device *device, mh_device **out)
     if (!device->host) {
         mh_device_params params = MH_INIT(mh_device_params);
         params.threads = device->params.threads;
+        params.timeline = device->params.timeline;
         status = mh_device_open(device->runtime, "host", &params, &device->host);
     }
     *out = device->host;

@@ -206,11 +206,13 @@ mh_status mh_graph_launch(mh_graph *graph, mh_stream *stream)
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "mh_graph_launch: the graph is on %s, the stream on %s", device->uri,
                         stream->encoder.device->uri);
+    uint64_t begin = hal_timeline_begin(device);
     device->graph_launches++;
     for (struct node *node = graph->first; !status && node; node = node->next)
         status = node->on_host ? hal_fallback_run(stream, &node->op)
                                : hal_stream_native(stream, &graph->encoder, &node->op,
                                                    node->scratch_offset, node->scratch_size);
+    hal_timeline_launch(device, graph->info.nodes + graph->info.fallback, begin);
     return status;
 }
 

@@ -117,6 +117,7 @@ struct mh_device {
 
     bool is_host;         /* the backend linked in, under whatever layers */
     struct layer *faults; /* faults.c; NULL: not asked for */
+    struct hal_timeline_layer *timeline; /* timeline_layer.c; NULL: not asked for */
     mh_device *host;      /* the companion, opened on first use */
 
     mh_memory_info memory;
@@ -149,6 +150,12 @@ mh_status hal_wait_status(mh_device *device, mh_status status);
 
 /* faults.c: puts the layer between the device and its backend. */
 mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults);
+
+/* timeline_layer.c: the same, above faults. */
+mh_status hal_timeline_wrap(mh_device *device, mh_timeline *timeline);
+/* Around the launch of a graph; without a timeline they do nothing. */
+uint64_t hal_timeline_begin(const mh_device *device);
+void hal_timeline_launch(const mh_device *device, uint64_t nodes, uint64_t begin);
 
 /* ---- buffer.c ---- */
 struct mh_buffer {

@@ -317,7 +317,7 @@ int bench_model(const struct bench_options *o)
         mh_session_release(b.sides[i].session);
         free(b.sides[i].ids);
         if (b.sides[i].open)
-            setup_close(&b.sides[i].setup);
+            code = setup_close(&b.sides[i].setup, code);
     }
     return code;
 }

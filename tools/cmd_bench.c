@@ -142,6 +142,9 @@ static int check_words(const char **words, const struct bench_options *o)
         return usage_error(&command_bench, "'%s', must be model or bandwidth", words[0]);
     if (words[1])
         return usage_error(&command_bench, "'%s' is not expected here", words[1]);
+    if (o->setup.timeline)
+        return usage_error(&command_bench,
+                           "--timeline: it would be measured too; use it with generate");
     if (!model && (o->setup.model || o->against))
         return usage_error(&command_bench, "--%s is for bench model only",
                            o->setup.model ? "model" : "against");

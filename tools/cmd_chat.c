@@ -132,6 +132,7 @@ static int run_chat(struct setup *setup, const struct setup_options *options,
         .tokenizer = setup->tokenizer,
         .config = setup->config,
         .device = setup->device,
+        .timeline = setup->timeline,
         .max_tokens = sampling_options->has_max_tokens ? sampling_options->max_tokens : 512,
         .stream = true,
     };
@@ -168,8 +169,7 @@ static int run(int argc, char **argv)
     code = setup_open(&setup, &command_chat, &options);
     if (code < 0)
         code = run_chat(&setup, &options, &sampling, name);
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 const struct command command_chat = {

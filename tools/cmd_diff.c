@@ -207,8 +207,7 @@ static int first_trace(const struct inputs *in, char uri[64], struct trace **out
         code = status ? report_failure(status) : -1;
         free(key.ids);
     }
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 /* Runs `device` and compares as it goes. */
@@ -244,8 +243,7 @@ static int second_side(const struct inputs *in, const char *device, const char *
             trace_free(first);
     }
     free(key.ids);
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 static int run(int argc, char **argv)

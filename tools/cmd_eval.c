@@ -236,8 +236,7 @@ static int run(int argc, char **argv)
     code = setup_open(&setup, &command_eval, &in.setup);
     if (code < 0)
         code = in.ids ? eval_ids(&in, &setup) : eval_text(&in, &setup);
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 const struct command command_eval = {

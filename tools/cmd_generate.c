@@ -93,6 +93,7 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
         .tokenizer = setup->tokenizer,
         .config = setup->config,
         .device = setup->device,
+        .timeline = setup->timeline,
         .max_tokens = in->sampling.has_max_tokens ? in->sampling.max_tokens : 256,
         .echo = in->prompt,
         .stream = !in->setup.json,
@@ -148,8 +149,7 @@ static int run(int argc, char **argv)
         free(prompt);
     else
         mh_model_free(prompt);
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 const struct command command_generate = {

@@ -50,8 +50,7 @@ static int run(int argc, char **argv)
     code = setup_open(&setup, &command_trace, &in);
     if (code < 0)
         code = save(&setup, ids, path, in.json);
-    setup_close(&setup);
-    return code;
+    return setup_close(&setup, code);
 }
 
 const struct command command_trace = {

@@ -135,7 +135,9 @@ static mh_status write_tokens(struct generation *g, struct loop *loop)
         if ((int64_t)g->count >= g->max_tokens ||
             mh_session_position(g->session) >= mh_session_context(g->session))
             break;
+        uint64_t span = mh_timeline_now(g->timeline);
         status = mh_session_run(g->session, &id, 1, NULL);
+        mh_timeline_span(g->timeline, "decode step", span);
         if (!status)
             status = take_token(g, loop, &id);
     }
@@ -162,8 +164,10 @@ mh_status generate(struct generation *g, const int32_t *prompt, uint64_t count)
         SHA256Init(&loop.hash);
     }
     double begin = now_seconds();
+    uint64_t span = mh_timeline_now(g->timeline);
     if (!status)
         status = mh_session_run(g->session, prompt, count, NULL);
+    mh_timeline_span(g->timeline, "prefill", span);
     g->prefill_seconds = now_seconds() - begin;
     if (!status)
         status = write_tokens(g, &loop);

@@ -48,6 +48,7 @@ struct generation {
     mh_tokenizer *tokenizer; /* may be NULL */
     const mh_config *config;
     mh_device *device;
+    mh_timeline *timeline; /* or NULL */
     int64_t max_tokens;
     const char *echo; /* text to show before the first token, or NULL */
     bool stream;      /* text to stdout as it comes (ids without a tokenizer) */

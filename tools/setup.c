@@ -22,8 +22,6 @@ static int check_options(struct setup *setup, const struct command *command,
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
     if (o->placement && strcmp(o->placement, "auto") && strcmp(o->placement, "strict"))
         return usage_error(command, "--placement: '%s', must be auto or strict", o->placement);
-    if (o->timeline)
-        return usage_error(command, "--timeline: this version writes no timelines");
     if (o->device && strchr(o->device, ','))
         return usage_error(command, "--device: '%s': this version runs on one device", o->device);
     return -1;
@@ -36,6 +34,14 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
     bool strict = o->strict || (o->placement && !strcmp(o->placement, "strict"));
     params.placement = strict ? MH_PLACEMENT_STRICT : MH_PLACEMENT_AUTO;
     mh_status status = mh_runtime_create(NULL, &setup->runtime);
+    if (!status && o->timeline) {
+        const char *end = strrchr(o->timeline, '.');
+        bool lines = end && !strcmp(end, ".jsonl");
+        status =
+            mh_timeline_create(setup->runtime, o->timeline,
+                               lines ? MH_TIMELINE_LINES : MH_TIMELINE_CHROME, &setup->timeline);
+    }
+    params.timeline = setup->timeline;
     if (!status)
         status = mh_device_open(setup->runtime, o->device, &params, &setup->device);
     setup->info = MH_INIT(mh_device_info);
@@ -77,13 +83,18 @@ int setup_open(struct setup *setup, const struct command *command, const struct 
     return status ? report_failure(status) : -1;
 }
 
-void setup_close(struct setup *setup)
+int setup_close(struct setup *setup, int code)
 {
     mh_model_release(setup->model);
     mh_tokenizer_release(setup->tokenizer);
     mh_checkpoint_release(setup->checkpoint);
     mh_device_release(setup->device);
+    mh_status status = setup->timeline ? mh_timeline_finish(setup->timeline) : MH_OK;
+    if (status && code <= 0)
+        code = report_failure(status);
+    mh_timeline_release(setup->timeline);
     mh_runtime_release(setup->runtime);
+    return code;
 }
 
 mh_status setup_session(struct setup *setup, const struct setup_options *o, int64_t context,

@@ -83,13 +83,14 @@ struct setup_options {
         {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 64",           \
          1,       1 << 20},                                                                          \
         {"timeline", OPTION_TEXT, &(s).timeline, "FILE",                                             \
-         "a Chrome trace of every op (not in this version)"},                                        \
+         "write a Chrome trace (Perfetto opens it) of every op; *.jsonl: JSON lines"},               \
     {                                                                                                \
         "json", OPTION_FLAG, &(s).json, NULL, "one JSON object on stdout instead of text"            \
     }
 
 struct setup {
     mh_runtime *runtime;
+    mh_timeline *timeline; /* or NULL */
     mh_device *device;
     mh_device_info info;
     mh_checkpoint *checkpoint;
@@ -104,7 +105,8 @@ struct setup {
 /* Opens everything but the session. Returns -1, or the exit status after telling why. */
 int setup_open(struct setup *setup, const struct command *command,
                const struct setup_options *options);
-void setup_close(struct setup *setup);
+/* Returns `code`, unless the timeline could not be written. */
+int setup_close(struct setup *setup, int code);
 /* A session with room for `context` tokens, at most the model's limit. */
 mh_status setup_session(struct setup *setup, const struct setup_options *options, int64_t context,
                         struct progress *progress, mh_session **out);

@@ -183,7 +183,7 @@ class BadInput(Folder):
                 ("--top-p", "2", "out of range"), ("--chunk", "0", "out of range"),
                 ("--kv", "f64", "'f64'"), ("--profile", "quick", "'quick'"),
                 ("--threads", "x", "'x'"), ("--seed", "-1", "out of range"),
-                ("--placement", "moon", "'moon'"), ("--timeline", "t.json", "timelines"),
+                ("--placement", "moon", "'moon'"),
                 ("--device", "host,null", "one device"), ("--nonsense", "1", "--nonsense")):
             self.refused((*base, option, value), part, lines=2)
         self.refused(("eval", "--model", FAIRY), "--ids", "--text", lines=2)

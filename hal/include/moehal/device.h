@@ -10,6 +10,7 @@
 
 #include <moehal/faults.h>
 #include <moehal/op.h>
+#include <moehal/timeline.h>
 #include <moehal/runtime.h>
 
 MH_BEGIN_DECLS
@@ -62,6 +63,7 @@ typedef struct mh_device_params {
     uint32_t checks;         /* MH_CHECK_BACKEND, or 0 */
     const mh_faults *faults; /* faults.h; NULL: no layer. Read before mh_device_open returns */
     uint64_t native_context; /* with MH_CONTEXT_WRAP */
+    mh_timeline *timeline;   /* timeline.h, of the same runtime; kept. NULL: no layer */
 } mh_device_params;
 
 /* Opens a device. uri NULL: MOEHAL_DEVICE, else "auto". params may be NULL. Each call makes a

@@ -14,6 +14,7 @@
 #include <moehal/step.h>
 #include <moehal/stream.h>
 #include <moehal/tensor.h>
+#include <moehal/timeline.h>
 #include <moehal/weight.h>
 
 #endif
