@@ -88,6 +88,8 @@ void session_pages_keep(mh_session *session);      /* the step is done */
 void session_pages_undo(mh_session *session);      /* the step never was */
 /* Lets go of what lies wholly behind `position`. */
 void session_pages_trim(mh_session *session, struct sequence *sequence, int64_t position);
+/* Pages that would be free if this sequence had none. */
+int64_t session_pages_available(const mh_session *session, const struct sequence *sequence);
 void session_pages_share(mh_session *session, const struct sequence *from, int64_t position,
                          struct sequence *to);
 

@@ -83,6 +83,14 @@ void session_pages_trim(mh_session *s, struct sequence *q, int64_t position)
     }
 }
 
+int64_t session_pages_available(const mh_session *s, const struct sequence *q)
+{
+    int64_t available = s->free_count;
+    for (int64_t i = 0; i < s->slot_pages && q->pages[i] >= 0; i++)
+        available += s->page_refs[q->pages[i]] == 1;
+    return available;
+}
+
 void session_pages_share(mh_session *s, const struct sequence *from, int64_t position,
                          struct sequence *to)
 {

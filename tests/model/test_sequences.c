@@ -5,165 +5,21 @@
  *
  * argv: MODEL_DIR NULL_MODULE
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <moehal-model/session.h>
+#include "texts.h"
 
-static const char *model_dir, *null_module;
+static const char *model_dir;
 
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        if ((call) != MH_OK)                                                                       \
-            fail_msg("%s: %s", #call, mh_last_message());                                          \
-    } while (0)
-#define REFUSED(status, call, part)                                                                \
-    do {                                                                                           \
-        assert_int_equal((call), (status));                                                        \
-        if (!strstr(mh_last_message(), (part)))                                                    \
-            fail_msg("message '%s' lacks '%s'", mh_last_message(), (part));                        \
-    } while (0)
-
-enum { VOCABULARY = 4096, PAGE = 64, WRITTEN = 8 };
-
-struct world {
-    mh_runtime *runtime;
-    mh_device *device;
-    mh_checkpoint *checkpoint;
-    mh_model *model;
-};
-
-static struct world open_world(const char *uri, uint32_t threads)
-{
-    struct world w = {0};
-    mh_runtime_params params = MH_INIT(mh_runtime_params);
-    params.modules = &null_module, params.module_count = 1;
-    params.flags = MH_RUNTIME_NO_ENVIRONMENT;
-    mh_device_params device = MH_INIT(mh_device_params);
-    device.threads = threads;
-    OK(mh_runtime_create(&params, &w.runtime));
-    OK(mh_device_open(w.runtime, uri, &device, &w.device));
-    OK(mh_checkpoint_open(model_dir, &w.checkpoint));
-    OK(mh_model_load(w.checkpoint, &w.device, 1, NULL, &w.model));
-    return w;
-}
-
-static void close_world(struct world *w)
-{
-    mh_model_release(w->model);
-    mh_checkpoint_release(w->checkpoint);
-    mh_device_release(w->device);
-    mh_runtime_release(w->runtime);
-}
-
-static mh_session *make(const struct world *w, uint32_t sequences, int64_t chunk, int64_t cache)
-{
-    mh_session *session;
-    mh_session_params p = MH_INIT(mh_session_params);
-    p.sequences = sequences, p.chunk = chunk, p.cache_tokens = cache, p.context = 200;
-    OK(mh_session_create(w->model, &p, &session));
-    return session;
-}
-
-static mh_session_info info_of(const mh_session *session)
-{
-    mh_session_info info = MH_INIT(mh_session_info);
-    OK(mh_session_get_info(session, &info));
-    return info;
-}
-
-/* ---- texts: a prompt, and what the model writes after it, with the logits of every choice ---- */
-
-struct text {
-    int32_t prompt[160];
-    uint64_t count;
-    mh_sampling sampling;
-    int32_t want[WRITTEN];
-    float *logits; /* [WRITTEN, VOCABULARY] */
-};
-
-static struct text make_text(uint64_t seed, uint64_t count)
-{
-    struct text t = {.count = count};
-    for (uint64_t i = 0; i < count; i++)
-        t.prompt[i] = (int32_t)((i * 2654435761u + seed * 40503u + 17) % VOCABULARY);
-    t.sampling = (mh_sampling){.temperature = seed % 2 ? 0.9f : 0, .top_p = 62000, .seed = seed};
-    t.logits = malloc(WRITTEN * VOCABULARY * sizeof(float));
-    return t;
-}
-
-/* Alone: the expectation. */
-static void write_alone(const struct world *w, struct text *t)
-{
-    mh_session *session = make(w, 1, 64, 0);
-    OK(mh_session_set_sampling(session, &t->sampling));
-    OK(mh_session_run(session, t->prompt, t->count, NULL));
-    for (int i = 0; i < WRITTEN; i++) {
-        OK(mh_session_next(session, &t->want[i]));
-        OK(mh_session_logits(session, t->logits + i * VOCABULARY));
-        OK(mh_session_run(session, &t->want[i], 1, NULL));
-    }
-    mh_session_release(session);
-}
-
-/* One text on its way through a session that others use too. */
-struct writer {
-    const struct text *text;
-    uint32_t sequence;
-    uint64_t read; /* of the prompt */
-    int written;
-    int32_t token;
-    bool done, started;
-};
-
-static mh_sequence_rows next_rows(struct writer *w, uint64_t most)
-{
-    mh_sequence_rows r = MH_INIT(mh_sequence_rows);
-    r.sequence = w->sequence;
-    r.ids = &w->token, r.count = 1;
-    if (w->read < w->text->count) {
-        r.ids = w->text->prompt + w->read;
-        r.count = w->text->count - w->read < most ? w->text->count - w->read : most;
-    }
-    return r;
-}
-
-/* After a step in which the writer took part with `count` rows. */
-static void check_step(mh_session *session, struct writer *w, uint64_t count)
-{
-    float logits[VOCABULARY];
-    if (w->read < w->text->count)
-        w->read += count;
-    if (w->read < w->text->count)
-        return;
-    OK(mh_sequence_next(session, w->sequence, &w->token));
-    OK(mh_sequence_logits(session, w->sequence, logits));
-    assert_int_equal(w->token, w->text->want[w->written]);
-    assert_memory_equal(logits, w->text->logits + w->written * VOCABULARY, sizeof(logits));
-    w->done = ++w->written == WRITTEN;
-}
-
-static void start(mh_session *session, struct writer *w, const struct text *text, uint32_t sequence)
-{
-    *w = (struct writer){.text = text, .sequence = sequence, .started = true};
-    OK(mh_sequence_set_sampling(session, sequence, &text->sampling));
-}
-
-enum { TEXTS = 5 };
+enum { PAGE = 64, TEXTS = 5 };
 static const uint64_t lengths[TEXTS] = {10, 3, 20, 70, 1};
 
 /* Text 0 stays all the way; the others join at their times, write, leave, and join again. */
 static void write_beside_others(const struct world *w, const struct text *texts, int64_t chunk,
                                 uint64_t piece)
 {
-    mh_session *session = make(w, TEXTS, chunk, 0);
+    mh_session *session = make_session(w, TEXTS, chunk, 0);
     struct writer writers[TEXTS] = {0};
     uint32_t turns = 0;
     start(session, &writers[0], &texts[0], 0);
@@ -200,20 +56,20 @@ static void batches_leave_no_trace(void **state)
 {
     (void)state;
     struct text texts[TEXTS];
-    struct world w = open_world("host", 1);
+    struct world w = open_world(model_dir, "host", 1);
     for (uint32_t i = 0; i < TEXTS; i++) {
         texts[i] = make_text(i, lengths[i]);
         write_alone(&w, &texts[i]);
     }
     write_beside_others(&w, texts, 7, 1000); /* steps of several launches */
     close_world(&w);
-    w = open_world("host", 2);
+    w = open_world(model_dir, "host", 2);
     write_beside_others(&w, texts, 64, 5); /* prompts in pieces, beside decode steps */
     close_world(&w);
-    w = open_world("host", 3);
+    w = open_world(model_dir, "host", 3);
     write_beside_others(&w, texts, 64, 1000);
     close_world(&w);
-    w = open_world("null", 2); /* rows padded to a multiple of 8 */
+    w = open_world(model_dir, "null", 2); /* rows padded to a multiple of 8 */
     write_beside_others(&w, texts, 20, 50);
     close_world(&w);
     for (uint32_t i = 0; i < TEXTS; i++)
@@ -222,29 +78,16 @@ static void batches_leave_no_trace(void **state)
 
 /* ---- forks ---- */
 
-/* Goes on with a text from where the sequence stands. */
-static void go_on(mh_session *session, const struct text *t, uint32_t sequence, uint64_t read)
-{
-    struct writer w;
-    start(session, &w, t, sequence);
-    w.read = read;
-    while (!w.done) {
-        mh_sequence_rows r = next_rows(&w, 1000);
-        OK(mh_session_step(session, &r, 1));
-        check_step(session, &w, r.count);
-    }
-}
-
 static void forks_share_pages_until_they_write(void **state)
 {
     (void)state;
-    struct world w = open_world("host", 2);
+    struct world w = open_world(model_dir, "host", 2);
     struct text a = make_text(2, 150), b;
     write_alone(&w, &a);
     b = make_text(2, 150);
     memcpy(b.prompt + 100, b.prompt + 3, 50 * sizeof(int32_t)); /* the same up to 100 */
     write_alone(&w, &b);
-    mh_session *session = make(&w, 4, 64, 0);
+    mh_session *session = make_session(&w, 4, 64, 0);
     mh_sequence_rows r = MH_INIT(mh_sequence_rows);
     r.ids = a.prompt, r.count = 149;
     OK(mh_session_step(session, &r, 1));
@@ -288,11 +131,11 @@ static void forks_share_pages_until_they_write(void **state)
 static void a_full_cache_loses_nothing(void **state)
 {
     (void)state;
-    struct world w = open_world("host", 2);
+    struct world w = open_world(model_dir, "host", 2);
     struct text a = make_text(4, 60), b = make_text(6, 60);
     write_alone(&w, &a);
     write_alone(&w, &b);
-    mh_session *session = make(&w, 3, 64, 3 * PAGE);
+    mh_session *session = make_session(&w, 3, 64, 3 * PAGE);
     uint32_t second, third;
     OK(mh_sequence_add(session, &second));
     mh_sequence_rows rows[2] = {MH_INIT(mh_sequence_rows), MH_INIT(mh_sequence_rows)};
@@ -328,7 +171,7 @@ static void a_full_cache_loses_nothing(void **state)
 static void bad_arguments_are_named(void **state)
 {
     (void)state;
-    struct world w = open_world("host", 1);
+    struct world w = open_world(model_dir, "host", 1);
     mh_session *session;
     mh_session_params p = MH_INIT(mh_session_params);
     p.context = 100, p.sequences = 100000;
@@ -402,11 +245,11 @@ static mh_status cancel_at_op(void *user, const mh_op *op)
 static void cancelled_steps_never_were(void **state)
 {
     (void)state;
-    struct world w = open_world("host", 2);
+    struct world w = open_world(model_dir, "host", 2);
     struct text a = make_text(8, 40), b = make_text(10, 70);
     write_alone(&w, &a);
     write_alone(&w, &b);
-    mh_session *session = make(&w, 3, 16, 0);
+    mh_session *session = make_session(&w, 3, 16, 0);
     uint32_t fork;
     mh_sequence_rows rows[2] = {MH_INIT(mh_sequence_rows), MH_INIT(mh_sequence_rows)};
     rows[0].ids = a.prompt, rows[0].count = 30;
@@ -449,10 +292,10 @@ static void *cancel_soon(void *session)
 static void cancelling_from_another_thread(void **state)
 {
     (void)state;
-    struct world w = open_world("host", 2);
+    struct world w = open_world(model_dir, "host", 2);
     struct text a = make_text(12, 100);
     write_alone(&w, &a);
-    mh_session *session = make(&w, 1, 16, 0);
+    mh_session *session = make_session(&w, 1, 16, 0);
     for (int i = 0; i < 8; i++) {
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, cancel_soon, session), 0);
@@ -477,8 +320,8 @@ int main(int argc, char **argv)
 {
     if (argc != 3)
         return 2;
+    texts_null_module = argv[2];
     model_dir = argv[1];
-    null_module = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_leave_no_trace),
         cmocka_unit_test(forks_share_pages_until_they_write),

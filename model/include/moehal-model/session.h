@@ -126,6 +126,17 @@ MH_API mh_status mh_sequence_rewind(mh_session *session, uint32_t sequence, int6
 MH_API mh_status mh_sequence_tokens(const mh_session *session, uint32_t sequence, int64_t begin,
                                     int64_t count, int32_t *ids);
 
+/* Writes a sequence to a file: tokens, cache, sampling and next token, with checksums and what
+ * tells its model. The file appears whole or not at all (it is written as PATH.part and renamed).
+ */
+MH_API mh_status mh_sequence_save(mh_session *session, uint32_t sequence, const char *path);
+
+/* The saved sequence takes this one's place, bit for bit. A file of another model, cache dtype or
+ * profile is MH_INVALID_ARGUMENT, a damaged one MH_BAD_DATA, a cache without room MH_OUT_OF_MEMORY;
+ * each names the reason and leaves the sequence as it was. Only a file that changes or fails while
+ * it is read a second time leaves it empty. */
+MH_API mh_status mh_sequence_restore(mh_session *session, uint32_t sequence, const char *path);
+
 typedef struct mh_session_info {
     uint64_t struct_size;
     uint32_t sequences, sequences_used;
