@@ -166,6 +166,8 @@ static bool is_present(const struct conf_case *c, const mh_operand *info)
     const char *variant = conf_rule(c->op)->variants[c->variant];
     if (!strcmp(info->name, "residual") || !strcmp(info->name, "sum"))
         return !strcmp(variant, "residual");
+    if (!strcmp(info->name, "y2") || !strcmp(info->name, "w2"))
+        return !strcmp(variant, "pair");
     if (!strcmp(info->name, "bias"))
         return strstr(variant, "bias") != NULL;
     if (!strcmp(info->name, "shared"))
@@ -305,7 +307,7 @@ bool conf_build_make(struct conf_build *b, const struct conf_case *c)
     if (!make_images(b))
         return false;
     for (uint32_t i = 0; !mh_op_operand(c->op, i, &info); i++)
-        if (info.flags & MH_OPERAND_WEIGHT && !make_weight(b, &info))
+        if (info.flags & MH_OPERAND_WEIGHT && is_present(c, &info) && !make_weight(b, &info))
             return false;
     for (uint32_t i = 0; i < b->operand_count; i++)
         if (b->operands[i].info.flags & MH_OPERAND_READ)

@@ -7,8 +7,8 @@
 
 #include "case.h"
 
-#define BUILD_OPERANDS 9
-#define BUILD_WEIGHTS 2
+#define BUILD_OPERANDS 10
+#define BUILD_WEIGHTS 4
 #define GUARD 512 /* bytes before, between and behind operands; an op must leave them alone */
 
 union conf_op {

@@ -44,6 +44,8 @@ const char *conf_format_name(const struct conf_case *c, char text[32])
 {
     if (c->to)
         snprintf(text, 32, "%s-%s", mh_dtype_name(c->dtype), mh_dtype_name(c->to));
+    else if (c->format && c->dtype)
+        snprintf(text, 32, "%s-%s", mh_format_name(c->format), mh_dtype_name(c->dtype));
     else
         snprintf(text, 32, "%s",
                  c->format  ? mh_format_name(c->format)

@@ -73,6 +73,18 @@ static void take_rest(const union conf_op *op, struct conf_case *c)
         c->dim['N'] = c->dim['F'] - c->dim['R'];
         c->dim['U'] = op->mla_query.head_rows - c->dim['N'];
         break;
+    case MH_OP_NORM_LINEAR:
+        c->variant = op->norm_linear.y2.rank != 0;
+        if (!c->variant)
+            c->dim['U'] = 1;
+        break;
+    case MH_OP_MLA_QKV:
+        c->dim['N'] = c->dim['F'] - c->dim['R'];
+        c->dim['U'] = op->mla_qkv.head_rows - c->dim['N'];
+        break;
+    case MH_OP_NORM_ROUTER:
+        take_router(c, &op->norm_router.rule, op->norm_router.bias.rank);
+        break;
     case MH_OP_ROUTER:
         take_router(c, &op->router.rule, op->router.bias.rank);
         break;

@@ -259,17 +259,19 @@ static void reference_swiglu(struct conf_reference *r)
 
 /* ---- norms and linear layers ---- */
 
-/* Rule 6 on x[0 .. size); writes over it. */
-static void norm(const struct conf_reference *r, const char *weight, struct num *x, int64_t size,
-                 float eps, double *squares)
+void num_norm(const struct conf_reference *r, const char *weight, struct num *x, int64_t size,
+              float eps, double *squares)
 {
     for (int64_t k = 0; k < size; k++)
         squares[k] = x[k].v;
     struct num sum = num_dot(x, squares, size);
     struct num scaled = num_mul(sum, exactly((double)(float)(1.0 / (double)size)));
     struct num factor = num_rcp(num_sqrt(num_add(scaled, exactly((double)eps))));
-    for (int64_t k = 0; k < size; k++)
+    for (int64_t k = 0; k < size; k++) {
         x[k] = num_mul(num_mul(x[k], factor), exactly(input(r, weight, k, 0, 0)));
+        if (isfinite(x[k].v) && fabs(x[k].v) + x[k].b > (double)FLT_MAX)
+            x[k].b = INFINITY; /* it may be infinite, in f32 */
+    }
 }
 
 static void reference_rmsnorm(struct conf_reference *r, const struct work *work)
@@ -283,7 +285,7 @@ static void reference_rmsnorm(struct conf_reference *r, const struct work *work)
             work->x[d] = exactly((double)sum);
             expect_float(r, "sum", t, d, 0, sum);
         }
-        norm(r, "w", work->x, size, r->b->op.rmsnorm.eps, work->w);
+        num_norm(r, "w", work->x, size, r->b->op.rmsnorm.eps, work->w);
         for (int64_t d = 0; d < size; d++)
             expect_num(r, "y", t, d, 0, work->x[d]);
     }
@@ -317,6 +319,48 @@ static void reference_linear(struct conf_reference *r, const struct work *work)
     }
     free(x);
     free(up_row);
+}
+
+/* Rows of weight `name` against the normed rows x, [T, in]. */
+static void expect_linear(struct conf_reference *r, const struct work *work, const char *name,
+                          const char *y, const struct num *x)
+{
+    const struct conf_weight *w = conf_find_weight(r->b, name);
+    for (int64_t o = 0; w && o < w->out; o++) {
+        bool zero = conf_row_is_zero(w, o);
+        if (!zero)
+            conf_weight_row(w, 0, o, work->w);
+        for (int64_t t = 0; t < size_of(r, 'T'); t++)
+            expect_sum(r, y, t, o, 0, zero ? exactly(0) : num_dot(x + t * w->in, work->w, w->in));
+    }
+}
+
+static void reference_norm_linear(struct conf_reference *r, const struct work *work)
+{
+    int64_t in = size_of(r, 'I'), rows = size_of(r, 'T');
+    struct num *x = calloc((size_t)(rows * in) + 1, sizeof(*x));
+    for (int64_t t = 0; x && t < rows; t++) {
+        load_row(r, "x", t, 0, false, in, x + t * in);
+        num_norm(r, "norm", x + t * in, in, r->b->op.norm_linear.eps, work->w);
+    }
+    if (x) {
+        expect_linear(r, work, "w", "y", x);
+        expect_linear(r, work, "w2", "y2", x);
+    }
+    free(x);
+}
+
+/* What the router's choice is made from; the choice is judged afterwards. */
+static void reference_norm_router(struct conf_reference *r, const struct work *work)
+{
+    int64_t in = size_of(r, 'I');
+    reference_router(r);
+    for (int64_t t = 0; t < size_of(r, 'T'); t++) {
+        load_row(r, "x", t, 0, false, in, work->x);
+        num_norm(r, "norm", work->x, in, r->b->op.norm_router.eps, work->w);
+        for (int64_t k = 0; k < in; k++)
+            expect_num(r, "y", t, k, 0, work->x[k]);
+    }
 }
 
 /* ---- latent attention ---- */
@@ -391,7 +435,8 @@ static void expect_cached(struct conf_reference *r, int64_t page, int64_t row, i
 static void reference_cache(struct conf_reference *r, const struct work *work)
 {
     int64_t latent = size_of(r, 'L'), rotary = size_of(r, 'R');
-    bool fused = r->b->c->op == MH_OP_MLA_KV;
+    bool fused = r->b->c->op != MH_OP_KV_WRITE;
+    float eps = r->b->c->op == MH_OP_MLA_KV ? r->b->op.mla_kv.eps : r->b->op.mla_qkv.eps;
     for (int64_t t = 0; t < size_of(r, 'T'); t++) {
         int32_t position = index_of(r, "positions", t, 0);
         int64_t page = find_page(r, index_of(r, "slots", t, 0), position);
@@ -401,7 +446,7 @@ static void reference_cache(struct conf_reference *r, const struct work *work)
             continue;
         if (fused) {
             load_row(r, "kv", t, 0, false, latent + rotary, work->x);
-            norm(r, "norm", work->x, latent, r->b->op.mla_kv.eps, work->w);
+            num_norm(r, "norm", work->x, latent, eps, work->w);
             rotate(r, position, work->x + latent, rotary);
         } else {
             load_row(r, "latent", t, 0, false, latent, work->x);
@@ -507,7 +552,7 @@ static void reference_mla_query(struct conf_reference *r, const struct work *wor
 {
     int64_t nope = size_of(r, 'N'), latent = size_of(r, 'L'), rotary = size_of(r, 'R');
     for (int64_t h = 0; h < size_of(r, 'H'); h++) {
-        double *rows = decode_rows(r, h * r->b->op.mla_query.head_rows, nope);
+        double *rows = decode_rows(r, h * (nope + size_of(r, 'U')), nope);
         for (int64_t t = 0; rows && t < size_of(r, 'T'); t++) {
             load_row(r, "q", t, h, true, nope + rotary, work->x);
             for (int64_t c = 0; c < latent; c++)
@@ -535,11 +580,21 @@ static int64_t find_expert(struct conf_reference *r, int64_t t, int64_t j)
     return slot < -1 || (limited && slot >= size_of(r, 'S')) ? -2 : slot;
 }
 
+/* The shared experts' half of moe_gate_up. */
+static void reference_shared(struct conf_reference *r, const struct work *work, int64_t t)
+{
+    load_row(r, "x", t, 0, false, size_of(r, 'D'), work->x);
+    for (int64_t n = 0; n < size_of(r, 'N'); n++)
+        expect_num(r, "shared_y", t, n, 0,
+                   num_swiglu(row_dot(r, work, "shared_gate", 0, n, work->x),
+                              row_dot(r, work, "shared_up", 0, n, work->x)));
+}
+
 static void reference_experts(struct conf_reference *r, const struct work *work)
 {
-    bool up = r->b->c->op == MH_OP_EXPERTS_GATE_UP;
+    bool up = r->b->c->op != MH_OP_EXPERTS_DOWN;
     int64_t out = size_of(r, up ? 'I' : 'D'), in = size_of(r, up ? 'D' : 'I');
-    for (int64_t t = 0; t < size_of(r, 'T'); t++)
+    for (int64_t t = 0; t < size_of(r, 'T'); t++) {
         for (int64_t j = 0; j < size_of(r, 'J'); j++) {
             int64_t slot = find_expert(r, t, j);
             r->fault |= slot == -2;
@@ -553,13 +608,16 @@ static void reference_experts(struct conf_reference *r, const struct work *work)
                                                   row_dot(r, work, "up", slot, o, work->x))
                                      : row_dot(r, work, "w", slot, o, work->x));
         }
+        if (has(r, "shared_y"))
+            reference_shared(r, work, t);
+    }
 }
 
 /* Rule 9 on element d of row t; the slots' values are `stride` apart. */
-static void combine_element(struct conf_reference *r, int64_t t, int64_t d, const struct num *e,
-                            int64_t stride)
+static void combine_element(struct conf_reference *r, int64_t t, int64_t d, struct num shared,
+                            const struct num *e, int64_t stride)
 {
-    struct num acc = exactly(has(r, "shared") ? input(r, "shared", t, d, 0) : 0);
+    struct num acc = shared;
     double magnitude = fabs(acc.v);
     for (int64_t j = 0; j < size_of(r, 'J'); j++) {
         double w = input(r, "weights", t, j, 0);
@@ -583,7 +641,7 @@ static bool row_is_whole(struct conf_reference *r, int64_t t)
 /* What the slots of a row hold: [J, D]. */
 static void slot_values(struct conf_reference *r, const struct work *work, int64_t t, struct num *e)
 {
-    bool fused = r->b->c->op == MH_OP_EXPERTS_DOWN_COMBINE;
+    bool fused = r->b->c->op != MH_OP_COMBINE;
     int64_t width = size_of(r, 'D');
     for (int64_t j = 0; j < size_of(r, 'J'); j++) {
         if (fused)
@@ -592,6 +650,16 @@ static void slot_values(struct conf_reference *r, const struct work *work, int64
             e[j * width + d] = fused ? row_dot(r, work, "w", find_expert(r, t, j), d, work->x)
                                      : exactly(input(r, "e", t, j, d));
     }
+}
+
+/* What the sum begins with. */
+static struct num shared_value(struct conf_reference *r, const struct work *work, int64_t t,
+                               int64_t d)
+{
+    if (!has(r, "shared_x"))
+        return exactly(has(r, "shared") ? input(r, "shared", t, d, 0) : 0);
+    load_row(r, "shared_x", t, 0, false, size_of(r, 'N'), work->x);
+    return row_dot(r, work, "shared_w", 0, d, work->x);
 }
 
 static void reference_combine(struct conf_reference *r, const struct work *work)
@@ -603,7 +671,7 @@ static void reference_combine(struct conf_reference *r, const struct work *work)
             continue;
         slot_values(r, work, t, e);
         for (int64_t d = 0; d < width; d++)
-            combine_element(r, t, d, e + d, width);
+            combine_element(r, t, d, shared_value(r, work, t, d), e + d, width);
     }
     free(e);
 }
@@ -646,12 +714,24 @@ static void compute(struct conf_reference *r, const struct work *work)
     case MH_OP_MLA_QUERY:
         reference_mla_query(r, work);
         break;
+    case MH_OP_MLA_QKV:
+        reference_cache(r, work);
+        reference_mla_query(r, work);
+        break;
+    case MH_OP_NORM_LINEAR:
+        reference_norm_linear(r, work);
+        break;
+    case MH_OP_NORM_ROUTER:
+        reference_norm_router(r, work);
+        break;
     case MH_OP_EXPERTS_GATE_UP:
+    case MH_OP_MOE_GATE_UP:
     case MH_OP_EXPERTS_DOWN:
         reference_experts(r, work);
         break;
     case MH_OP_COMBINE:
     case MH_OP_EXPERTS_DOWN_COMBINE:
+    case MH_OP_MOE_DOWN_COMBINE:
         reference_combine(r, work);
         break;
     case MH_OP_ROUTER:
@@ -760,7 +840,8 @@ bool conf_reference_check(const struct conf_reference *r, uint8_t *const *after,
             return false;
         }
     }
-    if (b->c->op == MH_OP_ROUTER || b->c->op == MH_OP_ROUTER_LINEAR)
+    if (b->c->op == MH_OP_ROUTER || b->c->op == MH_OP_ROUTER_LINEAR ||
+        b->c->op == MH_OP_NORM_ROUTER)
         return check_router(r, after, message, size);
     return b->c->op != MH_OP_SAMPLE || check_sample(r, after, message, size);
 }

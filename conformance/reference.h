@@ -57,6 +57,10 @@ struct num num_swiglu(struct num gate, struct num up);
 /* Rule 2 over `count` pairs. */
 struct num num_dot(const struct num *x, const double *w, int64_t count);
 
+/* Rule 6 on x[0 .. size), with the tensor `weight`; writes over x. `squares` is room for size. */
+void num_norm(const struct conf_reference *r, const char *weight, struct num *x, int64_t size,
+              float eps, double *squares);
+
 /* The operand's expectations at an index. */
 struct expect *expect_at(struct conf_reference *r, const char *operand, int64_t i, int64_t j,
                          int64_t k);

@@ -54,18 +54,28 @@ static int by_selection(const void *left, const void *right)
 
 static const mh_router_rule *rule_of(const struct conf_reference *r)
 {
-    return r->b->c->op == MH_OP_ROUTER ? &r->b->op.router.rule : &r->b->op.router_linear.rule;
+    return r->b->c->op == MH_OP_ROUTER          ? &r->b->op.router.rule
+           : r->b->c->op == MH_OP_ROUTER_LINEAR ? &r->b->op.router_linear.rule
+                                                : &r->b->op.norm_router.rule;
 }
 
-static struct num logit_of(const struct conf_reference *r, int64_t t, int64_t e, struct num *x,
-                           double *row)
+/* What the logits of a row are made from, where they are made. */
+static void load_input(const struct conf_reference *r, int64_t t, struct num *x, double *room)
+{
+    int64_t in = size_of(r, 'I');
+    for (int64_t k = 0; k < in; k++)
+        x[k] = exactly(input(r, "x", t, k, 0));
+    if (r->b->c->op == MH_OP_NORM_ROUTER)
+        num_norm(r, "norm", x, in, r->b->op.norm_router.eps, room);
+}
+
+static struct num logit_of(const struct conf_reference *r, int64_t t, int64_t e,
+                           const struct num *x, double *row)
 {
     if (r->b->c->op == MH_OP_ROUTER)
         return exactly(input(r, "logits", t, e, 0));
     const struct conf_weight *w = conf_find_weight(r->b, "w");
     conf_weight_row(w, 0, e, row);
-    for (int64_t k = 0; k < w->in; k++)
-        x[k] = exactly(input(r, "x", t, k, 0));
     return num_dot(x, row, w->in);
 }
 
@@ -77,6 +87,8 @@ static bool score_row(const struct conf_reference *r, int64_t t, struct candidat
     double *row = calloc((size_t)in + 1, sizeof(*row)), most = -INFINITY;
     bool sigmoid = rule_of(r)->scoring == MH_ROUTER_SIGMOID, sane = x && row;
     struct num sum = {0, 0};
+    if (sane && has(r, "x"))
+        load_input(r, t, x, row);
     for (int64_t e = 0; sane && e < count; e++) {
         c[e].score = logit_of(r, t, e, x, row);
         most = fmax(most, c[e].score.v);

@@ -126,6 +126,78 @@ static void experts_down_combine(struct rerun *x, const mh_op_experts_down_combi
     encode(x, &op.base);
 }
 
+static void norm_linear(struct rerun *x, const mh_op_norm_linear *o)
+{
+    mh_tensor normed = temporary(x, o->x.shape[0], o->x.shape[1], 0);
+    rmsnorm(x, normed, o->x, o->norm, o->eps);
+    linear(x, o->y, normed, o->w);
+    if (o->w2)
+        linear(x, o->y2, normed, o->w2);
+}
+
+static void mla_qkv(struct rerun *x, const mh_op_mla_qkv *o)
+{
+    const mh_op_mla_kv kv = {.cache = o->cache,
+                             .kv = o->kv,
+                             .norm = o->norm,
+                             .table = o->table,
+                             .positions = o->positions,
+                             .slots = o->slots,
+                             .page_table = o->page_table,
+                             .fault = o->fault,
+                             .eps = o->eps};
+    const mh_op_mla_query query = {.y = o->y,
+                                   .q = o->q,
+                                   .table = o->table,
+                                   .positions = o->positions,
+                                   .fault = o->fault,
+                                   .w = o->w,
+                                   .head_rows = o->head_rows};
+    mla_query(x, &query);
+    mla_kv(x, &kv);
+}
+
+static void norm_router(struct rerun *x, const mh_op_norm_router *o, int64_t experts)
+{
+    const mh_op_router_linear route = {.experts = o->experts,
+                                       .weights = o->weights,
+                                       .x = o->y,
+                                       .bias = o->bias,
+                                       .w = o->w,
+                                       .rule = o->rule};
+    rmsnorm(x, o->y, o->x, o->norm, o->eps);
+    router_linear(x, &route, experts);
+}
+
+static void moe_gate_up(struct rerun *x, const mh_op_moe_gate_up *o)
+{
+    const mh_op_linear_swiglu shared = {
+        .y = o->shared_y, .x = o->x, .gate = o->shared_gate, .up = o->shared_up};
+    linear_swiglu(x, &shared);
+    mh_op_experts_gate_up op = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
+    op.y = o->y, op.x = o->x, op.experts = o->experts, op.expert_map = o->expert_map;
+    op.fault = o->fault, op.gate = o->gate, op.up = o->up;
+    encode(x, &op.base);
+}
+
+static void moe_down_combine(struct rerun *x, const mh_op_moe_down_combine *o,
+                             const struct conf_weight *w)
+{
+    const mh_op_experts_down_combine routed = {
+        .y = o->y,
+        .h = o->h,
+        .x = o->x,
+        .weights = o->weights,
+        .shared = temporary(x, o->y.shape[0], o->y.shape[1], 0),
+        .experts = o->experts,
+        .expert_map = o->expert_map,
+        .fault = o->fault,
+        .w = o->w,
+    };
+    linear(x, routed.shared, o->shared_x, o->shared_w);
+    experts_down_combine(x, &routed, w);
+}
+
 /* False: the op is a primitive. */
 static bool encode_primitives(struct rerun *x, const union conf_op *op)
 {
@@ -156,6 +228,22 @@ static bool encode_primitives(struct rerun *x, const union conf_op *op)
         return true;
     case MH_OP_EXPERTS_DOWN_COMBINE:
         experts_down_combine(x, &op->experts_down_combine, &x->b->weights[0]);
+        return true;
+    case MH_OP_NORM_LINEAR:
+        norm_linear(x, &op->norm_linear);
+        return true;
+    case MH_OP_MLA_QKV:
+        mla_qkv(x, &op->mla_qkv);
+        return true;
+    case MH_OP_NORM_ROUTER:
+        norm_router(x, &op->norm_router, x->b->c->dim['E']);
+        return true;
+    case MH_OP_MOE_GATE_UP:
+        moe_gate_up(x, &op->moe_gate_up);
+        return true;
+    case MH_OP_MOE_DOWN_COMBINE:
+        moe_down_combine(x, &op->moe_down_combine,
+                         conf_find_weight((struct conf_build *)(uintptr_t)x->b, "w"));
         return true;
     default:
         return false;

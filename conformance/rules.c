@@ -46,6 +46,18 @@ static bool query(struct conf_case *c)
     return true;
 }
 
+static bool pair(struct conf_case *c)
+{
+    if (!c->variant)
+        c->dim['U'] = 1;
+    return true;
+}
+
+static bool cache_and_query(struct conf_case *c)
+{
+    return cache_rows(c) && query(c);
+}
+
 /* G groups of which W are chosen; ignored by variants without groups. */
 static bool router(struct conf_case *c)
 {
@@ -78,6 +90,7 @@ static bool combine(struct conf_case *c)
 static const char *const plain[] = {"plain", NULL};
 static const char *const with_bad[] = {"plain", "bad", NULL};
 static const char *const norms[] = {"plain", "residual", NULL};
+static const char *const pairs[] = {"plain", "pair", NULL};
 static const char *const writes[] = {"plain", "padding", "bad", NULL};
 static const char *const directions[] = {"rows", "transposed", NULL};
 static const char *const routers[] = {"sigmoid",      "sigmoid-bias",       "sigmoid-bias-groups",
@@ -104,6 +117,12 @@ static const char *const real_router_linear[] = {"T2.E64.I2048.J6.G1.W1", "T2.E2
                                                  "T1.E160.I5120.J6.G8.W3", NULL};
 static const char *const real_up[] = {"T1.J6.D2048.I1408.S6.E64", "T2.J6.D2048.I1408.S64.E64",
                                       "T1.J8.D7168.I2048.S8.E256", NULL};
+static const char *const real_norm_linear[] = {"T1.O3072.U576.I2048", "T1.O1536.U576.I7168",
+                                               "T1.O24576.U1.I1536", NULL};
+static const char *const real_qkv[] = {"T1.H16.L512.R64.P64.Q1.M2.N128.U128",
+                                       "T2.H128.L512.R64.P64.Q2.M2.N128.U128", NULL};
+static const char *const real_moe[] = {"T1.J6.D2048.I1408.N2816.S6.E64",
+                                       "T1.J8.D7168.I2048.N2048.S8.E256", NULL};
 static const char *const real_attention[] = {"T1.H16.L512.R64.P64.Q1.M5",
                                              "T2.H128.L512.R64.P64.Q2.M2", NULL};
 static const char *const real_rows[] = {"T3.L512.R64.P64.Q2.M2", NULL};
@@ -150,6 +169,16 @@ const struct op_rule conf_rules[] = {
      NUMBERS, "y=h", experts},
     {MH_OP_COMBINE, "TJDSE", combines, "T:rows J:few D:any S:few E:few", real_combine, NUMBERS,
      "y=h", combine},
+    {MH_OP_NORM_LINEAR, "TOUI", pairs, "T:rows O:any U:any I:deep", real_norm_linear, NUMBERS, NULL,
+     pair},
+    {MH_OP_MLA_QKV, "THLRPQMNU", writes, "T:rows H:few L:any R:even P:page Q:few M:few N:any U:few",
+     real_qkv, NUMBERS, NULL, cache_and_query},
+    {MH_OP_NORM_ROUTER, "TEIJGW", routers, "T:rows E:any I:deep J:few G:groups W:few",
+     real_router_linear, V(RANDOM) | V(TINY), NULL, router},
+    {MH_OP_MOE_GATE_UP, "TJDINSE", banks, "T:rows J:few D:deep I:any N:any S:few E:few", real_moe,
+     NUMBERS, NULL, experts},
+    {MH_OP_MOE_DOWN_COMBINE, "TJDINSE", banks, "T:rows J:few D:any I:deep N:deep S:few E:few",
+     real_moe, NUMBERS, "y=h", experts},
     {MH_OP_ARGMAX, "TV", plain, "T:rows V:any", real_vocabulary,
      V(RANDOM) | V(SPECIAL) | V(TIES) | V(TINY) | V(INTS), NULL, NULL},
     {MH_OP_SAMPLE, "TV", samplers, "T:rows V:any", real_vocabulary,

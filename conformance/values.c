@@ -375,6 +375,17 @@ void conf_set_scalars(struct conf_build *b)
     case MH_OP_ROUTER_LINEAR:
         op->router_linear.rule = router_rule(b);
         break;
+    case MH_OP_NORM_LINEAR:
+        op->norm_linear.eps = 1e-6f;
+        break;
+    case MH_OP_MLA_QKV:
+        op->mla_qkv.head_rows = c->dim['N'] + c->dim['U'];
+        op->mla_qkv.eps = 1e-6f;
+        break;
+    case MH_OP_NORM_ROUTER:
+        op->norm_router.rule = router_rule(b);
+        op->norm_router.eps = 1e-6f;
+        break;
     case MH_OP_COMBINE:
         op->combine.expert_count = c->variant >= 2 ? c->dim['E'] : 0;
         op->combine.resident_count = c->variant >= 3 ? c->dim['S'] : 0;

@@ -1,5 +1,5 @@
 /*
- * encode.c: where an op runs. Natively; else, if it is fused, as its primitives; else on the host.
+ * encode.c: where an op runs. Natively; else, if it is fused, as its parts; else on the host.
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,15 +18,6 @@ static mh_status backend_supports(mh_device *device, const mh_op *op, uint32_t *
     if (!status && *missing != MH_MISSING_NOTHING && !reason[0])
         snprintf(reason, 192, "the backend gives no reason");
     return status;
-}
-
-static bool uses_weights(const mh_op *op)
-{
-    const struct hal_op_info *info = hal_op_find(op->op);
-    for (uint32_t i = 0; i < info->operand_count; i++)
-        if (info->operands[i].kind == HAL_WEIGHT && hal_weight_at(op, &info->operands[i]))
-            return true;
-    return false;
 }
 
 /* The weights of an op that live on the host make it run there. */
@@ -52,21 +43,43 @@ static mh_status runs_natively(mh_device *device, const mh_op *op, bool *native,
 
 struct question {
     mh_device *device;
+    const mh_op *op;
     bool all_native;
-    bool weights_on_host;
+    uint32_t weights_on_host; /* bit w: the op's weight w */
 };
 
-static mh_status ask_primitive(void *context, const mh_op *op)
+/* Which of the question's weights a part uses. */
+static uint32_t weights_of(const struct question *q, const mh_op *part)
+{
+    const struct hal_op_info *whole = hal_op_find(q->op->op), *info = hal_op_find(part->op);
+    uint32_t bits = 0, bit = 1;
+    for (uint32_t i = 0; i < whole->operand_count; i++) {
+        if (whole->operands[i].kind != HAL_WEIGHT)
+            continue;
+        const mh_weight *weight = hal_weight_at(q->op, &whole->operands[i]);
+        for (uint32_t j = 0; weight && j < info->operand_count; j++)
+            if (info->operands[j].kind == HAL_WEIGHT &&
+                hal_weight_at(part, &info->operands[j]) == weight)
+                bits |= bit;
+        bit <<= 1;
+    }
+    return bits;
+}
+
+static mh_status ask_part(void *context, const mh_op *op, uint64_t used)
 {
     struct question *q = context;
     uint32_t missing;
     char reason[192];
     mh_status status = backend_supports(q->device, op, &missing, reason);
-    if (!status && missing) {
-        q->all_native = false;
-        q->weights_on_host |= uses_weights(op);
-    }
-    return status;
+    if (status || !missing)
+        return status;
+    status = hal_expand(op, NULL, used, ask_part, q);
+    if (status != MH_NOT_FOUND)
+        return status;
+    q->all_native = false;
+    q->weights_on_host |= weights_of(q, op);
+    return MH_OK;
 }
 
 /* Can the host run it in the device's place? */
@@ -97,12 +110,11 @@ static mh_status ask(mh_device *device, const mh_op *op, mh_support *answer)
         answer->runs = MH_RUNS_NATIVE;
         return MH_OK;
     }
-    struct question question = {device, true, false};
-    uint64_t arena_bytes;
-    status = hal_expand(op, NULL, &arena_bytes, ask_primitive, &question);
+    struct question question = {device, op, true, 0};
+    status = hal_expand(op, NULL, 0, ask_part, &question);
     if (status == MH_NOT_FOUND) {
         answer->runs = MH_RUNS_ON_HOST;
-        answer->weights_on_host = uses_weights(op);
+        answer->weights_on_host = weights_of(&question, op);
         status = MH_OK;
     } else {
         answer->runs = question.all_native ? MH_RUNS_EXPANDED : MH_RUNS_ON_HOST;
@@ -200,12 +212,6 @@ mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh
     return hal_backend_status(device, device->table->encode(stream->handle, op, &scratch));
 }
 
-struct placing {
-    mh_encoder *encoder;
-    uint64_t base;    /* bytes of the arena taken by temporaries */
-    uint64_t scratch; /* the most any primitive wants after them */
-};
-
 static mh_status place_native(mh_encoder *encoder, const mh_op *op, uint64_t base, uint64_t scratch)
 {
     if (encoder->is_graph)
@@ -239,16 +245,15 @@ static mh_status place_on_host(mh_encoder *encoder, const mh_op *op, const char 
     return hal_fallback_run((mh_stream *)encoder, op);
 }
 
-static mh_status measure_primitive(void *context, const mh_op *op)
-{
-    struct placing *p = context;
-    uint64_t bytes = hal_scratch_of(p->encoder->device, op);
-    if (bytes > p->scratch)
-        p->scratch = bytes;
-    return MH_OK;
-}
+/* The parts of an expansion: first measured, since temporaries must not move between parts, then
+ * placed. */
+struct placing {
+    mh_encoder *encoder;
+    bool measuring;
+    uint64_t arena; /* bytes that all parts together want */
+};
 
-static mh_status place_primitive(void *context, const mh_op *op)
+static mh_status place_part(void *context, const mh_op *op, uint64_t used)
 {
     struct placing *p = context;
     mh_device *device = p->encoder->device;
@@ -257,8 +262,14 @@ static mh_status place_primitive(void *context, const mh_op *op)
     mh_status status = runs_natively(device, op, &native, reason);
     if (status)
         return status;
-    return native ? place_native(p->encoder, op, p->base, hal_scratch_of(device, op))
-                  : place_on_host(p->encoder, op, reason);
+    uint64_t scratch = native ? hal_scratch_of(device, op) : 0;
+    p->arena = used + scratch > p->arena ? used + scratch : p->arena;
+    if (native)
+        return p->measuring ? MH_OK : place_native(p->encoder, op, used, scratch);
+    status = hal_expand(op, &p->encoder->arena, used, place_part, p);
+    if (status == MH_NOT_FOUND)
+        status = p->measuring ? MH_OK : place_on_host(p->encoder, op, reason);
+    return status;
 }
 
 static mh_status place(mh_encoder *encoder, const mh_op *op)
@@ -271,20 +282,18 @@ static mh_status place(mh_encoder *encoder, const mh_op *op)
         return status;
     if (native)
         return place_native(encoder, op, 0, hal_scratch_of(device, op));
-    /* Temporaries must not move between primitives: take the arena for all of them first. */
-    struct placing placing = {.encoder = encoder};
-    status = hal_expand(op, &encoder->arena, &placing.base, measure_primitive, &placing);
+    struct placing placing = {.encoder = encoder, .measuring = true};
+    status = hal_expand(op, &encoder->arena, 0, place_part, &placing);
     if (status == MH_NOT_FOUND)
         return place_on_host(encoder, op, reason);
-    if (!status && !encoder->is_graph)
-        status = hal_buffer_grow(&encoder->arena, placing.base + placing.scratch);
-    if (!status && encoder->is_graph)
-        status = hal_graph_reserve(encoder, placing.base + placing.scratch);
-    if (!status) {
-        atomic_fetch_add_explicit(&device->expanded, 1, memory_order_relaxed);
-        status = hal_expand(op, &encoder->arena, &placing.base, place_primitive, &placing);
-    }
-    return status;
+    if (!status)
+        status = encoder->is_graph ? hal_graph_reserve(encoder, placing.arena)
+                                   : hal_buffer_grow(&encoder->arena, placing.arena);
+    if (status)
+        return status;
+    atomic_fetch_add_explicit(&device->expanded, 1, memory_order_relaxed);
+    placing.measuring = false;
+    return hal_expand(op, &encoder->arena, 0, place_part, &placing);
 }
 
 static mh_status encode_kernel(mh_encoder *encoder, const mh_op *op)

@@ -1,6 +1,6 @@
 /*
- * expand.c: fused ops as primitives, with equal bits under exact. A port needs only the primitives
- * for everything to run on its device.
+ * expand.c: fused ops as simpler ones, in the end as primitives, with equal bits under exact. A
+ * port needs only the primitives for everything to run on its device.
  */
 #include <string.h>
 
@@ -23,12 +23,12 @@ static mh_tensor temporary(struct expansion *x, uint32_t rank, int64_t a, int64_
     return t;
 }
 
-static mh_status emit(struct expansion *x, mh_op *primitive)
+static mh_status emit(struct expansion *x, mh_op *part)
 {
-    primitive->flags = x->op->flags;
-    primitive->layer = x->op->layer;
-    primitive->label = x->op->label;
-    return x->emit(x->context, primitive);
+    part->flags = x->op->flags;
+    part->layer = x->op->layer;
+    part->label = x->op->label;
+    return x->emit(x->context, part, x->used);
 }
 
 #define EMIT(op) emit(x, &(op).base)
@@ -145,38 +145,95 @@ static mh_status experts_down_combine(struct expansion *x, const mh_op_experts_d
     return status ? status : EMIT(combine);
 }
 
-mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t *arena_bytes, hal_emit_fn emit_fn,
+static mh_status norm_linear(struct expansion *x, const mh_op_norm_linear *o)
+{
+    mh_op_rmsnorm norm = MH_OP_INIT(rmsnorm, RMSNORM);
+    norm.x = o->x, norm.w = o->norm, norm.eps = o->eps;
+    norm.y = temporary(x, 2, o->x.shape[0], o->x.shape[1], 0);
+    mh_op_linear first = MH_OP_INIT(linear, LINEAR), second = first;
+    first.y = o->y, first.x = norm.y, first.w = o->w;
+    second.y = o->y2, second.x = norm.y, second.w = o->w2;
+    mh_status status = EMIT(norm);
+    if (!status)
+        status = EMIT(first);
+    return status || !o->w2 ? status : EMIT(second);
+}
+
+static mh_status mla_qkv(struct expansion *x, const mh_op_mla_qkv *o)
+{
+    mh_op_mla_kv kv = MH_OP_INIT(mla_kv, MLA_KV);
+    kv.cache = o->cache, kv.kv = o->kv, kv.norm = o->norm, kv.table = o->table;
+    kv.positions = o->positions, kv.slots = o->slots, kv.page_table = o->page_table;
+    kv.fault = o->fault, kv.eps = o->eps;
+    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY);
+    query.y = o->y, query.q = o->q, query.table = o->table, query.positions = o->positions;
+    query.fault = o->fault, query.w = o->w, query.head_rows = o->head_rows;
+    mh_status status = EMIT(kv);
+    return status ? status : EMIT(query);
+}
+
+static mh_status norm_router(struct expansion *x, const mh_op_norm_router *o)
+{
+    mh_op_rmsnorm norm = MH_OP_INIT(rmsnorm, RMSNORM);
+    norm.y = o->y, norm.x = o->x, norm.w = o->norm, norm.eps = o->eps;
+    mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
+    route.experts = o->experts, route.weights = o->weights, route.x = o->y;
+    route.bias = o->bias, route.w = o->w, route.rule = o->rule;
+    mh_status status = EMIT(norm);
+    return status ? status : EMIT(route);
+}
+
+static mh_status moe_gate_up(struct expansion *x, const mh_op_moe_gate_up *o)
+{
+    mh_op_experts_gate_up routed = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
+    routed.y = o->y, routed.x = o->x, routed.experts = o->experts;
+    routed.expert_map = o->expert_map, routed.fault = o->fault;
+    routed.gate = o->gate, routed.up = o->up;
+    mh_op_linear_swiglu shared = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
+    shared.y = o->shared_y, shared.x = o->x;
+    shared.gate = o->shared_gate, shared.up = o->shared_up;
+    mh_status status = EMIT(routed);
+    return status ? status : EMIT(shared);
+}
+
+static mh_status moe_down_combine(struct expansion *x, const mh_op_moe_down_combine *o)
+{
+    mh_op_linear shared = MH_OP_INIT(linear, LINEAR);
+    shared.x = o->shared_x, shared.w = o->shared_w;
+    shared.y = temporary(x, 2, o->y.shape[0], o->y.shape[1], 0);
+    mh_op_experts_down_combine routed = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
+    routed.y = o->y, routed.h = o->h, routed.x = o->x, routed.weights = o->weights;
+    routed.shared = shared.y, routed.experts = o->experts, routed.expert_map = o->expert_map;
+    routed.fault = o->fault, routed.w = o->w;
+    mh_status status = EMIT(shared);
+    return status ? status : EMIT(routed);
+}
+
+mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t used, hal_emit_fn emit_fn,
                      void *context)
 {
-    struct expansion expansion = {op, arena, 0, emit_fn, context}, *x = &expansion;
-    mh_status status;
+    struct expansion expansion = {op, arena, used, emit_fn, context}, *x = &expansion;
     switch (op->op) {
     case MH_OP_RMSNORM:
         if (!((const mh_op_rmsnorm *)op)->residual.rank)
             return MH_NOT_FOUND;
-        status = rmsnorm(x, (const void *)op);
-        break;
-    case MH_OP_LINEAR_ADD:
-        status = linear_add(x, (const void *)op);
-        break;
-    case MH_OP_LINEAR_SWIGLU:
-        status = linear_swiglu(x, (const void *)op);
-        break;
-    case MH_OP_MLA_KV:
-        status = mla_kv(x, (const void *)op);
-        break;
-    case MH_OP_MLA_QUERY:
-        status = mla_query(x, (const void *)op);
-        break;
-    case MH_OP_ROUTER_LINEAR:
-        status = router_linear(x, (const void *)op);
-        break;
-    case MH_OP_EXPERTS_DOWN_COMBINE:
-        status = experts_down_combine(x, (const void *)op);
-        break;
+        return rmsnorm(x, (const void *)op);
+#define EXPAND(NAME, name)                                                                         \
+    case MH_OP_##NAME:                                                                             \
+        return name(x, (const void *)op);
+        EXPAND(LINEAR_ADD, linear_add)
+        EXPAND(LINEAR_SWIGLU, linear_swiglu)
+        EXPAND(MLA_KV, mla_kv)
+        EXPAND(MLA_QUERY, mla_query)
+        EXPAND(ROUTER_LINEAR, router_linear)
+        EXPAND(EXPERTS_DOWN_COMBINE, experts_down_combine)
+        EXPAND(NORM_LINEAR, norm_linear)
+        EXPAND(MLA_QKV, mla_qkv)
+        EXPAND(NORM_ROUTER, norm_router)
+        EXPAND(MOE_GATE_UP, moe_gate_up)
+        EXPAND(MOE_DOWN_COMBINE, moe_down_combine)
+#undef EXPAND
     default:
         return MH_NOT_FOUND;
     }
-    *arena_bytes = x->used;
-    return status;
 }

@@ -78,8 +78,8 @@ struct hal_op_info {
     uint32_t operand_count;
 };
 
-#define HAL_MAX_OPERANDS 9
-#define HAL_OP_LIMIT 25 /* one past the largest id */
+#define HAL_MAX_OPERANDS 11
+#define HAL_OP_LIMIT 30 /* one past the largest id */
 
 const struct hal_op_info *hal_op_find(mh_op_id op); /* NULL if unknown */
 
@@ -270,10 +270,11 @@ mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *d
 bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other);
 const char *hal_op_label(const mh_op *op, char *text, size_t size); /* "linear (layer 3, q_a)" */
 
-/* expand.c: calls emit for every primitive of a fused op, in order. Temporaries lie in `arena` from
- * byte 0; *arena_bytes is what they take (256-aligned). MH_NOT_FOUND (silent): not a fused op. */
-typedef mh_status (*hal_emit_fn)(void *context, const mh_op *primitive);
-mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t *arena_bytes, hal_emit_fn emit,
+/* expand.c: calls emit for every part of a fused op, in order; a part may be a fused op itself.
+ * Temporaries lie in `arena` from byte `used`; emit gets where they end (256-aligned).
+ * MH_NOT_FOUND (silent): not a fused op. */
+typedef mh_status (*hal_emit_fn)(void *context, const mh_op *part, uint64_t used);
+mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t used, hal_emit_fn emit,
                      void *context);
 
 /* fallback.c: runs `op` on the host in the stream's place, blocking. */

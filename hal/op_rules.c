@@ -52,10 +52,12 @@ static mh_status parts_add_up(const struct rules *r, char whole, int64_t a, int6
     return MH_OK;
 }
 
-static mh_status same_formats(const struct rules *r, const mh_weight *gate, const mh_weight *up)
+static mh_status same_formats(const struct rules *r, const char *name, const mh_weight *weight,
+                              const char *other_name, const mh_weight *other)
 {
-    UNLESS(gate->view.format == up->view.format, "gate is %s, up is %s: must be the same format",
-           mh_format_name(gate->view.format), mh_format_name(up->view.format));
+    UNLESS(weight->view.format == other->view.format, "%s is %s, %s is %s: must be the same format",
+           name, mh_format_name(weight->view.format), other_name,
+           mh_format_name(other->view.format));
     return MH_OK;
 }
 
@@ -136,6 +138,36 @@ static mh_status mla_query(const struct rules *r, const mh_op_mla_query *o)
     return status ? status : parts_add_up(r, 'K', DIM('L'), DIM('R'), "L + R");
 }
 
+static mh_status norm_linear(const struct rules *r, const mh_op_norm_linear *o)
+{
+    UNLESS(!o->w2 == !o->y2.rank, "w2 and y2 go together");
+    mh_status status = eps_is_sane(r, o->eps);
+    return status || !o->w2 ? status : same_formats(r, "w", o->w, "w2", o->w2);
+}
+
+/* The two ops it is made of, by their own rules. */
+static mh_status mla_qkv(const struct rules *r, const mh_op_mla_qkv *o)
+{
+    const mh_op_mla_query query = {.head_rows = o->head_rows};
+    const mh_op_mla_kv kv = {.eps = o->eps};
+    mh_status status = mla_kv(r, &kv);
+    return status ? status : mla_query(r, &query);
+}
+
+static mh_status norm_router(const struct rules *r, const mh_op_norm_router *o)
+{
+    mh_status status = eps_is_sane(r, o->eps);
+    return status ? status : router_rule(r, &o->rule);
+}
+
+static mh_status moe_gate_up(const struct rules *r, const mh_op_moe_gate_up *o)
+{
+    mh_status status = same_formats(r, "gate", o->gate, "up", o->up);
+    if (!status)
+        status = same_formats(r, "gate", o->gate, "shared_gate", o->shared_gate);
+    return status ? status : same_formats(r, "gate", o->gate, "shared_up", o->shared_up);
+}
+
 static mh_status combine(const struct rules *r, const mh_op_combine *o)
 {
     UNLESS(!o->expert_map.rank || o->experts.rank, "expert_map needs experts");
@@ -193,11 +225,18 @@ mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *d
         END CASE(HEAD_LINEAR, head_linear) return head_linear(r, o);
         END CASE(ROUTER, router) return router_rule(r, &o->rule);
         END CASE(ROUTER_LINEAR, router_linear) return router_rule(r, &o->rule);
-        END CASE(EXPERTS_GATE_UP, experts_gate_up) return same_formats(r, o->gate, o->up);
+        END CASE(EXPERTS_GATE_UP, experts_gate_up) return same_formats(r, "gate", o->gate, "up",
+                                                                       o->up);
         END CASE(COMBINE, combine) return combine(r, o);
-        END CASE(LINEAR_SWIGLU, linear_swiglu) return same_formats(r, o->gate, o->up);
+        END CASE(LINEAR_SWIGLU, linear_swiglu) return same_formats(r, "gate", o->gate, "up", o->up);
         END CASE(MLA_KV, mla_kv) return mla_kv(r, o);
         END CASE(MLA_QUERY, mla_query) return mla_query(r, o);
+        END CASE(NORM_LINEAR, norm_linear) return norm_linear(r, o);
+        END CASE(MLA_QKV, mla_qkv) return mla_qkv(r, o);
+        END CASE(NORM_ROUTER, norm_router) return norm_router(r, o);
+        END CASE(MOE_GATE_UP, moe_gate_up) return moe_gate_up(r, o);
+        END CASE(MOE_DOWN_COMBINE, moe_down_combine) return same_formats(r, "w", o->w, "shared_w",
+                                                                         o->shared_w);
         END CASE(COPY, copy) return copy(r, o);
         END CASE(CAST, cast) return same_shapes(r, &o->y, &o->x);
         END CASE(SAMPLE, sample) return sample(r, o);
@@ -225,6 +264,7 @@ bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other)
         {MH_OP_ROPE, "y", "x"},
         {MH_OP_COMBINE, "y", "h"},
         {MH_OP_EXPERTS_DOWN_COMBINE, "y", "h"},
+        {MH_OP_MOE_DOWN_COMBINE, "y", "h"},
     };
     for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
         if (allowed[i].op == op && !strcmp(allowed[i].output, output) &&

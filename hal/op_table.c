@@ -24,6 +24,7 @@ enum {
     OPERAND(op, field, HAL_TENSOR, HAL_IN, true, dtypes, shape)
 #define MH_INOUT(op, field, dtypes, shape)                                                         \
     OPERAND(op, field, HAL_TENSOR, HAL_IN | HAL_OUT, false, dtypes, shape)
+#define MH_OPT_WEIGHT(op, field, shape) OPERAND(op, field, HAL_WEIGHT, HAL_IN, true, 0, shape)
 #define MH_WEIGHT(op, field, shape) OPERAND(op, field, HAL_WEIGHT, HAL_IN, false, 0, shape)
 
 #define MH_OP(value, NAME, name, kind, doc, operands)                                              \

@@ -15,10 +15,8 @@ struct builder {
 
 /* One op: its header's small print and its weights. Errors stick, so that the graph reads straight.
  */
-static void put(struct builder *b, mh_op *op, const char *label, mh_weight **first,
-                mh_weight **second)
+static void put(struct builder *b, mh_op *op, const char *label, mh_weight ***slots)
 {
-    mh_weight **slots[3] = {first, second, NULL};
     if (b->status)
         return;
     op->layer = b->layer;
@@ -27,19 +25,29 @@ static void put(struct builder *b, mh_op *op, const char *label, mh_weight **fir
     b->status = b->emit(b->context, op, slots);
 }
 
-static void norm(struct builder *b, mh_tensor y, mh_tensor x, mh_tensor w, double eps,
-                 const char *label)
+/* PUT(op, label, &weight, ...): the places its weights come from, or NULL. */
+#define PUT(op, label, ...) put(b, &(op).base, (label), (mh_weight * *[]){__VA_ARGS__, NULL})
+
+/* Fused ops want their weights in one format; a checkpoint may mix them. */
+static bool same_format(mh_weight *a, mh_weight *b)
+{
+    mh_weight_info first = MH_INIT(mh_weight_info), second = first;
+    return !mh_weight_get_info(a, &first) && !mh_weight_get_info(b, &second) &&
+           first.format == second.format;
+}
+
+static void norm(struct builder *b, mh_tensor y, mh_tensor x, mh_tensor w, const char *label)
 {
     mh_op_rmsnorm op = MH_OP_INIT(rmsnorm, RMSNORM);
-    op.y = y, op.x = x, op.w = w, op.eps = (float)eps;
-    put(b, &op.base, label, NULL, NULL);
+    op.y = y, op.x = x, op.w = w, op.eps = (float)b->config->rms_norm_eps;
+    PUT(op, label, NULL);
 }
 
 static void linear(struct builder *b, mh_tensor y, mh_tensor x, mh_weight **w, const char *label)
 {
     mh_op_linear op = MH_OP_INIT(linear, LINEAR);
     op.y = y, op.x = x, op.w = *w;
-    put(b, &op.base, label, w, NULL);
+    PUT(op, label, w);
 }
 
 static void linear_add(struct builder *b, mh_tensor h, mh_tensor x, mh_weight **w,
@@ -47,7 +55,15 @@ static void linear_add(struct builder *b, mh_tensor h, mh_tensor x, mh_weight **
 {
     mh_op_linear_add op = MH_OP_INIT(linear_add, LINEAR_ADD);
     op.y = h, op.x = x, op.residual = h, op.w = *w;
-    put(b, &op.base, label, w, NULL);
+    PUT(op, label, w);
+}
+
+static void norm_linear(struct builder *b, mh_tensor y, mh_tensor x, mh_tensor w_norm, double eps,
+                        mh_weight **w, const char *label)
+{
+    mh_op_norm_linear op = MH_OP_INIT(norm_linear, NORM_LINEAR);
+    op.y = y, op.x = x, op.norm = w_norm, op.eps = (float)eps, op.w = *w;
+    PUT(op, label, w);
 }
 
 static void gated(struct builder *b, mh_tensor y, mh_tensor x, struct model_layer *l,
@@ -55,7 +71,7 @@ static void gated(struct builder *b, mh_tensor y, mh_tensor x, struct model_laye
 {
     mh_op_linear_swiglu op = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
     op.y = y, op.x = x, op.gate = l->gate, op.up = l->up;
-    put(b, &op.base, label, &l->gate, &l->up);
+    PUT(op, label, &l->gate, &l->up);
 }
 
 /* [rows, heads * n] seen as [rows, heads, n], and back. */
@@ -67,45 +83,55 @@ static mh_tensor as_heads(mh_tensor t, int64_t heads)
     return t;
 }
 
+/* What attention takes from the residual: q (or its first half), and the latent row. */
+static void project(struct builder *b, struct model_layer *l)
+{
+    const mh_config *c = b->config;
+    const struct model_step *s = b->step;
+    bool low_rank = c->q_lora_rank != 0;
+    mh_weight **q = low_rank ? &l->q_a : &l->q;
+    mh_op_norm_linear op = MH_OP_INIT(norm_linear, NORM_LINEAR);
+    op.y = low_rank ? s->q_a : s->q, op.x = s->h, op.norm = l->attention_norm;
+    op.eps = (float)c->rms_norm_eps, op.w = *q;
+    if (same_format(*q, l->kv_a)) {
+        op.y2 = s->kv, op.w2 = l->kv_a;
+        PUT(op, "qkv_a_proj", q, &l->kv_a);
+    } else {
+        PUT(op, low_rank ? "q_a_proj" : "q_proj", q);
+        op.y = s->kv, op.w = l->kv_a;
+        PUT(op, "kv_a_proj_with_mqa", &l->kv_a);
+    }
+    if (low_rank)
+        norm_linear(b, s->q, s->q_a, l->q_a_norm, c->latent_norm_eps, &l->q_b, "q_b_proj");
+}
+
 static void attention(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
     const struct model_step *s = b->step;
     int64_t heads = c->num_attention_heads;
-    norm(b, s->x, s->h, l->attention_norm, c->rms_norm_eps, "input_layernorm");
-    if (c->q_lora_rank) {
-        linear(b, s->q_a, s->x, &l->q_a, "q_a_proj");
-        norm(b, s->q_a, s->q_a, l->q_a_norm, c->latent_norm_eps, "q_a_layernorm");
-        linear(b, s->q, s->q_a, &l->q_b, "q_b_proj");
-    } else {
-        linear(b, s->q, s->x, &l->q, "q_proj");
-    }
-    linear(b, s->kv, s->x, &l->kv_a, "kv_a_proj_with_mqa");
+    project(b, l);
 
-    mh_op_mla_kv write = MH_OP_INIT(mla_kv, MLA_KV);
-    write.cache = s->cache[b->layer], write.kv = s->kv, write.norm = l->kv_a_norm;
-    write.table = s->rope_table, write.positions = s->positions, write.slots = s->slots;
-    write.page_table = s->page_table, write.fault = s->fault;
-    write.eps = (float)c->latent_norm_eps;
-    put(b, &write.base, "kv_a_layernorm", NULL, NULL);
-
-    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY);
-    query.y = s->query, query.q = as_heads(s->q, heads), query.table = s->rope_table;
-    query.positions = s->positions, query.fault = s->fault, query.w = l->kv_b;
-    query.head_rows = c->qk_nope_head_dim + c->v_head_dim;
-    put(b, &query.base, "kv_b_proj", &l->kv_b, NULL);
+    mh_op_mla_qkv qkv = MH_OP_INIT(mla_qkv, MLA_QKV);
+    qkv.y = s->query, qkv.cache = s->cache[b->layer];
+    qkv.q = as_heads(s->q, heads), qkv.kv = s->kv, qkv.norm = l->kv_a_norm;
+    qkv.table = s->rope_table, qkv.positions = s->positions, qkv.slots = s->slots;
+    qkv.page_table = s->page_table, qkv.fault = s->fault, qkv.w = l->kv_b;
+    qkv.head_rows = c->qk_nope_head_dim + c->v_head_dim;
+    qkv.eps = (float)c->latent_norm_eps;
+    PUT(qkv, "kv_b_proj", &l->kv_b);
 
     mh_op_attention attend = MH_OP_INIT(attention, ATTENTION);
     attend.y = s->attended, attend.q = s->query, attend.cache = s->cache[b->layer];
     attend.positions = s->positions, attend.slots = s->slots, attend.page_table = s->page_table;
     attend.fault = s->fault, attend.scale = (float)mh_config_softmax_scale(c);
-    put(b, &attend.base, "attention", NULL, NULL);
+    PUT(attend, "attention", NULL);
 
     mh_op_head_linear values = MH_OP_INIT(head_linear, HEAD_LINEAR);
     values.y = as_heads(s->values, heads), values.x = s->attended, values.w = l->kv_b;
     values.head_rows = c->qk_nope_head_dim + c->v_head_dim;
     values.row_begin = c->qk_nope_head_dim, values.row_count = c->v_head_dim;
-    put(b, &values.base, "kv_b_proj", &l->kv_b, NULL);
+    PUT(values, "kv_b_proj", &l->kv_b);
 
     linear_add(b, s->h, s->values, &l->o, "o_proj");
 }
@@ -126,31 +152,60 @@ static mh_router_rule router_rule(const mh_config *c)
     };
 }
 
+static void routed_experts(struct builder *b, struct model_layer *l)
+{
+    const struct model_step *s = b->step;
+    mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
+    up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
+    up.gate = l->expert_gate, up.up = l->expert_up;
+    PUT(up, "experts", &l->expert_gate, &l->expert_up);
+}
+
+static void combine_experts(struct builder *b, struct model_layer *l, const mh_tensor *shared)
+{
+    const struct model_step *s = b->step;
+    mh_op_experts_down_combine down = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
+    down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.weights = s->weights;
+    down.experts = s->experts, down.fault = s->fault, down.w = l->expert_down;
+    if (shared)
+        down.shared = *shared;
+    PUT(down, "experts.down_proj", &l->expert_down);
+}
+
 static void experts(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
     const struct model_step *s = b->step;
-    mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
-    route.experts = s->experts, route.weights = s->weights, route.x = s->x;
+    mh_op_norm_router route = MH_OP_INIT(norm_router, NORM_ROUTER);
+    route.experts = s->experts, route.weights = s->weights, route.y = s->x, route.x = s->h;
+    route.norm = l->ffn_norm, route.eps = (float)c->rms_norm_eps;
     route.bias = l->router_bias, route.w = l->router, route.rule = router_rule(c);
-    put(b, &route.base, "gate", &l->router, NULL);
+    PUT(route, "gate", &l->router);
 
-    mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
-    up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
-    up.gate = l->expert_gate, up.up = l->expert_up;
-    put(b, &up.base, "experts", &l->expert_gate, &l->expert_up);
-
-    mh_op_experts_down_combine down = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
-    if (c->n_shared_experts) {
-        mh_tensor ffn =
-            mh_tensor_slice(s->ffn, 1, 0, c->n_shared_experts * c->moe_intermediate_size);
-        gated(b, ffn, s->x, l, "shared_experts");
-        linear(b, s->shared, ffn, &l->down, "shared_experts.down_proj");
-        down.shared = s->shared;
+    mh_tensor ffn = mh_tensor_slice(s->ffn, 1, 0, c->n_shared_experts * c->moe_intermediate_size);
+    bool shared = c->n_shared_experts != 0;
+    if (shared && same_format(l->gate, l->expert_gate)) {
+        mh_op_moe_gate_up up = MH_OP_INIT(moe_gate_up, MOE_GATE_UP);
+        up.y = s->expert_ffn, up.shared_y = ffn, up.x = s->x, up.experts = s->experts;
+        up.fault = s->fault, up.gate = l->expert_gate, up.up = l->expert_up;
+        up.shared_gate = l->gate, up.shared_up = l->up;
+        PUT(up, "experts", &l->expert_gate, &l->expert_up, &l->gate, &l->up);
+    } else {
+        routed_experts(b, l);
+        if (shared)
+            gated(b, ffn, s->x, l, "shared_experts");
     }
-    down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.weights = s->weights;
-    down.experts = s->experts, down.fault = s->fault, down.w = l->expert_down;
-    put(b, &down.base, "experts.down_proj", &l->expert_down, NULL);
+    if (shared && same_format(l->down, l->expert_down)) {
+        mh_op_moe_down_combine down = MH_OP_INIT(moe_down_combine, MOE_DOWN_COMBINE);
+        down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.shared_x = ffn;
+        down.weights = s->weights, down.experts = s->experts, down.fault = s->fault;
+        down.w = l->expert_down, down.shared_w = l->down;
+        PUT(down, "experts.down_proj", &l->expert_down, &l->down);
+    } else {
+        if (shared)
+            linear(b, s->shared, ffn, &l->down, "shared_experts.down_proj");
+        combine_experts(b, l, shared ? &s->shared : NULL);
+    }
 }
 
 static void keep_hidden(struct builder *b, int64_t index, mh_tensor h)
@@ -159,7 +214,7 @@ static void keep_hidden(struct builder *b, int64_t index, mh_tensor h)
         return;
     mh_op_copy op = MH_OP_INIT(copy, COPY);
     op.y = b->step->hidden[index], op.x = h;
-    put(b, &op.base, "hidden", NULL, NULL);
+    PUT(op, "hidden", NULL);
 }
 
 static void head(struct builder *b)
@@ -169,19 +224,20 @@ static void head(struct builder *b)
     bool all = s->hidden != NULL; /* hidden states want every row normed */
     if (!s->head_rows && !all)
         return;
-    int64_t from = all ? 0 : first;
-    mh_tensor x = mh_tensor_slice(s->x, 0, from, s->rows - from);
-    norm(b, x, mh_tensor_slice(s->h, 0, from, s->rows - from), b->model->final_norm,
-         b->config->rms_norm_eps, "norm");
-    keep_hidden(b, b->config->num_hidden_layers, s->x);
+    mh_tensor last = mh_tensor_slice(s->h, 0, first, s->head_rows);
+    if (all) {
+        norm(b, s->x, s->h, b->model->final_norm, "norm");
+        keep_hidden(b, b->config->num_hidden_layers, s->x);
+    }
     if (!s->head_rows)
         return;
-    linear(b, s->logits, mh_tensor_slice(s->x, 0, first, s->head_rows), &b->model->head, "lm_head");
+    norm_linear(b, s->logits, last, b->model->final_norm, b->config->rms_norm_eps, &b->model->head,
+                "lm_head");
     mh_op_sample sample = MH_OP_INIT(sample, SAMPLE);
     sample.y = mh_tensor_slice(s->next, 0, first, s->head_rows);
     sample.params = mh_tensor_slice(s->sampling, 0, first, s->head_rows);
     sample.logits = s->logits;
-    put(b, &sample.base, "sample", NULL, NULL);
+    PUT(sample, "sample", NULL);
 }
 
 mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,
@@ -192,16 +248,16 @@ mh_status model_build(struct mh_model *model, const struct model_step *step, mod
     mh_op_embed embed = MH_OP_INIT(embed, EMBED);
     embed.y = step->h, embed.tokens = step->tokens, embed.table = model->embedding;
     embed.fault = step->fault;
-    put(b, &embed.base, "embed_tokens", &model->embedding, NULL);
+    PUT(embed, "embed_tokens", &model->embedding);
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
         struct model_layer *l = &model->layers[i];
         keep_hidden(b, i, step->h);
         b->layer = (int32_t)i;
         attention(b, l);
-        norm(b, step->x, step->h, l->ffn_norm, c->rms_norm_eps, "post_attention_layernorm");
         if (mh_config_is_moe(c, i)) {
             experts(b, l);
         } else {
+            norm(b, step->x, step->h, l->ffn_norm, "post_attention_layernorm");
             mh_tensor ffn = mh_tensor_slice(step->ffn, 1, 0, c->intermediate_size);
             gated(b, ffn, step->x, l, "mlp");
             linear_add(b, step->h, ffn, &l->down, "mlp.down_proj");

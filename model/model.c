@@ -157,7 +157,7 @@ static mh_status move_to_host(mh_device *device, mh_weight **slot)
 }
 
 /* Where does this op run? Its weights go there. */
-static mh_status ask(void *context, const mh_op *op, mh_weight **slots[3])
+static mh_status ask(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct loading *loading = context;
     mh_support answer = MH_INIT(mh_support);
@@ -168,8 +168,9 @@ static mh_status ask(void *context, const mh_op *op, mh_weight **slots[3])
     if (answer.runs == MH_RUNS_NOWHERE)
         return mh_fail(MH_UNSUPPORTED, "%s: runs neither on %s nor on the host: %s",
                        mh_op_name(op->op), mh_device_uri(device), answer.reason);
-    for (int i = 0; !status && answer.weights_on_host && slots[i]; i++)
-        status = move_to_host(device, slots[i]);
+    for (int i = 0; !status && slots[i]; i++)
+        if (answer.weights_on_host >> i & 1)
+            status = move_to_host(device, slots[i]);
     return status;
 }
 

@@ -43,9 +43,9 @@ struct model_step {
     mh_tensor h, x, q_a, q, kv, query, attended, values, ffn, shared, expert_ffn, experts, weights;
 };
 
-/* Hands one op to whoever builds the graph; `slots` are the places its weights come from, NULL at
- * the end. */
-typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight **slots[3]);
+/* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
+ * order of ops.def, NULL at the end. */
+typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight ***slots);
 
 /* graph.c: the ops of a step, in order. */
 mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,

@@ -60,7 +60,7 @@ static mh_status build(mh_session *s, int64_t rows, int64_t head_rows, bool hidd
     return status;
 }
 
-static mh_status record(void *context, const mh_op *op, mh_weight **slots[3])
+static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
 {
     (void)slots;
     return mh_encode(context, op);
@@ -104,7 +104,7 @@ static mh_status find_graph(mh_session *s, int64_t rows, int64_t head_rows, bool
     return status;
 }
 
-static mh_status run_observed(void *context, const mh_op *op, mh_weight **slots[3])
+static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots)
 {
     mh_session *s = context;
     (void)slots;

@@ -18,7 +18,7 @@ any format of `moehal/formats.def`. Fused ops equal their expansion bit for bit 
 DTYPES = {"ONLY_F32": "f32", "ONLY_I32": "i32", "ONLY_U32": "u32", "F32_OR_BF16": "f32, bf16",
           "FLOATS": "f32, f16, bf16", "ANY": "any"}
 ACCESS = {"OUT": "out", "OPT_OUT": "out, optional", "IN": "in", "OPT_IN": "in, optional",
-          "INOUT": "in and out", "WEIGHT": "weight"}
+          "INOUT": "in and out", "WEIGHT": "weight", "OPT_WEIGHT": "weight, optional"}
 
 
 def contracts(header):
@@ -44,7 +44,7 @@ def page(root):
             parts = [p.strip().strip('"') for p in arguments.split(",")]
             if macro == "FAULT_OPERAND":
                 parts, macro = [name, "fault", "ONLY_U32", "1"], "INOUT"
-            dtype = "any format" if macro == "WEIGHT" else DTYPES[parts[2]]
+            dtype = "any format" if macro.endswith("WEIGHT") else DTYPES[parts[2]]
             shape = "any" if parts[-1] == "*" else "[" + ", ".join(parts[-1]) + "]"
             out += f"| `{parts[1]}` | {ACCESS[macro]} | {dtype} | {shape} |\n"
         out += "\n"

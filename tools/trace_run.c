@@ -155,10 +155,26 @@ static mh_status hand_out_rows(struct observer *o, const mh_op *op, const mh_ten
     return status;
 }
 
+/* The routed experts' part of a combination. */
+static void routed_part(const mh_op *op, mh_op_experts_down_combine *part)
+{
+    if (op->op == MH_OP_EXPERTS_DOWN_COMBINE) {
+        *part = *(const mh_op_experts_down_combine *)op;
+        return;
+    }
+    const mh_op_moe_down_combine *moe = (const mh_op_moe_down_combine *)op;
+    part->base = moe->base, part->y = moe->y, part->x = moe->x;
+    part->experts = moe->experts, part->expert_map = moe->expert_map;
+    part->fault = moe->fault, part->w = moe->w;
+}
+
 /* A combination hides which expert was wrong: its slots are computed once more, alone. A device
  * that has no such primitive is asked for the sum only. */
-static mh_status hand_out_slots(struct observer *o, const mh_op_experts_down_combine *combine)
+static mh_status hand_out_slots(struct observer *o, const mh_op *whole_op)
 {
+    mh_op_experts_down_combine routed = {0};
+    const mh_op_experts_down_combine *combine = &routed;
+    routed_part(whole_op, &routed);
     mh_op_experts_down op = MH_OP_INIT(experts_down, EXPERTS_DOWN);
     mh_support answer = MH_INIT(mh_support), whole = MH_INIT(mh_support);
     mh_device *device = o->setup->device;
@@ -172,8 +188,8 @@ static mh_status hand_out_slots(struct observer *o, const mh_op_experts_down_com
     op.y = mh_tensor_make(NULL, 0, MH_F32, 3, shape);
     mh_status status = mh_device_supports(device, &op.base, &answer);
     if (!status)
-        status = mh_device_supports(device, &combine->base, &whole);
-    if (status || answer.weights_on_host != whole.weights_on_host || !bytes)
+        status = mh_device_supports(device, whole_op, &whole);
+    if (status || answer.weights_on_host != (whole.weights_on_host & 1) || !bytes)
         return status;
     mh_buffer_release(o->slots);
     o->slots = NULL;
@@ -198,8 +214,8 @@ static mh_status observe(void *user, const mh_op *op)
     mh_operand info = MH_INIT(mh_operand);
     int32_t *experts = NULL;
     mh_status status = interrupted() ? mh_fail(MH_CANCELLED, "interrupted") : MH_OK;
-    if (!status && op->op == MH_OP_EXPERTS_DOWN_COMBINE)
-        status = hand_out_slots(o, (const mh_op_experts_down_combine *)op);
+    if (!status && (op->op == MH_OP_EXPERTS_DOWN_COMBINE || op->op == MH_OP_MOE_DOWN_COMBINE))
+        status = hand_out_slots(o, op);
     for (uint32_t i = 0; !status && !mh_op_operand(op->op, i, &info); i++) {
         const mh_tensor *t = (const mh_tensor *)(const void *)((const char *)op + info.offset);
         if (!(info.flags & MH_OPERAND_WRITTEN) || !t->rank)

@@ -216,9 +216,15 @@ static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char
 static uint64_t op_scratch(void *user, const mh_op *op)
 {
     struct device *device = user;
-    uint64_t shared, per_thread;
+    union host_part part[HOST_PARTS];
+    uint32_t count;
+    uint64_t shared, per_thread, most = host_split_scalar(op, NULL, part, &count), own = most;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t bytes = op_scratch(user, &part[i].base);
+        most = own + bytes > most ? own + bytes : most;
+    }
     host_scratch(op, &shared, &per_thread);
-    return shared + per_thread * pool_threads(device->pool);
+    return most + shared + per_thread * pool_threads(device->pool);
 }
 
 static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)

@@ -36,6 +36,24 @@ typedef void (*host_kernel)(const struct host_run *run, const mh_op *op);
 /* By op id; NULL where there is none. */
 extern const host_kernel host_kernels_scalar[], host_kernels_avx2[], host_kernels_avx512[];
 
+/* fused.c: a fused step of a layer as ops that have kernels of their own; *count 0: not such an op.
+ * What passes between them lies at the beginning of `buffer`; returns its bytes. */
+#define HOST_PARTS 3
+union host_part {
+    mh_op base;
+    mh_op_rmsnorm rmsnorm;
+    mh_op_linear linear;
+    mh_op_linear_swiglu linear_swiglu;
+    mh_op_mla_kv mla_kv;
+    mh_op_mla_query mla_query;
+    mh_op_router_linear router_linear;
+    mh_op_experts_gate_up experts_gate_up;
+    mh_op_experts_down_combine experts_down_combine;
+};
+typedef uint64_t host_split(const mh_op *op, mh_buffer *buffer, union host_part part[HOST_PARTS],
+                            uint32_t *count);
+host_split host_split_scalar, host_split_avx2, host_split_avx512;
+
 static inline char *thread_scratch(const struct host_run *run, uint32_t thread)
 {
     return run->scratch + run->shared + thread * run->per_thread;

@@ -204,6 +204,7 @@ static void every_operand_is_described(void **state)
 #define MH_OPT_IN ONE
 #define MH_INOUT ONE
 #define MH_WEIGHT ONE
+#define MH_OPT_WEIGHT ONE
 #define MH_OP(value, NAME, name, kind, doc, operands) operands
     const uint32_t listed = 0
 #include <moehal/ops.def>

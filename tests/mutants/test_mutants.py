@@ -61,7 +61,7 @@ class Mutants(unittest.TestCase):
             self.assertEqual(e.stale(), [])
             return ops, {m.name(): op for m, op in chosen.items()}
         ops, chosen = draw(1)
-        self.assertEqual(len(ops), 24)
+        self.assertEqual(len(ops), 29)
         for op in ops:
             self.assertEqual(sum(of == op for of in chosen.values()), 3, op)
         self.assertEqual(draw(1), (ops, chosen))

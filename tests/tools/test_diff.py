@@ -73,7 +73,7 @@ class Diff(Folder):
         trace = read_safetensors(self.path("t"))
         good("eval", "--model", V3, "--ids", ids, "--out", self.path("e"))
         dtype, shape, logits = read_safetensors(self.path("e"))["logits"]
-        heads = [trace[name] for name in sorted(trace) if name.endswith(".linear.lm_head.y")]
+        heads = [trace[name] for name in sorted(trace) if name.endswith(".norm_linear.lm_head.y")]
         self.assertEqual(len(heads), 3)  # of the prefill's last token, and of two steps
         row = len(logits) // shape[0]
         for i, head in enumerate(heads):

@@ -142,7 +142,8 @@ typedef struct mh_support {
     uint64_t struct_size;
     uint32_t runs;            /* where the op would run: MH_RUNS_NATIVE, ... */
     uint32_t missing;         /* why not natively */
-    uint32_t weights_on_host; /* 1: create this op's weights on mh_device_host() */
+    uint32_t weights_on_host; /* bit w: create this op's weight w, in the order of ops.def, on
+                                 mh_device_host() */
     uint32_t reserved;
     char reason[192]; /* in words; "" when native */
 } mh_support;

@@ -299,6 +299,89 @@ typedef struct mh_op_experts_down_combine {
     mh_weight *w;         /* bank [S, D, I] */
 } mh_op_experts_down_combine;
 
+/* ---- whole steps of a layer: the least launches a decode step can have ---- */
+
+/* y = linear(rmsnorm(x, norm), w), rules 6 and 2; with w2 also y2 = linear(of the same, w2).
+ * Expansion: rmsnorm, linear, and linear again for y2. */
+typedef struct mh_op_norm_linear {
+    mh_op base;
+    mh_tensor y;    /* f32 [T, out] */
+    mh_tensor y2;   /* f32 [T, out of w2], with w2 */
+    mh_tensor x;    /* f32 [T, in] */
+    mh_tensor norm; /* f32 [in] */
+    mh_weight *w;   /* [out, in] */
+    mh_weight *w2;  /* [out of w2, in], optional, same format */
+    float eps;
+    uint32_t reserved;
+} mh_op_norm_linear;
+
+/* Both sides of attention from their projections: cache rows from kv, queries y from q. They do not
+ * meet, so their order is free. Expansion: mla_kv, mla_query. */
+typedef struct mh_op_mla_qkv {
+    mh_op base;
+    mh_tensor y;          /* f32 [T, H, L + R] */
+    mh_tensor cache;      /* f32 or bf16 [pages, P, L + R] */
+    mh_tensor q;          /* f32 [T, H, N + R] */
+    mh_tensor kv;         /* f32 [T, L + R] */
+    mh_tensor norm;       /* f32 [L] */
+    mh_tensor table;      /* f32 [positions, R] */
+    mh_tensor positions;  /* i32 [T] */
+    mh_tensor slots;      /* i32 [T] */
+    mh_tensor page_table; /* i32 [slots, pages a slot] */
+    mh_tensor fault;      /* u32 [1] */
+    mh_weight *w;         /* kv_b: [H * head_rows, L] */
+    int64_t head_rows;    /* N + V */
+    float eps;
+    uint32_t reserved;
+} mh_op_mla_qkv;
+
+/* y = rmsnorm(x, norm), and the choice of experts from y. Expansion: rmsnorm, router_linear. */
+typedef struct mh_op_norm_router {
+    mh_op base;
+    mh_tensor experts; /* i32 [T, k] */
+    mh_tensor weights; /* f32 [T, k] */
+    mh_tensor y;       /* f32 [T, D] */
+    mh_tensor x;       /* f32 [T, D] */
+    mh_tensor norm;    /* f32 [D] */
+    mh_tensor bias;    /* f32 [E], optional */
+    mh_weight *w;      /* [E, D] */
+    mh_router_rule rule;
+    float eps;
+    uint32_t reserved;
+} mh_op_norm_router;
+
+/* Gate and up of the routed and of the shared experts: all weights of one format. Expansion:
+ * experts_gate_up, linear_swiglu. */
+typedef struct mh_op_moe_gate_up {
+    mh_op base;
+    mh_tensor y;            /* f32 [T, k, I] */
+    mh_tensor shared_y;     /* f32 [T, N] */
+    mh_tensor x;            /* f32 [T, D] */
+    mh_tensor experts;      /* i32 [T, k] */
+    mh_tensor expert_map;   /* i32 [E], optional */
+    mh_tensor fault;        /* u32 [1] */
+    mh_weight *gate;        /* bank [S, I, D] */
+    mh_weight *up;          /* bank [S, I, D] */
+    mh_weight *shared_gate; /* [N, D] */
+    mh_weight *shared_up;   /* [N, D] */
+} mh_op_moe_gate_up;
+
+/* Down of the routed and of the shared experts, and rule 9: both weights of one format. Expansion:
+ * linear (shared), experts_down_combine. */
+typedef struct mh_op_moe_down_combine {
+    mh_op base;
+    mh_tensor y;          /* f32 [T, D]; in place of h allowed */
+    mh_tensor h;          /* f32 [T, D] */
+    mh_tensor x;          /* f32 [T, k, I] */
+    mh_tensor shared_x;   /* f32 [T, N] */
+    mh_tensor weights;    /* f32 [T, k] */
+    mh_tensor experts;    /* i32 [T, k] */
+    mh_tensor expert_map; /* i32 [E], optional */
+    mh_tensor fault;      /* u32 [1] */
+    mh_weight *w;         /* bank [S, D, I] */
+    mh_weight *shared_w;  /* [D, N] */
+} mh_op_moe_down_combine;
+
 /* ---- choosing a token ---- */
 
 /* y[t] = index of the largest logit by rule 8's key, lowest index among equals. */
