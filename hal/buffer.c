@@ -59,8 +59,7 @@ static void give_back(mh_device *device, mh_buffer *buffer)
 {
     bool ours = buffer->generation == device->generation && hal_is_alive(device->runtime);
     if (buffer->kind == HAL_BUFFER_OBJECT) {
-        if (ours)
-            buffer->destroy(device, buffer->view.handle);
+        buffer->destroy(device, buffer->view.handle, ours);
         return;
     }
     if (buffer->kind == MH_BUFFER_IMPORTED || buffer->kind == HAL_BUFFER_WRAPPED) {
@@ -148,7 +147,7 @@ static void wait_for_all(mh_device *device)
 }
 
 void hal_retire(mh_device *device, uint32_t generation, void *handle,
-                void (*destroy)(mh_device *device, void *handle))
+                void (*destroy)(mh_device *device, void *handle, bool current))
 {
     mh_buffer *note = hal_alloc(device->runtime, sizeof(*note));
     if (note) {
@@ -157,9 +156,11 @@ void hal_retire(mh_device *device, uint32_t generation, void *handle,
         note->view.handle = handle;
         note->destroy = destroy;
         retire(device, note);
-    } else if (generation == device->generation && hal_is_alive(device->runtime)) {
-        wait_for_all(device); /* no memory even for the note */
-        destroy(device, handle);
+    } else { /* no memory even for the note */
+        bool current = generation == device->generation && hal_is_alive(device->runtime);
+        if (current)
+            wait_for_all(device);
+        destroy(device, handle, current);
     }
 }
 

@@ -136,6 +136,8 @@ static mh_status open_choice(mh_runtime *runtime, const struct choice *choice,
     device->params.faults = NULL;
     if (params->faults)
         status = hal_faults_wrap(device, params->faults);
+    if (!status && params->checks & MH_CHECK_BACKEND)
+        status = hal_check_wrap(device);
     if (!status && params->timeline)
         status = hal_timeline_wrap(device, params->timeline);
     if (status) {
@@ -388,6 +390,7 @@ mh_status mh_device_reset(mh_device *device)
     if (!device->table->reset)
         return hal_fail(device->runtime, MH_UNSUPPORTED,
                         "device %s: its backend cannot reset a device; open it again", device->uri);
+    hal_worker_drain(device->runtime, NULL);
     status = device->table->reset->reset(device->handle);
     if (status)
         return status;

@@ -8,6 +8,7 @@ struct mh_event {
     uint32_t generation;
     mh_stream *stream; /* where it was last recorded */
     uint64_t mark;
+    void *native; /* the backend's event of the same point; NULL: it has none, or not yet */
     bool passed;
     uint64_t when; /* ns; the host's clock when the point was first seen passed */
 };
@@ -50,6 +51,8 @@ void mh_event_release(mh_event *event)
     if (!event || atomic_fetch_sub_explicit(&event->refs, 1, memory_order_acq_rel) != 1)
         return;
     mh_device *device = event->device;
+    if (event->native && event->generation == device->generation && hal_is_alive(device->runtime))
+        device->table->event->destroy(device->handle, event->native);
     mh_stream_release(event->stream);
     hal_free(device->runtime, event);
     mh_device_release(device);
@@ -80,6 +83,20 @@ static mh_status check(mh_event *event, const char *function)
     return status;
 }
 
+static mh_status record_native(mh_event *event, mh_stream *stream)
+{
+    mh_device *device = event->device;
+    const mh_backend_event *group = device->table->event;
+    mh_status status = MH_OK;
+    if (!group)
+        return MH_OK;
+    if (!event->native)
+        status = group->create(device->handle, &event->native);
+    if (!status)
+        status = group->record(stream->handle, event->native);
+    return hal_backend_status(device, status);
+}
+
 mh_status mh_event_record(mh_event *event, mh_stream *stream)
 {
     if (!event)
@@ -94,7 +111,10 @@ mh_status mh_event_record(mh_event *event, mh_stream *stream)
                         "mh_event_record: the event is on %s, the stream on %s", event->device->uri,
                         stream->encoder.device->uri);
     uint64_t mark;
-    status = hal_backend_status(event->device, event->device->table->mark(stream->handle, &mark));
+    status = record_native(event, stream);
+    if (!status)
+        status =
+            hal_backend_status(event->device, event->device->table->mark(stream->handle, &mark));
     if (status)
         return status;
     mh_stream_retain(stream);
@@ -132,7 +152,17 @@ mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event)
     status = poll_event(event, 0);
     if (status != MH_TIMEOUT)
         return status;
-    /* No backend waits natively yet: the caller does. */
+    mh_device *device = stream->encoder.device;
+    if (event->native && device == event->device) {
+        device->native_waits++;
+        stream->last = atomic_fetch_add(&device->sequence, 1) + 1;
+        return hal_backend_status(device,
+                                  device->table->event->wait(stream->handle, event->native));
+    }
+    if (device->table->gate) {
+        struct hal_job job = {.awaited = event->stream, .mark = event->mark};
+        return hal_stream_hold(stream, &job);
+    }
     event->device->stream_waits++;
     return poll_event(event, MH_FOREVER);
 }
@@ -148,6 +178,10 @@ mh_status mh_event_elapsed(mh_event *begin, mh_event *end, uint64_t *ns)
         return hal_fail(begin->device->runtime, ns ? MH_WRONG_STATE : MH_INVALID_ARGUMENT,
                         "mh_event_elapsed: %s",
                         ns ? "both events must have been waited for" : "ns is NULL");
+    if (begin->native && end->native && begin->device == end->device)
+        return hal_backend_status(
+            begin->device, begin->device->table->event->elapsed(begin->device->handle,
+                                                                begin->native, end->native, ns));
     *ns = end->when > begin->when ? end->when - begin->when : 0;
     return MH_OK;
 }

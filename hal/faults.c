@@ -13,32 +13,28 @@ struct made_buffer {
     bool imported;
 };
 
-struct made_stream {
-    struct layer *layer;
-    void *below;
-    struct made_stream *next;
+/* A graph, an event, a gate, a module or a kernel. */
+struct made_object {
+    struct made_object *next;
+    void *handle;
+    void (*destroy)(void *device, void *handle); /* below's */
 };
 
 struct layer {
-    mh_backend_table table; /* the wrapped one; what device->table points to */
-    mh_backend_scratch scratch;
-    mh_backend_import import;
-    mh_backend_reset reset;
-    const mh_backend_table *below;
-    void *device; /* below's */
-    mh_runtime *runtime;
+    struct hal_layer base; /* first; its lock guards all that follows, and the report */
     mh_faults plan;
     mh_fault_report report;
-    pthread_mutex_t lock; /* guards all that follows, and the report */
     bool lost;
     uint64_t used;
     struct made_buffer *buffers;
-    struct made_stream *streams;
+    struct made_object *objects; /* newest first: kernels before their modules */
 };
 
 static const char *const call_names[MH_CALL_KINDS] = {
-    "none", "memory_info", "buffer_create", "stream_create", "copy",  "mark",
-    "wait", "supports",    "encode",        "import",        "reset",
+    "none",      "memory_info",  "buffer_create", "stream_create", "copy",
+    "mark",      "wait",         "supports",      "encode",        "import",
+    "reset",     "graph.create", "graph.launch",  "event.record",  "event.wait",
+    "gate.hold", "wrap.buffer",  "module.load",   "module.kernel",
 };
 
 const char *mh_call_name(uint32_t call)
@@ -48,13 +44,13 @@ const char *mh_call_name(uint32_t call)
 
 static mh_status fail_lost(struct layer *l, const char *call)
 {
-    return hal_fail(l->runtime, MH_DEVICE_LOST, "%s: the device was lost (injected)", call);
+    return hal_fail(l->base.runtime, MH_DEVICE_LOST, "%s: the device was lost (injected)", call);
 }
 
 /* Counts a call; *fails: it is the one to fail. Returns MH_DEVICE_LOST if the device is gone. */
 static mh_status count(struct layer *l, uint32_t call, bool *fails)
 {
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     uint64_t nth = ++l->report.calls[call];
     bool lost = l->lost;
     *fails = !lost && l->plan.call == call && l->plan.nth == nth;
@@ -62,7 +58,7 @@ static mh_status count(struct layer *l, uint32_t call, bool *fails)
         l->report.fired++;
         l->lost = l->plan.status == MH_DEVICE_LOST;
     }
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     return lost ? fail_lost(l, call_names[call]) : MH_OK;
 }
 
@@ -72,7 +68,7 @@ static mh_status pass(struct layer *l, uint32_t call)
     bool fails;
     mh_status status = count(l, call, &fails);
     if (fails)
-        status = hal_fail(l->runtime, l->plan.status, "%s: call %llu failed (injected)",
+        status = hal_fail(l->base.runtime, l->plan.status, "%s: call %llu failed (injected)",
                           call_names[call], (unsigned long long)l->plan.nth);
     return status;
 }
@@ -84,12 +80,12 @@ static mh_status memory_info(void *user, uint64_t *total, uint64_t *available)
     struct layer *l = user;
     mh_status status = pass(l, MH_CALL_MEMORY_INFO);
     if (!status)
-        status = l->below->memory_info(l->device, total, available);
+        status = l->base.below->memory_info(l->base.handle, total, available);
     if (!status && l->plan.memory_limit) {
-        pthread_mutex_lock(&l->lock);
+        pthread_mutex_lock(&l->base.lock);
         *total = l->plan.memory_limit;
         *available = l->plan.memory_limit - l->used;
-        pthread_mutex_unlock(&l->lock);
+        pthread_mutex_unlock(&l->base.lock);
     }
     return status;
 }
@@ -97,16 +93,16 @@ static mh_status memory_info(void *user, uint64_t *total, uint64_t *available)
 /* Takes `size` of the limit. */
 static mh_status charge(struct layer *l, uint64_t size)
 {
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     uint64_t left = l->plan.memory_limit ? l->plan.memory_limit - l->used : UINT64_MAX;
     bool fits = size <= left;
     if (fits)
         l->used += l->plan.memory_limit ? size : 0;
     else
         l->report.fired++;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     return fits ? MH_OK
-                : hal_fail(l->runtime, MH_OUT_OF_MEMORY,
+                : hal_fail(l->base.runtime, MH_OUT_OF_MEMORY,
                            "%llu bytes could not be had, %llu are left of %llu (injected)",
                            (unsigned long long)size, (unsigned long long)left,
                            (unsigned long long)l->plan.memory_limit);
@@ -115,20 +111,20 @@ static mh_status charge(struct layer *l, uint64_t size)
 static void keep(struct layer *l, struct made_buffer *made, const mh_buffer_view *view)
 {
     made->view = *view;
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     made->next = l->buffers;
     l->buffers = made;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
 }
 
 /* Everything below of one buffer; the lock is not held. */
 static void destroy_made(struct layer *l, struct made_buffer *made)
 {
     if (made->imported)
-        l->below->import->forget(l->device, &made->view);
+        l->base.below->import->forget(l->base.handle, &made->view);
     else
-        l->below->buffer_destroy(l->device, &made->view);
-    hal_free(l->runtime, made);
+        l->base.below->buffer_destroy(l->base.handle, &made->view);
+    hal_free(l->base.runtime, made);
 }
 
 static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buffer_view *out)
@@ -139,16 +135,17 @@ static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buff
         status = charge(l, size);
     if (status)
         return status;
-    struct made_buffer *made = hal_alloc(l->runtime, sizeof(*made));
-    status = made ? l->below->buffer_create(l->device, size, kind, out) : MH_OUT_OF_MEMORY;
+    struct made_buffer *made = hal_alloc(l->base.runtime, sizeof(*made));
+    status =
+        made ? l->base.below->buffer_create(l->base.handle, size, kind, out) : MH_OUT_OF_MEMORY;
     if (!status) {
         keep(l, made, out);
         return MH_OK;
     }
-    hal_free(l->runtime, made);
-    pthread_mutex_lock(&l->lock);
+    hal_free(l->base.runtime, made);
+    pthread_mutex_lock(&l->base.lock);
     l->used -= l->plan.memory_limit ? size : 0;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     return status;
 }
 
@@ -158,10 +155,11 @@ static mh_status import(void *user, void *memory, uint64_t size, mh_buffer_view 
     mh_status status = pass(l, MH_CALL_IMPORT);
     if (status)
         return status;
-    struct made_buffer *made = hal_alloc(l->runtime, sizeof(*made));
-    status = made ? l->below->import->import(l->device, memory, size, out) : MH_OUT_OF_MEMORY;
+    struct made_buffer *made = hal_alloc(l->base.runtime, sizeof(*made));
+    status =
+        made ? l->base.below->import->import(l->base.handle, memory, size, out) : MH_OUT_OF_MEMORY;
     if (status) {
-        hal_free(l->runtime, made);
+        hal_free(l->base.runtime, made);
         return status;
     }
     made->imported = true;
@@ -171,14 +169,14 @@ static mh_status import(void *user, void *memory, uint64_t size, mh_buffer_view 
 
 static void let_go(struct layer *l, const mh_buffer_view *view, bool imported)
 {
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     struct made_buffer **link = &l->buffers, *made;
     while ((*link)->view.handle != view->handle || (*link)->imported != imported)
         link = &(*link)->next;
     made = *link;
     *link = made->next;
     l->used -= l->plan.memory_limit && !imported ? view->size : 0;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     destroy_made(l, made);
 }
 
@@ -194,60 +192,47 @@ static void forget(void *layer, mh_buffer_view *view)
 
 /* ---- streams ---- */
 
+static struct layer *layer_of(void *stream)
+{
+    return (struct layer *)((struct hal_layer_stream *)stream)->layer;
+}
+
+static void *below_of(void *stream)
+{
+    return ((struct hal_layer_stream *)stream)->below;
+}
+
 static mh_status stream_create(void *user, void **out)
 {
-    struct layer *l = user;
-    mh_status status = pass(l, MH_CALL_STREAM_CREATE);
-    if (status)
-        return status;
-    struct made_stream *s = hal_alloc(l->runtime, sizeof(*s));
-    status = s ? l->below->stream_create(l->device, &s->below) : MH_OUT_OF_MEMORY;
-    if (status) {
-        hal_free(l->runtime, s);
-        return status;
-    }
-    s->layer = l;
-    pthread_mutex_lock(&l->lock);
-    s->next = l->streams;
-    l->streams = s;
-    pthread_mutex_unlock(&l->lock);
-    *out = s;
-    return MH_OK;
+    mh_status status = pass(user, MH_CALL_STREAM_CREATE);
+    return status ? status : hal_layer_add_stream(user, NULL, out);
 }
 
-static void stream_destroy(void *user)
+static mh_status wrap_stream(void *user, uint64_t native, void **out)
 {
-    struct made_stream *s = user;
-    struct layer *l = s->layer;
-    pthread_mutex_lock(&l->lock);
-    struct made_stream **link = &l->streams;
-    while (*link != s)
-        link = &(*link)->next;
-    *link = s->next;
-    pthread_mutex_unlock(&l->lock);
-    l->below->stream_destroy(s->below);
-    hal_free(l->runtime, s);
+    mh_status status = pass(user, MH_CALL_STREAM_CREATE);
+    return status ? status : hal_layer_add_stream(user, &native, out);
 }
 
-static mh_status copy(void *user, const mh_copy *c)
+static mh_status copy(void *stream, const mh_copy *c)
 {
-    struct made_stream *s = user;
-    mh_status status = pass(s->layer, MH_CALL_COPY);
-    return status ? status : s->layer->below->copy(s->below, c);
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_COPY);
+    return status ? status : l->base.below->copy(below_of(stream), c);
 }
 
-static mh_status mark(void *user, uint64_t *sequence)
+static mh_status mark(void *stream, uint64_t *sequence)
 {
-    struct made_stream *s = user;
-    mh_status status = pass(s->layer, MH_CALL_MARK);
-    return status ? status : s->layer->below->mark(s->below, sequence);
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_MARK);
+    return status ? status : l->base.below->mark(below_of(stream), sequence);
 }
 
-static mh_status wait_for(void *user, uint64_t sequence, uint64_t timeout_ns)
+static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
 {
-    struct made_stream *s = user;
-    mh_status status = pass(s->layer, MH_CALL_WAIT);
-    return status ? status : s->layer->below->wait(s->below, sequence, timeout_ns);
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_WAIT);
+    return status ? status : l->base.below->wait(below_of(stream), sequence, timeout_ns);
 }
 
 /* ---- ops ---- */
@@ -256,39 +241,155 @@ static mh_status supports(void *user, const mh_op *op, uint32_t *missing, char r
 {
     struct layer *l = user;
     mh_status status = pass(l, MH_CALL_SUPPORTS);
-    return status ? status : l->below->supports(l->device, op, missing, reason);
+    return status ? status : l->base.below->supports(l->base.handle, op, missing, reason);
 }
 
-static uint64_t op_scratch(void *user, const mh_op *op)
+/* As pass, for work: a loss is swallowed with it, and the next call tells. */
+static mh_status pass_work(struct layer *l, uint32_t call, bool *swallowed)
+{
+    bool fails;
+    mh_status status = count(l, call, &fails);
+    *swallowed = fails && l->plan.status == MH_DEVICE_LOST;
+    if (fails && !*swallowed)
+        status = hal_fail(l->base.runtime, l->plan.status, "%s: %s %llu failed (injected)",
+                          call_names[call], call == MH_CALL_ENCODE ? "op" : "call",
+                          (unsigned long long)l->plan.nth);
+    return status;
+}
+
+static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch)
+{
+    struct layer *l = layer_of(stream);
+    bool swallowed;
+    mh_status status = pass_work(l, MH_CALL_ENCODE, &swallowed);
+    return status || swallowed ? status : l->base.below->encode(below_of(stream), op, scratch);
+}
+
+/* ---- groups ---- */
+
+/* Keeps what `status` says was made. */
+static mh_status keep_object(struct layer *l, mh_status status, void *handle,
+                             void (*destroy)(void *device, void *handle))
+{
+    struct made_object *made = status ? NULL : hal_alloc(l->base.runtime, sizeof(*made));
+    if (!status && !made) {
+        destroy(l->base.handle, handle);
+        return MH_OUT_OF_MEMORY;
+    }
+    if (!status) {
+        *made = (struct made_object){NULL, handle, destroy};
+        pthread_mutex_lock(&l->base.lock);
+        made->next = l->objects;
+        l->objects = made;
+        pthread_mutex_unlock(&l->base.lock);
+    }
+    return status;
+}
+
+static void drop_object(void *user, void *handle)
 {
     struct layer *l = user;
-    return l->below->scratch->op_scratch(l->device, op);
+    pthread_mutex_lock(&l->base.lock);
+    struct made_object **link = &l->objects, *made;
+    while ((*link)->handle != handle)
+        link = &(*link)->next;
+    made = *link;
+    *link = made->next;
+    pthread_mutex_unlock(&l->base.lock);
+    made->destroy(l->base.handle, handle);
+    hal_free(l->base.runtime, made);
 }
 
-static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
+static mh_status graph_create(void *user, const mh_op *const *ops, const mh_scratch *scratch,
+                              uint32_t ops_count, void **graph)
 {
-    struct made_stream *s = user;
-    struct layer *l = s->layer;
-    bool fails;
-    mh_status status = count(l, MH_CALL_ENCODE, &fails);
-    if (fails && l->plan.status == MH_DEVICE_LOST)
-        return MH_OK; /* swallowed; the next call tells */
-    if (fails)
-        status = hal_fail(l->runtime, l->plan.status, "encode: op %llu failed (injected)",
-                          (unsigned long long)l->plan.nth);
-    return status ? status : l->below->encode(s->below, op, scratch);
+    struct layer *l = user;
+    const mh_backend_graph *below = l->base.below->graph;
+    mh_status status = pass(l, MH_CALL_GRAPH_CREATE);
+    if (!status)
+        status = below->create(l->base.handle, ops, scratch, ops_count, graph);
+    return keep_object(l, status, status ? NULL : *graph, below->destroy);
+}
+
+static mh_status graph_launch(void *stream, void *graph)
+{
+    struct layer *l = layer_of(stream);
+    bool swallowed;
+    mh_status status = pass_work(l, MH_CALL_GRAPH_LAUNCH, &swallowed);
+    return status || swallowed ? status : l->base.below->graph->launch(below_of(stream), graph);
+}
+
+static mh_status event_create(void *user, void **event)
+{
+    struct layer *l = user;
+    mh_status status = l->base.below->event->create(l->base.handle, event);
+    return keep_object(l, status, status ? NULL : *event, l->base.below->event->destroy);
+}
+
+static mh_status event_record(void *stream, void *event)
+{
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_EVENT_RECORD);
+    return status ? status : l->base.below->event->record(below_of(stream), event);
+}
+
+static mh_status event_wait(void *stream, void *event)
+{
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_EVENT_WAIT);
+    return status ? status : l->base.below->event->wait(below_of(stream), event);
+}
+
+static mh_status gate_create(void *user, void **gate)
+{
+    struct layer *l = user;
+    mh_status status = l->base.below->gate->create(l->base.handle, gate);
+    return keep_object(l, status, status ? NULL : *gate, l->base.below->gate->destroy);
+}
+
+static mh_status gate_hold(void *stream, void *gate)
+{
+    struct layer *l = layer_of(stream);
+    mh_status status = pass(l, MH_CALL_GATE_HOLD);
+    return status ? status : l->base.below->gate->hold(below_of(stream), gate);
+}
+
+static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buffer_view *out)
+{
+    struct layer *l = user;
+    mh_status status = pass(l, MH_CALL_BUFFER_WRAP);
+    return status ? status : l->base.below->wrap->buffer(l->base.handle, native, size, out);
+}
+
+static mh_status module_load(void *user, const void *image, uint64_t size, const char *options,
+                             char *log, uint64_t log_size, void **module)
+{
+    struct layer *l = user;
+    const mh_backend_module *below = l->base.below->module;
+    mh_status status = pass(l, MH_CALL_MODULE_LOAD);
+    if (!status)
+        status = below->load(l->base.handle, image, size, options, log, log_size, module);
+    return keep_object(l, status, status ? NULL : *module, below->unload);
+}
+
+static mh_status module_kernel(void *user, void *module, const char *name, void **kernel)
+{
+    struct layer *l = user;
+    const mh_backend_module *below = l->base.below->module;
+    mh_status status = pass(l, MH_CALL_KERNEL_CREATE);
+    if (!status)
+        status = below->kernel(l->base.handle, module, name, kernel);
+    return keep_object(l, status, status ? NULL : *kernel, below->kernel_destroy);
 }
 
 /* ---- life ---- */
 
 static void drop_all(struct layer *l)
 {
-    while (l->streams) {
-        struct made_stream *s = l->streams;
-        l->streams = s->next;
-        l->below->stream_destroy(s->below);
-        hal_free(l->runtime, s);
-    }
+    while (l->base.streams)
+        l->base.table.stream_destroy(l->base.streams);
+    while (l->objects)
+        drop_object(l, l->objects->handle);
     while (l->buffers) {
         struct made_buffer *made = l->buffers;
         l->buffers = made->next;
@@ -301,27 +402,26 @@ static void drop_all(struct layer *l)
 static mh_status reset(void *user)
 {
     struct layer *l = user;
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     bool fails = l->plan.call == MH_CALL_RESET && l->plan.nth == ++l->report.calls[MH_CALL_RESET];
     l->report.fired += fails;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     if (fails)
-        return hal_fail(l->runtime, l->plan.status, "reset: call %llu failed (injected)",
+        return hal_fail(l->base.runtime, l->plan.status, "reset: call %llu failed (injected)",
                         (unsigned long long)l->plan.nth);
     drop_all(l);
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     l->lost = false;
-    pthread_mutex_unlock(&l->lock);
-    return l->below->reset ? l->below->reset->reset(l->device) : MH_OK;
+    pthread_mutex_unlock(&l->base.lock);
+    return l->base.below->reset ? l->base.below->reset->reset(l->base.handle) : MH_OK;
 }
 
 static void device_close(void *user)
 {
     struct layer *l = user;
     drop_all(l);
-    l->below->device_close(l->device);
-    pthread_mutex_destroy(&l->lock);
-    hal_free(l->runtime, l);
+    l->base.below->device_close(l->base.handle);
+    hal_layer_finish(&l->base);
 }
 
 mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
@@ -329,39 +429,32 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     struct layer *l = hal_alloc(device->runtime, sizeof(*l));
     if (!l)
         return MH_OUT_OF_MEMORY;
-    l->below = device->table;
-    l->device = device->handle;
-    l->runtime = device->runtime;
+    hal_layer_init(&l->base, device, sizeof(struct hal_layer_stream));
     l->plan = *faults;
     l->report.struct_size = sizeof(l->report);
-    pthread_mutex_init(&l->lock, NULL);
-    l->table = *device->table;
-    l->table.device_close = device_close;
-    l->table.memory_info = memory_info;
-    l->table.buffer_create = buffer_create;
-    l->table.buffer_destroy = buffer_destroy;
-    l->table.stream_create = stream_create;
-    l->table.stream_destroy = stream_destroy;
-    l->table.copy = copy;
-    l->table.mark = mark;
-    l->table.wait = wait_for;
-    l->table.supports = supports;
-    l->table.encode = encode;
-    l->scratch = (mh_backend_scratch){sizeof(l->scratch), op_scratch};
-    l->import = (mh_backend_import){sizeof(l->import), import, forget};
-    l->reset = (mh_backend_reset){sizeof(l->reset), reset};
-    l->table.scratch = device->table->scratch ? &l->scratch : NULL;
-    l->table.import = device->table->import ? &l->import : NULL;
-    l->table.reset = &l->reset;
-    /* Groups that the layer does not know would be handed its handles: they go missing. */
-    l->table.graph = NULL;
-    l->table.event = NULL;
-    l->table.gate = NULL;
-    l->table.wrap = NULL;
-    l->table.module = NULL;
-    l->table.counters = NULL;
-    device->table = &l->table;
-    device->handle = l;
+    mh_backend_table *t = &l->base.table;
+    t->device_close = device_close;
+    t->memory_info = memory_info;
+    t->buffer_create = buffer_create;
+    t->buffer_destroy = buffer_destroy;
+    t->stream_create = stream_create;
+    t->copy = copy;
+    t->mark = mark;
+    t->wait = wait_for;
+    t->supports = supports;
+    t->encode = encode;
+    t->reset = &l->base.reset;
+    l->base.reset.reset = reset;
+    l->base.import.import = import, l->base.import.forget = forget;
+    l->base.graph.create = graph_create, l->base.graph.launch = graph_launch;
+    l->base.graph.destroy = drop_object;
+    l->base.event.create = event_create, l->base.event.destroy = drop_object;
+    l->base.event.record = event_record, l->base.event.wait = event_wait;
+    l->base.gate.create = gate_create, l->base.gate.hold = gate_hold;
+    l->base.gate.destroy = drop_object;
+    l->base.wrap.stream = wrap_stream, l->base.wrap.buffer = wrap_buffer;
+    l->base.module.load = module_load, l->base.module.unload = drop_object;
+    l->base.module.kernel = module_kernel, l->base.module.kernel_destroy = drop_object;
     device->faults = l;
     return MH_OK;
 }
@@ -372,8 +465,8 @@ mh_status mh_device_get_faults(mh_device *device, mh_fault_report *out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_device_get_faults: %s",
                        device ? "the device was opened without faults" : "device is NULL");
     struct layer *l = device->faults;
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->base.lock);
     mh_fault_report report = l->report;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->base.lock);
     return mh_struct_out(out, &report, sizeof(report));
 }

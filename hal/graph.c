@@ -7,7 +7,9 @@ struct node {
     struct node *next;
     uint64_t scratch_offset, scratch_size;
     bool on_host;
-    mh_op op; /* the rest of the struct lies behind */
+    void *native;   /* the backend's graph of this node and those behind it */
+    uint32_t count; /* of nodes in it */
+    mh_op op;       /* the rest of the struct lies behind */
 };
 
 struct mh_graph {
@@ -84,6 +86,12 @@ static void for_each_operand(mh_encoder *encoder, const mh_op *op, bool retain)
     }
 }
 
+static void destroy_native(mh_device *device, void *handle, bool current)
+{
+    if (current)
+        device->table->graph->destroy(device->handle, handle);
+}
+
 void mh_graph_release(mh_graph *graph)
 {
     if (!graph || atomic_fetch_sub_explicit(&graph->refs, 1, memory_order_acq_rel) != 1)
@@ -91,6 +99,9 @@ void mh_graph_release(mh_graph *graph)
     mh_runtime *runtime = mh_runtime_retain(graph->encoder.device->runtime);
     for (struct node *node = graph->first; node;) {
         struct node *next = node->next;
+        if (node->native)
+            hal_retire(graph->encoder.device, graph->encoder.generation, node->native,
+                       destroy_native);
         for_each_operand(&graph->encoder, &node->op, false);
         hal_free(runtime, (void *)(uintptr_t)node->op.label);
         hal_free(runtime, node);
@@ -170,6 +181,56 @@ mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_o
     return hal_graph_reserve(encoder, scratch_offset + scratch_size);
 }
 
+static mh_scratch scratch_of(const mh_buffer *arena, const struct node *node)
+{
+    if (!node->scratch_size)
+        return (mh_scratch){0};
+    char *host = arena->view.host;
+    return (mh_scratch){arena->view.handle, host ? host + node->scratch_offset : NULL,
+                        node->scratch_offset, node->scratch_size};
+}
+
+/* The nodes from `first` up to the next one on the host as one graph of the device's own. */
+static mh_status make_native(mh_graph *graph, struct node *first, uint32_t count)
+{
+    mh_device *device = graph->encoder.device;
+    const mh_op **ops = hal_alloc(device->runtime, count * sizeof(*ops));
+    mh_scratch *scratch = hal_alloc(device->runtime, count * sizeof(*scratch));
+    mh_status status = ops && scratch ? MH_OK : MH_OUT_OF_MEMORY;
+    uint32_t i = 0;
+    for (struct node *node = first; !status && i < count; node = node->next, i++) {
+        ops[i] = &node->op;
+        scratch[i] = scratch_of(&graph->encoder.arena, node);
+    }
+    if (!status)
+        status = device->table->graph->create(device->handle, ops, scratch, count, &first->native);
+    hal_free(device->runtime, scratch);
+    hal_free(device->runtime, ops);
+    if (status) {
+        first->native = NULL;
+        return status == MH_UNSUPPORTED ? MH_OK : hal_backend_status(device, status);
+    }
+    first->count = count;
+    graph->info.native_segments++;
+    return MH_OK;
+}
+
+static mh_status make_segments(mh_graph *graph)
+{
+    mh_status status = MH_OK;
+    for (struct node *node = graph->first; !status && node;) {
+        struct node *first = node;
+        uint32_t count = 0;
+        for (; node && !node->on_host; node = node->next)
+            count++;
+        if (count)
+            status = make_native(graph, first, count);
+        else
+            node = node->next;
+    }
+    return status;
+}
+
 mh_status mh_graph_seal(mh_graph *graph)
 {
     if (!graph)
@@ -180,6 +241,8 @@ mh_status mh_graph_seal(mh_graph *graph)
         status = hal_fail(device->runtime, MH_WRONG_STATE, "mh_graph_seal: the graph is sealed");
     if (!status)
         status = hal_buffer_grow(&graph->encoder.arena, graph->arena_bytes);
+    if (!status && device->table->graph)
+        status = make_segments(graph);
     if (!status) {
         graph->sealed = true;
         graph->info.scratch_bytes = graph->arena_bytes;
@@ -188,6 +251,22 @@ mh_status mh_graph_seal(mh_graph *graph)
 }
 
 /* ---- launching ---- */
+
+static mh_status launch_native(mh_stream *stream, struct node **first)
+{
+    mh_device *device = stream->encoder.device;
+    struct node *node = *first;
+    uint32_t count = node->count;
+    stream->last = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&device->native, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&device->native_graphs, 1, memory_order_relaxed);
+    mh_status status =
+        hal_backend_status(device, device->table->graph->launch(stream->handle, node->native));
+    while (--count)
+        node = node->next;
+    *first = node;
+    return status;
+}
 
 mh_status mh_graph_launch(mh_graph *graph, mh_stream *stream)
 {
@@ -209,9 +288,10 @@ mh_status mh_graph_launch(mh_graph *graph, mh_stream *stream)
     uint64_t begin = hal_timeline_begin(device);
     device->graph_launches++;
     for (struct node *node = graph->first; !status && node; node = node->next)
-        status = node->on_host ? hal_fallback_run(stream, &node->op)
-                               : hal_stream_native(stream, &graph->encoder, &node->op,
-                                                   node->scratch_offset, node->scratch_size);
+        status = node->native    ? launch_native(stream, &node)
+                 : node->on_host ? hal_fallback_run(stream, &node->op)
+                                 : hal_stream_native(stream, &graph->encoder, &node->op,
+                                                     node->scratch_offset, node->scratch_size);
     hal_timeline_launch(device, graph->info.nodes + graph->info.fallback, begin);
     return status;
 }

@@ -41,6 +41,8 @@ struct mh_runtime {
     mh_core core;
     struct hal_backend *backends;
     uint32_t backend_count;
+    pthread_mutex_t lock;      /* guards what follows */
+    struct hal_worker *worker; /* worker.c; NULL: not needed yet */
 };
 
 extern const mh_backend_table mh_host_backend; /* backends/host, linked in */
@@ -148,6 +150,37 @@ mh_status hal_backend_status(mh_device *device, mh_status status);
 /* As above for statuses of `wait`: every error but a timeout sticks. */
 mh_status hal_wait_status(mh_device *device, mh_status status);
 
+/* layer.c: a table that passes everything on to the one below; what device->table points to. */
+struct hal_layer {
+    mh_backend_table table;
+    mh_backend_scratch scratch;
+    mh_backend_import import;
+    mh_backend_reset reset;
+    mh_backend_graph graph;
+    mh_backend_event event;
+    mh_backend_gate gate;
+    mh_backend_wrap wrap;
+    mh_backend_module module;
+    mh_backend_counters counters;
+    const mh_backend_table *below;
+    void *handle; /* below's device */
+    mh_runtime *runtime;
+    uint64_t stream_size;
+    pthread_mutex_t lock;
+    struct hal_layer_stream *streams;
+};
+struct hal_layer_stream { /* a layer's own may be longer: stream_size */
+    struct hal_layer *layer;
+    void *below;
+    struct hal_layer_stream *next;
+};
+/* Puts the zeroed layer `l`, which begins a struct of hal_alloc's, on top of the device. */
+void hal_layer_init(struct hal_layer *l, mh_device *device, uint64_t stream_size);
+void hal_layer_finish(struct hal_layer *l); /* frees it */
+mh_status hal_layer_add_stream(struct hal_layer *l, const uint64_t *native, void **out);
+
+/* check.c: a layer that holds the backend's answers against backend.h. */
+mh_status hal_check_wrap(mh_device *device);
 /* faults.c: puts the layer between the device and its backend. */
 mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults);
 
@@ -171,7 +204,7 @@ struct mh_buffer {
     struct mh_buffer *next_retired;
     uint64_t retired_at; /* device->sequence */
     /* A note of HAL_BUFFER_OBJECT: what to do with view.handle when its work is done. */
-    void (*destroy)(mh_device *device, void *handle);
+    void (*destroy)(mh_device *device, void *handle, bool current);
 };
 
 /* Kinds that nobody asks for: by mh_buffer_wrap, and notes of other things to be destroyed. */
@@ -186,9 +219,10 @@ mh_status hal_buffer_check(mh_buffer *buffer, uint64_t offset, uint64_t size, co
 /* A blocking copy outside any of the caller's streams. */
 mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
 
-/* Destroys something of the backend's when the work enqueued so far is done. */
+/* Calls destroy when the work enqueued so far is done. `current`: the handle's backend still knows
+ * it; after a reset, or in a child of fork(), there is nothing left to destroy. */
 void hal_retire(mh_device *device, uint32_t generation, void *handle,
-                void (*destroy)(mh_device *device, void *handle));
+                void (*destroy)(mh_device *device, void *handle, bool current));
 /* Frees retired memory that no stream needs any more. Called by the owner of `stream` (may be
  * NULL), whose progress is looked at first. */
 void hal_collect(mh_device *device, mh_stream *stream);
@@ -245,6 +279,8 @@ struct mh_stream {
     atomic_uint_fast64_t completed; /* everything up to this number is done */
     struct mh_stream *next, *previous;
     atomic_bool cancelled; /* asked for, not yet taken */
+    uint32_t jobs;      /* of the runtime's thread, under its lock: the stream is held or awaited */
+    atomic_uint failed; /* what a job for this stream came to, told by its next wait */
 };
 
 mh_status hal_encoder_init(mh_encoder *encoder, mh_device *device, bool is_graph);
@@ -259,6 +295,24 @@ static inline mh_status hal_stream_cancelled(mh_stream *stream)
 }
 /* One backend copy, counted. */
 mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy);
+
+/* worker.c */
+struct hal_job {
+    struct hal_job *next;
+    mh_stream *awaited; /* first its point `mark` is waited for; 0: nothing to wait for */
+    uint64_t mark;
+    mh_buffer *to, *from; /* then this copy is done; NULL: none */
+    uint64_t to_offset, from_offset, size;
+    mh_stream *held; /* last the gate that holds this stream is opened, and destroyed */
+    void *gate;
+};
+mh_status hal_worker_submit(mh_runtime *runtime, const struct hal_job *job);
+/* Until no job names the stream; NULL: until there is none at all. */
+void hal_worker_drain(mh_runtime *runtime, const mh_stream *stream);
+void hal_worker_stop(mh_runtime *runtime);
+/* stream.c: holds `held`, which goes on when `job` (all but gate and held filled in) is done. */
+mh_status hal_stream_hold(mh_stream *held, struct hal_job *job);
+void hal_destroy_gate(mh_device *device, void *gate, bool current);
 
 /* validate.c: the op as a caller gave it; a question needs no buffers and no sealed weights. *rows
  * is T, 1 for ops without rows. */

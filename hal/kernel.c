@@ -73,9 +73,10 @@ mh_module *mh_module_retain(mh_module *module)
     return module;
 }
 
-static void unload(mh_device *device, void *handle)
+static void unload(mh_device *device, void *handle, bool current)
 {
-    device->table->module->unload(device->handle, handle);
+    if (current)
+        device->table->module->unload(device->handle, handle);
 }
 
 void mh_module_release(mh_module *module)
@@ -125,9 +126,10 @@ mh_kernel *mh_kernel_retain(mh_kernel *kernel)
     return kernel;
 }
 
-static void destroy_kernel(mh_device *device, void *handle)
+static void destroy_kernel(mh_device *device, void *handle, bool current)
 {
-    device->table->module->kernel_destroy(device->handle, handle);
+    if (current)
+        device->table->module->kernel_destroy(device->handle, handle);
 }
 
 void mh_kernel_release(mh_kernel *kernel)

@@ -98,6 +98,8 @@ static void destroy(mh_runtime *runtime)
 {
     mh_runtime_params params = runtime->params;
     bool alive = !runtime->alive || hal_is_alive(runtime);
+    hal_worker_stop(runtime);
+    pthread_mutex_destroy(&runtime->lock);
     for (uint32_t i = 0; i < runtime->backend_count; i++) {
         struct hal_backend *backend = &runtime->backends[i];
         if (backend->table && backend->instance && alive)
@@ -156,6 +158,7 @@ mh_status mh_runtime_create(const mh_runtime_params *params, mh_runtime **out)
         .fail = core_fail,
         .environment = core_environment,
     };
+    pthread_mutex_init(&runtime->lock, NULL);
     status = make_fork_mark(runtime);
     if (!status)
         status = hal_load_backends(runtime, &local);

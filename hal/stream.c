@@ -124,6 +124,7 @@ void mh_stream_release(mh_stream *stream)
     bool current = stream->encoder.generation == device->generation && hal_is_alive(runtime);
     if (current && !device->lost)
         mh_stream_wait(stream, MH_FOREVER);
+    hal_worker_drain(runtime, stream);
     pthread_mutex_lock(&device->lock);
     if (stream->previous)
         stream->previous->next = stream->next;
@@ -174,24 +175,57 @@ mh_status hal_stream_transfer(mh_stream *stream, const mh_copy *copy)
     return hal_backend_status(device, device->table->copy(stream->handle, copy));
 }
 
+void hal_destroy_gate(mh_device *device, void *gate, bool current)
+{
+    if (current)
+        device->table->gate->destroy(device->handle, gate);
+}
+
+mh_status hal_stream_hold(mh_stream *held, struct hal_job *job)
+{
+    mh_device *device = held->encoder.device;
+    const mh_backend_gate *group = device->table->gate;
+    mh_status status = hal_backend_status(device, group->create(device->handle, &job->gate));
+    if (status)
+        return status;
+    job->held = held;
+    held->last = atomic_fetch_add(&device->sequence, 1) + 1;
+    status = hal_backend_status(device, group->hold(held->handle, job->gate));
+    if (!status)
+        status = hal_worker_submit(device->runtime, job);
+    if (status) { /* whatever it holds goes on */
+        group->open(device->handle, job->gate);
+        hal_retire(device, held->encoder.generation, job->gate, hal_destroy_gate);
+    } else {
+        device->thread_waits++;
+    }
+    return status;
+}
+
+enum { WRITTEN = 1, ANYWHERE = 2 /* on any device of the runtime */ };
+
 static mh_status check_part(mh_stream *stream, mh_buffer *buffer, uint64_t offset, uint64_t size,
-                            bool written, const char *function)
+                            int how, const char *function)
 {
     if (!buffer)
         return mh_fail(MH_INVALID_ARGUMENT, "%s: buffer is NULL", function);
     mh_device *device = stream->encoder.device;
-    if (buffer->device != device)
+    bool reachable = how & ANYWHERE && buffer->device->runtime == device->runtime;
+    if (buffer->device != device && !reachable)
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "%s: the buffer is on %s, the stream on %s", function, buffer->device->uri,
                         device->uri);
-    if (buffer->generation != stream->encoder.generation)
-        return hal_check_device(device, buffer->generation, function);
+    if (buffer->device != device || buffer->generation != stream->encoder.generation) {
+        mh_status status = hal_check_device(buffer->device, buffer->generation, function);
+        if (status)
+            return status;
+    }
     if (offset > buffer->view.size || size > buffer->view.size - offset)
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "%s: offset %llu + size %llu is beyond the buffer's %llu bytes", function,
                         (unsigned long long)offset, (unsigned long long)size,
                         (unsigned long long)buffer->view.size);
-    if (written && buffer->flags & MH_IMPORT_READ_ONLY)
+    if (how & WRITTEN && buffer->flags & MH_IMPORT_READ_ONLY)
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "%s: the buffer was imported read-only", function);
     return MH_OK;
@@ -202,7 +236,7 @@ mh_status mh_stream_write(mh_stream *stream, mh_buffer *buffer, uint64_t offset,
 {
     mh_status status = hal_stream_check(stream);
     if (!status)
-        status = check_part(stream, buffer, offset, size, true, "mh_stream_write");
+        status = check_part(stream, buffer, offset, size, WRITTEN, "mh_stream_write");
     if (status || !size)
         return status;
     if (!data)
@@ -220,7 +254,7 @@ mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t offset, 
 {
     mh_status status = hal_stream_check(stream);
     if (!status)
-        status = check_part(stream, buffer, offset, size, false, "mh_stream_read");
+        status = check_part(stream, buffer, offset, size, 0, "mh_stream_read");
     if (status || !size)
         return status;
     if (!data)
@@ -233,18 +267,68 @@ mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t offset, 
     return hal_stream_transfer(stream, &copy);
 }
 
+static void release_buffer(mh_device *device, void *buffer, bool current)
+{
+    (void)device, (void)current;
+    mh_buffer_release(buffer);
+}
+
+/* `host` is memory of the host's: the device's own copy reaches it. It stays until that is done. */
+static mh_status copy_with_host(mh_stream *stream, const mh_copy *copy, mh_buffer *host)
+{
+    mh_status status = hal_stream_transfer(stream, copy);
+    if (!status)
+        hal_retire(stream->encoder.device, stream->encoder.generation, mh_buffer_retain(host),
+                   release_buffer);
+    return status;
+}
+
+/* Between the stream's device and another one. */
+static mh_status copy_across(mh_stream *stream, mh_buffer *to, uint64_t to_offset, mh_buffer *from,
+                             uint64_t from_offset, uint64_t size)
+{
+    mh_device *device = stream->encoder.device;
+    struct hal_job job = {.awaited = stream, .to = to, .from = from, .size = size};
+    job.to_offset = to_offset, job.from_offset = from_offset;
+    if (hal_on_host_memory(from->device) && !hal_on_host_memory(device)) {
+        mh_copy copy = {.direction = MH_COPY_TO_DEVICE, .to = to->view.handle, .size = size};
+        copy.to_offset = to_offset, copy.from = (char *)from->view.host + from_offset;
+        return copy_with_host(stream, &copy, from);
+    }
+    if (hal_on_host_memory(to->device) && !hal_on_host_memory(device)) {
+        mh_copy copy = {.direction = MH_COPY_TO_HOST, .from = from->view.handle, .size = size};
+        copy.from_offset = from_offset, copy.to = (char *)to->view.host + to_offset;
+        return copy_with_host(stream, &copy, to);
+    }
+    if (device->table->gate) {
+        mh_status status =
+            hal_backend_status(device, device->table->mark(stream->handle, &job.mark));
+        return status ? status : hal_stream_hold(stream, &job);
+    }
+    device->stream_waits++;
+    mh_status status = mh_stream_wait(stream, MH_FOREVER);
+    return status ? status : mh_buffer_copy(to, to_offset, from, from_offset, size);
+}
+
 mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, mh_buffer *from,
                          uint64_t from_offset, uint64_t size)
 {
     mh_status status = hal_stream_check(stream);
+    if (status)
+        return status;
+    mh_device *device = stream->encoder.device;
+    bool to_here = to && to->device == device, from_here = from && from->device == device;
+    status = check_part(stream, to, to_offset, size, WRITTEN | (from_here ? ANYWHERE : 0),
+                        "mh_stream_copy: to");
     if (!status)
-        status = check_part(stream, to, to_offset, size, true, "mh_stream_copy: to");
-    if (!status)
-        status = check_part(stream, from, from_offset, size, false, "mh_stream_copy: from");
+        status = check_part(stream, from, from_offset, size, to_here ? ANYWHERE : 0,
+                            "mh_stream_copy: from");
     if (status || !size)
         return status;
+    if (!to_here || !from_here)
+        return copy_across(stream, to, to_offset, from, from_offset, size);
     if (to == from && to_offset < from_offset + size && from_offset < to_offset + size)
-        return hal_fail(stream->encoder.device->runtime, MH_INVALID_ARGUMENT,
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "mh_stream_copy: the ranges at %llu and %llu overlap (%llu bytes)",
                         (unsigned long long)to_offset, (unsigned long long)from_offset,
                         (unsigned long long)size);
@@ -273,7 +357,10 @@ mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns)
         status = hal_wait_status(device, device->table->wait(stream->handle, mark, timeout_ns));
     if (!status)
         stream->completed = upto;
-    else if (status == MH_TIMEOUT && timeout_ns)
+    if (!status && atomic_load(&stream->failed))
+        return hal_fail(device->runtime, atomic_load(&stream->failed),
+                        "mh_stream_wait: what this stream waited for on another device failed");
+    if (status == MH_TIMEOUT && timeout_ns)
         mh_fail(MH_TIMEOUT, "mh_stream_wait: not done after %llu ns",
                 (unsigned long long)timeout_ns);
     return status;

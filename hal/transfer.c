@@ -17,7 +17,9 @@ static uint32_t link_of(const mh_device *from, const mh_device *to)
 {
     if (from == to)
         return MH_LINK_SAME;
-    return hal_on_host_memory(from) || hal_on_host_memory(to) ? MH_LINK_HOST : MH_LINK_STAGED;
+    if (hal_on_host_memory(from) || hal_on_host_memory(to))
+        return MH_LINK_HOST;
+    return to->table->gate ? MH_LINK_THREAD : MH_LINK_STAGED;
 }
 
 mh_status mh_device_link(mh_device *from, mh_device *to, uint32_t *link)

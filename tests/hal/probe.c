@@ -1,52 +1,14 @@
-#include "probe.h"
+#include "probe_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static struct probe_control control;
+pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t probe_gate_opened = PTHREAD_COND_INITIALIZER;
 
-struct buffer {
-    struct buffer *next; /* of its device: a reset takes all */
-    char *memory;
-    uint64_t pending; /* queued work that names it */
-};
-
-struct device {
-    struct buffer *buffers;
-    struct stream *streams;
-    uint64_t used;
-    int lost;
-};
-
-struct work {
-    struct work *next;
-    mh_copy copy;
-    union {
-        mh_op base;
-        mh_op_add add;
-        mh_op_copy copy;
-        mh_op_fill fill;
-        mh_op_linear linear;
-    } op;
-    /* What an op needs is resolved when it is encoded: neither it nor the views outlive that call.
-     */
-    struct buffer *buffers[4];
-    mh_weight_view weight;
-    uint64_t mark;
-};
-
-struct stream {
-    struct stream *next;
-    struct device *device;
-    struct work *first, **tail;
-    uint64_t next_mark, done;
-};
-
-static const mh_core *core;
-
-#define FAIL(status, ...)                                                                          \
-    core->fail(core->context, __FILE__, __LINE__, (status), "probeCall", 42, "PROBE_ERROR",        \
-               __VA_ARGS__)
+const mh_core *probe_core;
+#define core probe_core
 
 static mh_status init(const mh_core *given, void **instance)
 {
@@ -81,8 +43,10 @@ static mh_status device_info(void *instance, uint32_t index, mh_device_info *out
 static mh_status device_open(void *instance, uint32_t index, const mh_backend_open *params,
                              void **out)
 {
-    (void)instance, (void)index, (void)params;
+    (void)instance, (void)index;
     control.opens++;
+    control.context = params->context;
+    control.native_context = params->native_context;
     *out = calloc(1, sizeof(struct device));
     return *out ? MH_OK : MH_OUT_OF_MEMORY;
 }
@@ -114,31 +78,33 @@ static mh_status buffer_create(void *device, uint64_t size, uint32_t kind, mh_bu
     b->next = d->buffers;
     d->buffers = b;
     control.live_buffers++;
-    out->handle = b;
+    out->handle = control.null_handles ? NULL : b;
     return MH_OK;
 }
 
 static void free_buffer(struct buffer *b)
 {
     control.live_buffers--;
-    free(b->memory);
+    if (!b->wrapped)
+        free(b->memory);
     free(b);
 }
 
-static void buffer_destroy(void *device, mh_buffer_view *view)
+void probe_buffer_destroy(void *device, mh_buffer_view *view)
 {
     struct device *d = device;
     struct buffer *b = view->handle, **link = &d->buffers;
     while (*link != b)
         link = &(*link)->next;
     *link = b->next;
-    d->used -= view->size;
+    if (!b->wrapped)
+        d->used -= view->size;
     if (b->pending)
         control.destroyed_in_flight++;
     free_buffer(b);
 }
 
-static mh_status stream_create(void *device, void **out)
+mh_status probe_stream_create(void *device, void **out)
 {
     struct stream *s = calloc(1, sizeof(*s));
     s->device = device;
@@ -149,9 +115,11 @@ static mh_status stream_create(void *device, void **out)
     return MH_OK;
 }
 
-static struct work *push(struct stream *s)
+struct work *probe_push(struct stream *s)
 {
     struct work *w = calloc(1, sizeof(*w));
+    if (s->queue)
+        s->queue->pushed++;
     *s->tail = w;
     s->tail = &w->next;
     return w;
@@ -169,13 +137,19 @@ static void resolve(struct work *w)
     for (int i = 0; i < 3; i++)
         if (tensors[i])
             w->buffers[i] = mh_view_buffer(tensors[i]->buffer)->handle;
+    if (w->op.base.op == MH_OP_KERNEL) {
+        memcpy(w->args, w->op.kernel.args, w->op.kernel.arg_count * sizeof(*w->args));
+        for (uint32_t i = 0, n = 0; i < w->op.kernel.arg_count; i++)
+            if (w->args[i].kind == MH_ARG_TENSOR)
+                w->buffers[n++] = mh_view_buffer(w->args[i].tensor.buffer)->handle;
+    }
     if (w->op.base.op != MH_OP_LINEAR)
         return;
     w->weight = *mh_view_weight(w->op.linear.w);
     w->buffers[3] = w->weight.buffer->handle;
 }
 
-static void pend(struct work *w, int by)
+void probe_pend(struct work *w, int by)
 {
     for (int i = 0; i < 4; i++)
         if (w->buffers[i])
@@ -184,6 +158,12 @@ static void pend(struct work *w, int by)
         ((struct buffer *)w->copy.to)->pending += (uint64_t)by;
     if (w->copy.direction == MH_COPY_TO_HOST || w->copy.direction == MH_COPY_ON_DEVICE)
         ((struct buffer *)(uintptr_t)w->copy.from)->pending += (uint64_t)by;
+}
+
+void probe_fill(struct work *w, const mh_op *op)
+{
+    memcpy(&w->op, op, op->struct_size < sizeof(w->op) ? op->struct_size : sizeof(w->op));
+    resolve(w);
 }
 
 static float *at(const struct work *w, int operand, const mh_tensor *t, int64_t i, int64_t j)
@@ -219,9 +199,9 @@ static void run_linear(const struct work *w)
         }
 }
 
-static void run(struct work *w)
+void probe_run(struct work *w)
 {
-    pend(w, -1);
+    probe_pend(w, -1);
     if (w->copy.direction == MH_COPY_TO_DEVICE)
         memcpy(((struct buffer *)w->copy.to)->memory + w->copy.to_offset, w->copy.from,
                w->copy.size);
@@ -235,6 +215,9 @@ static void run(struct work *w)
         run_add(w);
     else if (w->op.base.op == MH_OP_LINEAR)
         run_linear(w);
+    else if (w->op.base.op == MH_OP_KERNEL)
+        probe_run_kernel(w);
+    control.clock += 1000;
 }
 
 /* ---- the queue ---- */
@@ -244,40 +227,63 @@ static mh_status copy(void *stream, const mh_copy *c)
     struct stream *s = stream;
     if (s->device->lost)
         return FAIL(MH_DEVICE_LOST, "probe: unplugged");
-    struct work *w = push(s);
+    pthread_mutex_lock(&probe_lock);
+    struct work *w = probe_push(s);
     w->copy = *c;
-    pend(w, 1);
+    probe_pend(w, 1);
+    control.copied_bytes += c->size;
+    pthread_mutex_unlock(&probe_lock);
     return MH_OK;
 }
 
 static mh_status mark(void *stream, uint64_t *sequence)
 {
     struct stream *s = stream;
-    *sequence = push(s)->mark = ++s->next_mark;
+    pthread_mutex_lock(&probe_lock);
+    *sequence = probe_push(s)->mark = ++s->next_mark;
+    if (control.mark_backwards)
+        *sequence = 1;
+    pthread_mutex_unlock(&probe_lock);
+    return MH_OK;
+}
+
+mh_status probe_advance(struct stream *s)
+{
+    struct work *w = s->first;
+    mh_status status = MH_OK;
+    if (w->mark)
+        s->done = w->mark;
+    else if (!probe_run_other(s, w, &status))
+        probe_run(w);
+    if (status)
+        return status;
+    s->first = w->next;
+    if (!s->first)
+        s->tail = &s->first;
+    free(w);
     return MH_OK;
 }
 
 static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
 {
     struct stream *s = stream;
+    mh_status status = MH_OK;
     if (control.fail_wait && !--control.fail_wait)
         return FAIL(MH_VENDOR_ERROR, "probe: a kernel faulted");
     if (s->device->lost)
         return FAIL(MH_DEVICE_LOST, "probe: unplugged");
+    pthread_mutex_lock(&probe_lock);
     if (s->done < sequence && control.gate_closed && timeout_ns != MH_FOREVER)
-        return MH_TIMEOUT;
-    while (s->done < sequence) {
-        struct work *w = s->first;
-        s->first = w->next;
-        if (!s->first)
-            s->tail = &s->first;
-        if (w->mark)
-            s->done = w->mark;
-        else
-            run(w);
-        free(w);
+        status = MH_TIMEOUT;
+    while (!status && s->done < sequence) {
+        status = probe_advance(s);
+        if (status == MH_TIMEOUT && timeout_ns == MH_FOREVER) {
+            pthread_cond_wait(&probe_gate_opened, &probe_lock);
+            status = MH_OK;
+        }
     }
-    return MH_OK;
+    pthread_mutex_unlock(&probe_lock);
+    return status;
 }
 
 static void free_stream(struct stream *s)
@@ -285,6 +291,8 @@ static void free_stream(struct stream *s)
     while (s->first) {
         struct work *w = s->first;
         s->first = w->next;
+        probe_pend(w, -1);
+        probe_drop_other(w);
         free(w);
     }
     free(s);
@@ -302,6 +310,16 @@ static void stream_destroy(void *stream)
 static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char reason[192])
 {
     (void)device;
+    if (control.fickle)
+        control.native ^= 1u << op->op;
+    if (op->op == MH_OP_KERNEL) {
+        const mh_op_kernel *k = (const void *)op;
+        if (k->block[0] <= 64)
+            return MH_OK;
+        *missing = MH_MISSING_LIMIT;
+        strcpy(reason, "block is larger than 64");
+        return MH_OK;
+    }
     if (control.native >> op->op & 1)
         return MH_OK;
     *missing = MH_MISSING_KERNEL;
@@ -317,11 +335,13 @@ static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch
         s->device->lost = 1;
         return FAIL(MH_DEVICE_LOST, "probe: unplugged at an op");
     }
-    struct work *w = push(s);
-    memcpy(&w->op, op, op->struct_size < sizeof(w->op) ? op->struct_size : sizeof(w->op));
-    resolve(w);
-    pend(w, 1);
-    return MH_OK;
+    pthread_mutex_lock(&probe_lock);
+    struct work *w = probe_push(s);
+    probe_fill(w, op);
+    probe_pend(w, 1);
+    control.encodes++;
+    pthread_mutex_unlock(&probe_lock);
+    return control.refuse_encode ? MH_UNSUPPORTED : MH_OK;
 }
 
 static mh_status reset(void *device)
@@ -356,8 +376,8 @@ static mh_backend_table table = {
     .device_close = device_close,
     .memory_info = memory_info,
     .buffer_create = buffer_create,
-    .buffer_destroy = buffer_destroy,
-    .stream_create = stream_create,
+    .buffer_destroy = probe_buffer_destroy,
+    .stream_create = probe_stream_create,
     .stream_destroy = stream_destroy,
     .copy = copy,
     .mark = mark,
@@ -376,5 +396,6 @@ MH_API const mh_backend_table *mh_backend_entry(void);
 const mh_backend_table *mh_backend_entry(void)
 {
     table.reset = control.no_reset ? NULL : &reset_group;
+    probe_set_groups(&table, control.groups);
     return &table;
 }

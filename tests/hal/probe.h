@@ -17,6 +17,30 @@ struct probe_control {
     uint64_t live_buffers; /* now */
     uint64_t destroyed_in_flight; /* buffers destroyed while queued work named them */
     uint64_t inits, finis, opens, closes;
+    uint64_t encodes, copied_bytes, clock; /* clock: ns, 1000 a piece of work */
+    uint32_t groups;                       /* PROBE_...; read when the table is asked for */
+    uint32_t context;                      /* of the newest open */
+    uint64_t native_context;
+    uint64_t live_objects; /* graphs, events, gates, modules, kernels */
+    uint64_t graph_launches;
+    int no_graphs; /* graph.create says MH_UNSUPPORTED */
+    /* answers that cannot be */
+    int mark_backwards, null_handles, fickle, refuse_encode;
+};
+
+enum {
+    PROBE_GRAPH = 1,
+    PROBE_EVENT = 2,
+    PROBE_GATE = 4,
+    PROBE_WRAP = 8,
+    PROBE_MODULE = 16,
+    PROBE_COUNTERS = 32,
+    PROBE_ALL = 63
+};
+
+/* A vendor's queue, as far as a wrapped stream needs one. */
+struct probe_queue {
+    uint64_t pushed;
 };
 
 /* Exported by the module beside its entry. */

@@ -42,9 +42,22 @@ static inline void assert_message_has(const char *part)
         assert_message_has(part);                                                                  \
     } while (0)
 
-static inline struct world *world_make(uint32_t placement)
+static inline struct probe_control *world_control(void)
+{
+    void *module = dlopen(world_probe_path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    probe_control_fn control;
+    *(void **)&control = dlsym(module, "probe_control");
+    dlclose(module);
+    return control();
+}
+
+/* With optional groups of the probe: PROBE_... */
+static inline struct world *world_make_with(uint32_t placement, uint32_t groups)
 {
     struct world *w = calloc(1, sizeof(*w));
+    w->control = world_control();
+    memset(w->control, 0, sizeof(*w->control));
+    w->control->groups = groups;
     const char *modules[] = {world_probe_path, world_null_path};
     mh_runtime_params params = MH_INIT(mh_runtime_params);
     params.modules = modules;
@@ -56,13 +69,12 @@ static inline struct world *world_make(uint32_t placement)
     device.threads = 2;
     OK(mh_device_open(w->runtime, "host", &device, &w->host));
     OK(mh_device_open(w->runtime, "probe:0", &device, &w->probe));
-    void *module = dlopen(world_probe_path, RTLD_NOW | RTLD_LOCAL);
-    probe_control_fn control;
-    *(void **)&control = dlsym(module, "probe_control");
-    w->control = control();
-    memset(w->control, 0, sizeof(*w->control));
-    dlclose(module);
     return w;
+}
+
+static inline struct world *world_make(uint32_t placement)
+{
+    return world_make_with(placement, 0);
 }
 
 static inline void world_free(struct world *w)
@@ -71,6 +83,7 @@ static inline void world_free(struct world *w)
     mh_device_release(w->probe);
     mh_runtime_release(w->runtime);
     assert_int_equal(w->control->live_buffers, 0);
+    assert_int_equal(w->control->live_objects, 0);
     assert_int_equal(w->control->destroyed_in_flight, 0);
     free(w);
 }

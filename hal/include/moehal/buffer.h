@@ -48,11 +48,13 @@ MH_API mh_status mh_buffer_write(mh_buffer *buffer, uint64_t offset, const void 
                                  uint64_t size);
 MH_API mh_status mh_buffer_read(mh_buffer *buffer, uint64_t offset, void *data, uint64_t size);
 
-/* How bytes get from a buffer of one device to one of another. */
+/* How bytes get from a buffer of one device to one of another; with mh_stream_copy on a stream of
+ * the latter. */
 enum {
     MH_LINK_SAME = 1,   /* one device: its own copy */
     MH_LINK_HOST = 2,   /* one of the two runs on host memory: one copy */
-    MH_LINK_STAGED = 3, /* through host memory, in pieces */
+    MH_LINK_STAGED = 3, /* through host memory, in pieces; the caller waits */
+    MH_LINK_THREAD = 4, /* the same by a thread of the runtime; the caller goes on */
 };
 
 /* Both devices of one runtime, else MH_INVALID_ARGUMENT. */

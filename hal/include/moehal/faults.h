@@ -23,7 +23,16 @@ enum {
     MH_CALL_ENCODE = 8,
     MH_CALL_IMPORT = 9,
     MH_CALL_RESET = 10,
-    MH_CALL_KINDS = 11,
+    /* of the optional groups */
+    MH_CALL_GRAPH_CREATE = 11,
+    MH_CALL_GRAPH_LAUNCH = 12,
+    MH_CALL_EVENT_RECORD = 13,
+    MH_CALL_EVENT_WAIT = 14,
+    MH_CALL_GATE_HOLD = 15,
+    MH_CALL_BUFFER_WRAP = 16,
+    MH_CALL_MODULE_LOAD = 17,
+    MH_CALL_KERNEL_CREATE = 18,
+    MH_CALL_KINDS = 19,
 };
 
 /* What is to fail, once. Zero injects nothing and only counts. */

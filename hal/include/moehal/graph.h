@@ -35,6 +35,7 @@ typedef struct mh_graph_info {
     uint64_t fallback; /* ops run by the host */
     uint64_t segments;
     uint64_t scratch_bytes;
+    uint64_t native_segments; /* those that are graphs of the device's own; set by mh_graph_seal */
 } mh_graph_info;
 
 MH_API mh_status mh_graph_get_info(mh_graph *graph, mh_graph_info *out);

@@ -44,7 +44,10 @@ MH_API mh_status mh_stream_write(mh_stream *stream, mh_buffer *buffer, uint64_t 
                                  const void *data, uint64_t size);
 MH_API mh_status mh_stream_read(mh_stream *stream, mh_buffer *buffer, uint64_t offset, void *data,
                                 uint64_t size);
-/* Between two buffers of the stream's device. The ranges must not overlap. */
+/* Between two buffers, of which one at least is on the stream's device and the other on any of the
+ * runtime. In this stream's order alone: for work on the other device wait for an event of it. Goes
+ * the way of mh_device_link, and where that is STAGED the caller waits for it. Ranges of one buffer
+ * must not overlap. */
 MH_API mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset,
                                 mh_buffer *from, uint64_t from_offset, uint64_t size);
 
@@ -65,8 +68,8 @@ MH_API mh_status mh_event_record(mh_event *event, mh_stream *stream);
 /* Waits for the recorded point; MH_WRONG_STATE if never recorded, MH_TIMEOUT as above. */
 MH_API mh_status mh_event_wait(mh_event *event, uint64_t timeout_ns);
 /* Later work of `stream` begins after the event's point, on whichever device of the runtime that
- * is. Where the backend has no means of its own the caller waits for the point here;
- * mh_device_counters.stream_waits counts that. */
+ * is: by the device itself, or held until a thread of the runtime has seen the point. Where
+ * the stream's backend can neither, the caller waits here; mh_device_counters says which it was. */
 MH_API mh_status mh_stream_wait_event(mh_stream *stream, mh_event *event);
 /* Nanoseconds between two events that have been waited for or polled as done; measured where the
  * host first saw each point passed unless the backend times its own streams. */
