@@ -207,7 +207,8 @@ mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh
         scratch =
             (mh_scratch){arena->handle, arena->host ? (char *)arena->host + scratch_offset : NULL,
                          scratch_offset, scratch_size};
-    stream->last = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    uint64_t number = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    atomic_store_explicit(&stream->last, number, memory_order_release);
     atomic_fetch_add_explicit(&device->native, 1, memory_order_relaxed);
     return hal_backend_status(device, device->table->encode(stream->handle, op, &scratch));
 }

@@ -257,7 +257,8 @@ static mh_status launch_native(mh_stream *stream, struct node **first)
     mh_device *device = stream->encoder.device;
     struct node *node = *first;
     uint32_t count = node->count;
-    stream->last = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    uint64_t number = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
+    atomic_store_explicit(&stream->last, number, memory_order_release);
     atomic_fetch_add_explicit(&device->native, count, memory_order_relaxed);
     atomic_fetch_add_explicit(&device->native_graphs, 1, memory_order_relaxed);
     mh_status status =

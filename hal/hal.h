@@ -67,10 +67,13 @@ struct hal_operand {
     uint8_t access;
     bool optional;
     uint8_t dtypes; /* bit d: dtype d is allowed */
+    uint8_t rank;   /* of `shape`; HAL_ANY_RANK for "*" */
     uint16_t offset;
     const char *name;
     const char *shape;
 };
+
+#define HAL_ANY_RANK 0xff
 
 struct hal_op_info {
     const char *name;
@@ -84,6 +87,20 @@ struct hal_op_info {
 #define HAL_OP_LIMIT 30 /* one past the largest id */
 
 const struct hal_op_info *hal_op_find(mh_op_id op); /* NULL if unknown */
+
+/* mh_dtype_size, for the paths of every op. */
+static inline uint64_t hal_dtype_size(mh_dtype dtype)
+{
+    switch (dtype) {
+#define MH_DTYPE(value, NAME, name, bytes)                                                         \
+    case value:                                                                                    \
+        return bytes;
+#include <moehal/dtypes.def>
+#undef MH_DTYPE
+    default:
+        return 0;
+    }
+}
 
 static inline mh_tensor *hal_tensor_at(const mh_op *op, const struct hal_operand *operand)
 {
@@ -319,7 +336,7 @@ void hal_destroy_gate(mh_device *device, void *gate, bool current);
 mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows);
 /* The same for a user's kernel. */
 mh_status hal_validate_kernel(mh_device *device, const mh_op_kernel *op, bool question);
-/* op_rules.c: what shapes alone cannot say. `dims` by letter. */
+/* op_rules.c: what shapes alone cannot say. `dims` by letter, from 'A'. */
 mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *dims);
 bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other);
 const char *hal_op_label(const mh_op *op, char *text, size_t size); /* "linear (layer 3, q_a)" */

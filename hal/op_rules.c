@@ -12,7 +12,7 @@ struct rules {
     const int64_t *dims;
 };
 
-#define DIM(letter) (r->dims[(unsigned char)(letter)])
+#define DIM(letter) (r->dims[(letter) - 'A'])
 #define FAIL(...) fail(r, __LINE__, __VA_ARGS__)
 #define UNLESS(condition, ...)                                                                     \
     do {                                                                                           \

@@ -14,7 +14,14 @@ enum {
 };
 
 #define OPERAND(op, field, kind, access, optional, dtypes, shape)                                  \
-    {kind, access, optional, dtypes, offsetof(mh_op_##op, field), #field, shape},
+    {kind,                                                                                         \
+     access,                                                                                       \
+     optional,                                                                                     \
+     dtypes,                                                                                       \
+     (shape)[0] == '*' ? HAL_ANY_RANK : sizeof(shape) - 1,                                         \
+     offsetof(mh_op_##op, field),                                                                  \
+     #field,                                                                                       \
+     shape},
 #define MH_OUT(op, field, dtypes, shape)                                                           \
     OPERAND(op, field, HAL_TENSOR, HAL_OUT, false, dtypes, shape)
 #define MH_OPT_OUT(op, field, dtypes, shape)                                                       \

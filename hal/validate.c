@@ -14,8 +14,11 @@ struct checker {
     const mh_op *op;
     const struct hal_op_info *info;
     bool question;
-    int64_t dims[128];     /* by letter; -1: not seen yet */
-    const char *from[128]; /* the operand that fixed it */
+    uint32_t at;          /* the operand that is looked at */
+    int64_t dims[26];     /* by letter, from 'A'; -1: not seen yet */
+    const char *from[26]; /* the operand that fixed it; set with dims */
+    /* Bytes of its buffer that a tensor reaches; empty ones reach none. */
+    uint64_t begin[HAL_MAX_OPERANDS], end[HAL_MAX_OPERANDS];
 };
 
 const char *hal_op_label(const mh_op *op, char *text, size_t size)
@@ -60,12 +63,13 @@ static mh_status bind_dim(struct checker *c, const struct hal_operand *operand, 
     if (size < (letter == 'T' ? 0 : 1) || size > INT32_MAX)
         return BAD(c, operand, "dimension %u (%c) is %lld, must be %d to 2^31 - 1", dim, letter,
                    (long long)size, letter == 'T' ? 0 : 1);
-    if (c->dims[letter] < 0) {
-        c->dims[letter] = size;
-        c->from[letter] = operand->name;
-    } else if (c->dims[letter] != size) {
+    int64_t *known = &c->dims[letter - 'A'];
+    if (*known < 0) {
+        *known = size;
+        c->from[letter - 'A'] = operand->name;
+    } else if (*known != size) {
         return BAD(c, operand, "dimension %u (%c) is %lld, must be %lld as in %s", dim, letter,
-                   (long long)size, (long long)c->dims[letter], c->from[letter]);
+                   (long long)size, (long long)*known, c->from[letter - 'A']);
     }
     return MH_OK;
 }
@@ -94,8 +98,8 @@ static mh_status check_dtype(struct checker *c, const struct hal_operand *operan
 static mh_status check_shape(struct checker *c, const struct hal_operand *operand,
                              const mh_tensor *t)
 {
-    bool any = operand->shape[0] == '*';
-    uint32_t rank = any ? t->rank : (uint32_t)strlen(operand->shape);
+    bool any = operand->rank == HAL_ANY_RANK;
+    uint32_t rank = any ? t->rank : operand->rank;
     if (t->rank != rank || rank > MH_MAX_RANK)
         return BAD(c, operand, "rank is %u, must be %u", t->rank, any ? MH_MAX_RANK : rank);
     for (uint32_t i = 0; i < rank; i++) {
@@ -129,14 +133,14 @@ static bool span_of(const mh_tensor *t, uint64_t *span)
             __builtin_add_overflow(last, step, &last))
             return false;
     }
-    *span = last + mh_dtype_size(t->dtype);
+    *span = last + hal_dtype_size(t->dtype);
     return *span >= last;
 }
 
 static mh_status check_strides(struct checker *c, const struct hal_operand *operand,
                                const mh_tensor *t)
 {
-    int64_t size = (int64_t)mh_dtype_size(t->dtype);
+    int64_t size = (int64_t)hal_dtype_size(t->dtype);
     if (t->offset % (uint64_t)size)
         return BAD(c, operand, "offset is %llu, must be a multiple of %lld",
                    (unsigned long long)t->offset, (long long)size);
@@ -145,7 +149,7 @@ static mh_status check_strides(struct checker *c, const struct hal_operand *oper
             return BAD(c, operand, "stride %u is %lld, must be a multiple of %lld and not negative",
                        i, (long long)t->stride[i], (long long)size);
         bool last = i + 1 == t->rank;
-        if (last && t->shape[i] > 1 && t->stride[i] != size && operand->shape[0] != '*')
+        if (last && t->shape[i] > 1 && t->stride[i] != size && operand->rank != HAL_ANY_RANK)
             return BAD(c, operand, "stride of the last dimension is %lld, must be %lld",
                        (long long)t->stride[i], (long long)size);
     }
@@ -158,6 +162,7 @@ static mh_status check_memory(struct checker *c, const struct hal_operand *opera
     uint64_t span, end;
     if (!span_of(t, &span) || __builtin_add_overflow(t->offset, span, &end))
         return BAD(c, operand, "its strides reach beyond 2^64 bytes");
+    c->begin[c->at] = t->offset, c->end[c->at] = end;
     if (c->question)
         return MH_OK;
     if (!t->buffer)
@@ -175,14 +180,30 @@ static mh_status check_memory(struct checker *c, const struct hal_operand *opera
     return MH_OK;
 }
 
+/* Each stride covers all that lies further in: nearly every tensor. */
+static bool is_nested(const mh_tensor *t)
+{
+    uint64_t inner = hal_dtype_size(t->dtype);
+    for (uint32_t i = t->rank; i-- > 0;) {
+        if (t->shape[i] < 2)
+            continue;
+        if ((uint64_t)t->stride[i] < inner)
+            return false;
+        inner += (uint64_t)(t->shape[i] - 1) * (uint64_t)t->stride[i];
+    }
+    return true;
+}
+
 /* Two elements of an output must not share memory: each stride covers what lies inside it. */
 static mh_status check_no_self_overlap(struct checker *c, const struct hal_operand *operand,
                                        const mh_tensor *t)
 {
+    if (is_nested(t))
+        return MH_OK;
     for (uint32_t i = 0; i < t->rank; i++) {
         if (t->shape[i] < 2)
             continue;
-        uint64_t inner = mh_dtype_size(t->dtype);
+        uint64_t inner = hal_dtype_size(t->dtype);
         for (uint32_t j = 0; j < t->rank; j++)
             if (j != i && t->shape[j] > 1 &&
                 (t->stride[j] < t->stride[i] || (t->stride[j] == t->stride[i] && j > i)))
@@ -194,9 +215,44 @@ static mh_status check_no_self_overlap(struct checker *c, const struct hal_opera
     return MH_OK;
 }
 
+/* All of check_view in one go for a tensor as nearly all are: nothing wrong, not empty, each stride
+ * covering what lies further in. False: look closer. */
+static bool is_plain(struct checker *c, const struct hal_operand *operand, const mh_tensor *t)
+{
+    uint64_t mask = hal_dtype_size(t->dtype) - 1, inner = mask + 1, end;
+    if (t->rank != operand->rank || !has_dtype(operand, t->dtype) || t->offset & mask ||
+        t->reserved[0] | t->reserved[1])
+        return false;
+    for (uint32_t i = t->rank; i-- > 0;) {
+        uint64_t size = (uint64_t)t->shape[i], stride = (uint64_t)t->stride[i], step;
+        unsigned letter = (unsigned char)operand->shape[i] - 'A';
+        if (size - 1 >= INT32_MAX || letter >= 26 || stride & mask)
+            return false;
+        if (c->dims[letter] < 0)
+            c->dims[letter] = t->shape[i], c->from[letter] = operand->name;
+        if (c->dims[letter] != t->shape[i])
+            return false;
+        if (size == 1)
+            continue;
+        bool crosses = __builtin_mul_overflow(size - 1, stride, &step) || stride < inner ||
+                       (i + 1 == t->rank && stride != mask + 1);
+        if (crosses || __builtin_add_overflow(inner, step, &inner))
+            return false;
+    }
+    if (__builtin_add_overflow(t->offset, inner, &end))
+        return false;
+    c->begin[c->at] = t->offset, c->end[c->at] = end;
+    const mh_buffer *b = t->buffer;
+    return c->question ||
+           (b && b->device == c->device && b->generation == c->device->generation &&
+            end <= b->view.size && !(operand->access & HAL_OUT && b->flags & MH_IMPORT_READ_ONLY));
+}
+
 static mh_status check_view(struct checker *c, const struct hal_operand *operand,
                             const mh_tensor *t)
 {
+    if (is_plain(c, operand, t))
+        return MH_OK;
     if (t->reserved[0] || t->reserved[1])
         return BAD(c, operand, "reserved is not zero");
     mh_status status = check_dtype(c, operand, t);
@@ -226,11 +282,11 @@ static mh_status check_weight(struct checker *c, const struct hal_operand *opera
     if (!w)
         return operand->optional ? MH_OK : BAD(c, operand, "is NULL");
     const int64_t bank[3] = {w->view.experts, w->view.out, w->view.in};
-    bool is_bank = strlen(operand->shape) == 3;
+    bool is_bank = operand->rank == 3;
     if (!is_bank && w->view.experts != 1)
         return BAD(c, operand, "has %lld experts, must be a plain matrix",
                    (long long)w->view.experts);
-    for (uint32_t i = 0; operand->shape[i]; i++) {
+    for (uint32_t i = 0; i < operand->rank; i++) {
         mh_status status = bind_dim(c, operand, i, bank[is_bank ? i : i + 1]);
         if (status)
             return status;
@@ -288,16 +344,6 @@ static bool interleave(const mh_tensor *a, const mh_tensor *b)
            interleave(&row_a, &row_b);
 }
 
-static bool share_memory(const mh_tensor *a, const mh_tensor *b)
-{
-    uint64_t span_a = 0, span_b = 0;
-    if (a->buffer != b->buffer || is_empty(a) || is_empty(b))
-        return false;
-    span_of(a, &span_a);
-    span_of(b, &span_b);
-    return a->offset < b->offset + span_b && b->offset < a->offset + span_a && !interleave(a, b);
-}
-
 static mh_status check_overlap(struct checker *c)
 {
     for (uint32_t i = 0; i < c->info->operand_count; i++) {
@@ -308,9 +354,12 @@ static mh_status check_overlap(struct checker *c)
         for (uint32_t j = 0; j < c->info->operand_count; j++) {
             const struct hal_operand *other = &c->info->operands[j];
             const mh_tensor *u = hal_tensor_at(c->op, other);
-            if (j == i || other->kind != HAL_TENSOR || !u->rank || !share_memory(t, u))
+            if (j == i || other->kind != HAL_TENSOR || !u->rank || t->buffer != u->buffer ||
+                c->begin[i] >= c->end[j] || c->begin[j] >= c->end[i])
                 continue;
             if (same_view(t, u) && hal_may_be_in_place(c->op->op, out->name, other->name))
+                continue;
+            if (interleave(t, u))
                 continue;
             if (!(other->access & HAL_OUT) || j > i)
                 return BAD(c, out, "overlaps %s", other->name);
@@ -321,17 +370,16 @@ static mh_status check_overlap(struct checker *c)
 
 mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows)
 {
-    struct checker c = {.device = device,
-                        .runtime = device->runtime,
-                        .op = op,
-                        .info = hal_op_find(op->op),
-                        .question = question};
+    struct checker c; /* not cleared as a whole: this is on the way of every op */
+    c.device = device, c.runtime = device->runtime;
+    c.op = op, c.info = hal_op_find(op->op), c.question = question;
     memset(c.dims, 0xff, sizeof(c.dims));
     if (op->flags & ~(uint32_t)MH_OP_FAST)
         return hal_fail(c.runtime, MH_INVALID_ARGUMENT, "%s: flags are 0x%x, known is 0x%x",
                         c.info->name, op->flags, MH_OP_FAST);
     for (uint32_t i = 0; i < c.info->operand_count; i++) {
         const struct hal_operand *operand = &c.info->operands[i];
+        c.at = i, c.begin[i] = c.end[i] = 0;
         mh_status status =
             operand->kind == HAL_TENSOR ? check_tensor(&c, operand) : check_weight(&c, operand);
         if (status)
@@ -340,7 +388,7 @@ mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_
     mh_status status = hal_check_rules(c.runtime, op, c.dims);
     if (!status && !question)
         status = check_overlap(&c);
-    *rows = c.dims['T'] < 0 ? 1 : c.dims['T'];
+    *rows = c.dims['T' - 'A'] < 0 ? 1 : c.dims['T' - 'A'];
     return status;
 }
 
@@ -353,6 +401,7 @@ static mh_status check_arg(struct checker *c, const mh_kernel_arg *arg, const ch
         .access = (uint8_t)((arg->access & MH_OPERAND_READ ? HAL_IN : 0) |
                             (arg->access & MH_OPERAND_WRITTEN ? HAL_OUT : 0)),
         .dtypes = 0xff,
+        .rank = HAL_ANY_RANK,
         .name = name,
         .shape = "*",
     };
@@ -362,7 +411,7 @@ static mh_status check_arg(struct checker *c, const mh_kernel_arg *arg, const ch
         if (!arg->access || arg->access & ~known)
             return BAD(c, &operand, "access is 0x%x, must be MH_OPERAND_READ, _WRITTEN or both",
                        arg->access);
-        if (!mh_dtype_size(arg->tensor.dtype) || !arg->tensor.rank)
+        if (!hal_dtype_size(arg->tensor.dtype) || !arg->tensor.rank)
             return BAD(c, &operand, "dtype is %u, rank is %u: no tensor", arg->tensor.dtype,
                        arg->tensor.rank);
         if (is_empty(&arg->tensor))
