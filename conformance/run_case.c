@@ -14,6 +14,7 @@ mh_status conf_side_open(struct conf_side *side, mh_runtime *runtime, const char
 {
     mh_device_params params = MH_INIT(mh_device_params);
     params.placement = placement, params.threads = threads;
+    params.checks = MH_CHECK_BACKEND;
     mh_status status = mh_device_open(runtime, uri, &params, &side->device);
     return status ? status : mh_stream_create(side->device, &side->stream);
 }
