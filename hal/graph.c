@@ -194,6 +194,8 @@ static mh_scratch scratch_of(const mh_buffer *arena, const struct node *node)
 static mh_status make_native(mh_graph *graph, struct node *first, uint32_t count)
 {
     mh_device *device = graph->encoder.device;
+    if (first->native) /* of a seal that failed further on */
+        return MH_OK;
     const mh_op **ops = hal_alloc(device->runtime, count * sizeof(*ops));
     mh_scratch *scratch = hal_alloc(device->runtime, count * sizeof(*scratch));
     mh_status status = ops && scratch ? MH_OK : MH_OUT_OF_MEMORY;
@@ -257,12 +259,14 @@ static mh_status launch_native(mh_stream *stream, struct node **first)
     mh_device *device = stream->encoder.device;
     struct node *node = *first;
     uint32_t count = node->count;
+    mh_status status = hal_stream_cancelled(stream);
+    if (status)
+        return status;
     uint64_t number = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
     atomic_store_explicit(&stream->last, number, memory_order_release);
     atomic_fetch_add_explicit(&device->native, count, memory_order_relaxed);
     atomic_fetch_add_explicit(&device->native_graphs, 1, memory_order_relaxed);
-    mh_status status =
-        hal_backend_status(device, device->table->graph->launch(stream->handle, node->native));
+    status = hal_backend_status(device, device->table->graph->launch(stream->handle, node->native));
     while (--count)
         node = node->next;
     *first = node;
