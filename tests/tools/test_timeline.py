@@ -53,7 +53,7 @@ class Timeline(Folder):
                                  for e in ops), inside[0]["nodes"])
         head = [e for e in ops if e["label"] == "lm_head"]
         self.assertEqual(len(head), STEPS)
-        self.assertEqual((head[0]["op"], head[0]["layer"], head[0]["rows"]), ("linear", -1, 1))
+        self.assertEqual((head[0]["op"], head[0]["layer"], head[0]["rows"]), ("norm_linear", -1, 1))
         layers = {e["layer"] for e in ops}
         with open(FAIRY + "/config.json", encoding="utf-8") as file:
             config = json.load(file)
