@@ -109,7 +109,7 @@ static bool start(mh_runtime *runtime, struct hal_backend *backend, const mh_bac
 {
     const char *missing = missing_of_group(table);
     if (missing) {
-        refuse(backend, MH_BAD_DATA, "its table lacks %s, but has others of that group", missing);
+        refuse(backend, MH_BAD_DATA, "its table has an optional group without its function %s", missing);
         return false;
     }
     snprintf(backend->info.name, sizeof(backend->info.name), "%s", table->name);

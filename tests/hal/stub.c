@@ -103,6 +103,10 @@ static mh_status encode(void *stream, const mh_op *op, const mh_scratch *scratch
     return MH_OK;
 }
 
+#ifdef HALF_A_GROUP
+static const mh_backend_graph half = {.struct_size = sizeof(half)};
+#endif
+
 static const mh_backend_table table = {
     .struct_size = sizeof(table),
     .abi = MH_ABI,
@@ -123,6 +127,9 @@ static const mh_backend_table table = {
     .wait = wait_for,
     .supports = supports,
     .encode = encode,
+#ifdef HALF_A_GROUP
+    .graph = &half,
+#endif
 };
 
 MH_DEFINE_BACKEND(table)

@@ -13,7 +13,7 @@
 #include <moehal/moehal.h>
 
 static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024],
-    other_path[1024];
+    half_path[1024], other_path[1024];
 
 static void assert_message_has(const char *part)
 {
@@ -101,13 +101,15 @@ static void a_module_of_the_frozen_headers_works(void **state)
 static void bad_modules_are_listed_with_reasons(void **state)
 {
     (void)state;
-    const char *modules[] = {partial_path,         other_path, "relative/path.so",
-                             "/nowhere/at/all.so", probe_path, probe_path};
-    mh_runtime *runtime = with_modules(modules, 6);
+    const char *modules[] = {partial_path, other_path, "relative/path.so", "/nowhere/at/all.so",
+                             probe_path,   probe_path, half_path};
+    mh_runtime *runtime = with_modules(modules, 7);
     assert_non_null(strstr(backend_of(runtime, partial_path).reason, "function init"));
     assert_non_null(strstr(backend_of(runtime, other_path).reason, "mh_backend_entry"));
     assert_non_null(strstr(backend_of(runtime, modules[2]).reason, "absolute"));
     assert_non_null(strstr(backend_of(runtime, modules[3]).reason, "/nowhere/at/all.so"));
+    assert_non_null(
+        strstr(backend_of(runtime, half_path).reason, "without its function graph.create"));
     assert_int_equal(backend_of(runtime, probe_path).status, MH_OK);
     mh_device *device;
     assert_int_equal(mh_device_open(runtime, "probe:0", NULL, &device), MH_OK);
@@ -318,6 +320,7 @@ int main(int argc, char **argv)
         return 2;
     snprintf(probe_path, sizeof(probe_path), "%s/probe.so", argv[1]);
     snprintf(frozen_path, sizeof(frozen_path), "%s/frozen_null.so", argv[1]);
+    snprintf(half_path, sizeof(half_path), "%s/half.so", argv[1]);
     snprintf(abi_path, sizeof(abi_path), "%s/bad1.so", argv[1]);
     snprintf(partial_path, sizeof(partial_path), "%s/bad2.so", argv[1]);
     snprintf(other_path, sizeof(other_path), "%s/bad3.so", argv[1]);
