@@ -652,13 +652,12 @@ static void slot_values(struct conf_reference *r, const struct work *work, int64
     }
 }
 
-/* What the sum begins with. */
+/* What the sum begins with; work->x is the row of shared_x, where there is one. */
 static struct num shared_value(struct conf_reference *r, const struct work *work, int64_t t,
                                int64_t d)
 {
     if (!has(r, "shared_x"))
         return exactly(has(r, "shared") ? input(r, "shared", t, d, 0) : 0);
-    load_row(r, "shared_x", t, 0, false, size_of(r, 'N'), work->x);
     return row_dot(r, work, "shared_w", 0, d, work->x);
 }
 
@@ -670,6 +669,8 @@ static void reference_combine(struct conf_reference *r, const struct work *work)
         if (!row_is_whole(r, t))
             continue;
         slot_values(r, work, t, e);
+        if (has(r, "shared_x"))
+            load_row(r, "shared_x", t, 0, false, size_of(r, 'N'), work->x);
         for (int64_t d = 0; d < width; d++)
             combine_element(r, t, d, shared_value(r, work, t, d), e + d, width);
     }
