@@ -93,6 +93,46 @@ static bool events_across_devices(struct core *c)
     return true;
 }
 
+/* From the device to itself, opened again, and on to the host: each stream waits for the one before
+ * and takes its bytes, without a wait of the caller's own between. */
+static bool copies_across_devices(struct core *c)
+{
+    static uint8_t bytes[SIZE], got[SIZE];
+    mh_device *devices[] = {c->device, core_device(c, NULL), NULL};
+    mh_buffer *buffers[3] = {0};
+    mh_event *event[2] = {0};
+    mh_status status = MH_OK;
+    if (!devices[1])
+        return false;
+    TRY(mh_device_host(c->device, &devices[2]));
+    for (int i = 0; i < 3; i++)
+        if (!(buffers[i] = core_buffer(c, devices[i], SIZE)))
+            return false;
+    for (int i = 0; i < SIZE; i++)
+        bytes[i] = (uint8_t)conf_draw(&c->random);
+    for (int i = 0; !status && i < 3; i++) {
+        mh_stream *stream = core_stream(c, devices[i]);
+        if (!stream)
+            break;
+        status = i ? mh_stream_wait_event(stream, event[i - 1])
+                   : mh_stream_write(stream, buffers[0], 0, bytes, SIZE);
+        if (!status && i)
+            status = mh_stream_copy(stream, buffers[i], 0, buffers[i - 1], 0, SIZE);
+        if (!status && i < 2)
+            status = mh_event_create(devices[i], &event[i]);
+        if (!status)
+            status = i < 2 ? mh_event_record(event[i], stream)
+                           : mh_stream_read(stream, buffers[i], 0, got, SIZE);
+        if (!status && i == 2)
+            status = mh_stream_wait(stream, MH_FOREVER);
+    }
+    mh_event_release(event[0]);
+    mh_event_release(event[1]);
+    CHECK(!status, "%s", mh_last_message());
+    CHECK(!memcmp(got, bytes, SIZE), "other bytes arrived than were sent");
+    return true;
+}
+
 static bool elapsed(struct core *c)
 {
     mh_event *begin = NULL, *end = NULL;
@@ -161,6 +201,7 @@ const struct core_case core_streams[] = {
     {"streams/order", order},
     {"streams/events", events},
     {"streams/events-across-devices", events_across_devices},
+    {"streams/copies-across-devices", copies_across_devices},
     {"streams/elapsed", elapsed},
     {"streams/release-in-flight", release_in_flight},
     {"streams/polling", polling},
