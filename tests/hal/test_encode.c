@@ -140,6 +140,80 @@ static void what_is_missing_runs_on_the_host_and_is_counted(void **state)
     world_free(w);
 }
 
+static mh_weight *filled(mh_device *device, int64_t experts, int64_t out, int64_t in)
+{
+    mh_weight_params p = MH_INIT(mh_weight_params);
+    mh_weight_piece piece = MH_INIT(mh_weight_piece);
+    mh_weight *weight;
+    float values[512];
+    assert_true(experts * out * in <= 512);
+    for (int i = 0; i < 512; i++)
+        values[i] = value(7 * i + 3);
+    p.format = MH_FORMAT_F32, p.experts = experts, p.out = out, p.in = in;
+    piece.expert_count = experts, piece.row_count = out, piece.plane[0] = values;
+    OK(mh_weight_create(device, &p, &weight));
+    OK(mh_weight_write(weight, &piece));
+    OK(mh_weight_seal(weight));
+    return weight;
+}
+
+/* moe_down_combine is a linear layer and a fused op; that is two ops more. On a device that has
+ * only linear the experts' weights live on the host, the shared ones do not. */
+static void run_moe(mh_device *device, mh_device *experts_on, float y[16])
+{
+    enum { T = 2, K = 2, D = 8, I = 5, N = 7 };
+    mh_buffer *buffer;
+    mh_stream *stream;
+    float values[256];
+    const int32_t experts[T * K] = {0, 2, 1, 1};
+    const int64_t slots[] = {T, K, I}, row[] = {T, K}, one[] = {1};
+    mh_op_moe_down_combine op = MH_OP_INIT(moe_down_combine, MOE_DOWN_COMBINE);
+    for (int i = 0; i < 256; i++)
+        values[i] = value(11 * i);
+    OK(mh_stream_create(device, &stream));
+    OK(mh_buffer_create(device, 4096, 0, &buffer));
+    OK(mh_buffer_write(buffer, 0, values, sizeof(values)));
+    OK(mh_buffer_write(buffer, 2048, experts, sizeof(experts)));
+    op.h = f32_matrix(buffer, 0, T, D), op.y = f32_matrix(buffer, 1024, T, D);
+    op.x = mh_tensor_make(buffer, 256, MH_F32, 3, slots);
+    op.shared_x = f32_matrix(buffer, 512, T, N), op.weights = f32_matrix(buffer, 768, T, K);
+    op.experts = mh_tensor_make(buffer, 2048, MH_I32, 2, row);
+    op.fault = mh_tensor_make(buffer, 3072, MH_U32, 1, one);
+    op.w = filled(experts_on, 3, D, I), op.shared_w = filled(device, 1, D, N);
+    OK(mh_encode(mh_stream_encoder(stream), &op.base));
+    OK(mh_stream_read(stream, buffer, 1024, y, T * D * sizeof(float)));
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    if (device != experts_on) {
+        mh_support s = ask(device, &op.base);
+        assert_int_equal(s.runs, MH_RUNS_ON_HOST);
+        assert_int_equal(s.weights_on_host, 1); /* w, the first; not shared_w */
+    }
+    mh_weight_release(op.w);
+    mh_weight_release(op.shared_w);
+    mh_buffer_release(buffer);
+    mh_stream_release(stream);
+}
+
+static void parts_expand_again_and_weights_lie_apart(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    float want[16], got[16];
+    mh_device *companion;
+    w->control->native = 1u << MH_OP_LINEAR;
+    OK(mh_device_host(w->probe, &companion));
+    run_moe(w->host, w->host, want);
+    run_moe(w->probe, companion, got);
+    assert_memory_equal(got, want, sizeof(want));
+    mh_device_counters c = counters(w->probe);
+    assert_int_equal(c.native, 1);
+    assert_int_equal(c.expanded, 1); /* counted for the op, not for its parts */
+    assert_int_equal(c.fallback, 2);
+    assert_int_equal(mh_device_fallbacks(w->probe, MH_OP_EXPERTS_DOWN), 1);
+    assert_int_equal(mh_device_fallbacks(w->probe, MH_OP_COMBINE), 1);
+    world_free(w);
+}
+
 static uint64_t used(mh_device *device)
 {
     mh_memory_info info = MH_INIT(mh_memory_info);
@@ -329,6 +403,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_ops_expand_before_they_fall_back),
         cmocka_unit_test(what_is_missing_runs_on_the_host_and_is_counted),
+        cmocka_unit_test(parts_expand_again_and_weights_lie_apart),
         cmocka_unit_test(the_embedder_may_supply_the_scratch),
         cmocka_unit_test(strict_forbids_falling_back),
         cmocka_unit_test(graphs_replay_what_streams_do),

@@ -301,6 +301,68 @@ static void heads_and_copies(void **state)
     close_bench(b);
 }
 
+/* Another format than the bench's f32. */
+static mh_weight *bf16_weight(struct bench *b, int64_t experts, int64_t out, int64_t in)
+{
+    mh_weight_params p = MH_INIT(mh_weight_params);
+    p.format = MH_FORMAT_BF16, p.experts = experts, p.out = out, p.in = in;
+    mh_weight *weight;
+    void *zeros = calloc((size_t)(experts * out * in), 2);
+    mh_weight_piece piece = MH_INIT(mh_weight_piece);
+    piece.expert_count = experts, piece.row_count = out, piece.plane[0] = zeros;
+    OK(mh_weight_create(b->w->host, &p, &weight));
+    OK(mh_weight_write(weight, &piece));
+    OK(mh_weight_seal(weight));
+    free(zeros);
+    return weight;
+}
+
+static void fused_steps(void **state)
+{
+    (void)state;
+    struct bench bench = open_bench(), *b = &bench;
+    mh_weight *other = bf16_weight(b, 1, 6, 8), *down = weight(b, 1, 8, 5, true);
+    mh_op_norm_linear good = MH_OP_INIT(norm_linear, NORM_LINEAR), op;
+    good.x = tensor(b, 0, MH_F32, 2, 3, 8, 0), good.norm = tensor(b, 1, MH_F32, 1, 8, 0, 0);
+    good.y = tensor(b, 2, MH_F32, 2, 3, 6, 0), good.y2 = tensor(b, 3, MH_F32, 2, 3, 6, 0);
+    good.w = good.w2 = b->matrix;
+    good_op(b, &good.base);
+    op = good, op.w2 = NULL;
+    BAD(op, "w2 and y2 go together");
+    op = good, op.y2 = (mh_tensor){0};
+    BAD(op, "w2 and y2 go together");
+    op.w2 = NULL;
+    good_op(b, &op.base);
+    op = good, op.w2 = other;
+    BAD(op, "w is f32, w2 is bf16");
+    op = good, op.eps = -1;
+    BAD(op, "eps is -1");
+    op = good, op.y2 = op.y;
+    BAD(op, "y: overlaps y2");
+    op = good, op.w = NULL;
+    BAD(op, "w: is NULL");
+
+    mh_op_moe_gate_up up = MH_OP_INIT(moe_gate_up, MOE_GATE_UP), wrong;
+    up.y = tensor(b, 0, MH_F32, 3, 3, 2, 6), up.shared_y = tensor(b, 1, MH_F32, 2, 3, 6, 0);
+    up.x = tensor(b, 2, MH_F32, 2, 3, 8, 0), up.experts = tensor(b, 3, MH_I32, 2, 3, 2, 0);
+    up.fault = tensor(b, 4, MH_U32, 1, 1, 0, 0);
+    up.gate = up.up = b->bank, up.shared_gate = up.shared_up = b->matrix;
+    static const int32_t zeros[6];
+    OK(mh_buffer_write(b->buffer, 3 * 1024, zeros, sizeof(zeros)));
+    good_op(b, &up.base);
+    wrong = up, wrong.shared_gate = other;
+    BAD(wrong, "gate is f32, shared_gate is bf16");
+    wrong = up, wrong.shared_up = other;
+    BAD(wrong, "gate is f32, shared_up is bf16");
+    wrong = up, wrong.shared_up = NULL;
+    BAD(wrong, "shared_up: is NULL");
+    wrong = up, wrong.shared_gate = down;
+    BAD(wrong, "shared_gate: dimension 0 (N) is 8, must be 6");
+    mh_weight_release(down);
+    mh_weight_release(other);
+    close_bench(b);
+}
+
 static void questions_need_no_memory(void **state)
 {
     (void)state;
@@ -338,6 +400,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(caches),
         cmocka_unit_test(interleaved_slices_do_not_overlap),
         cmocka_unit_test(heads_and_copies),
+        cmocka_unit_test(fused_steps),
         cmocka_unit_test(questions_need_no_memory),
     };
     return WORLD_MAIN(tests);
