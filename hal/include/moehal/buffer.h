@@ -29,7 +29,7 @@ MH_API mh_status mh_buffer_import(mh_device *device, void *memory, uint64_t size
                                   void (*released)(void *user), void *user, mh_buffer **out);
 
 /* The vendor's own memory (CUdeviceptr, cl_mem as an integer) as a buffer; flags, `released` and
- * lifetime as above. MH_UNSUPPORTED where the backend cannot. */
+ * lifetime as above; accounting leaves it out. MH_UNSUPPORTED where the backend cannot. */
 MH_API mh_status mh_buffer_wrap(mh_device *device, uint64_t native, uint64_t size, uint32_t flags,
                                 void (*released)(void *user), void *user, mh_buffer **out);
 
