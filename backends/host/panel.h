@@ -9,12 +9,7 @@
 #include "decode.h"
 #include "product.h"
 
-/* Floats of a permuted input of `in` terms, and bytes of a panel. */
-static inline int64_t permuted_floats(int64_t in)
-{
-    return (in + 63) / 64 * 64;
-}
-
+/* Bytes of a panel. */
 static inline uint64_t panel_bytes(int64_t in)
 {
     return 64 * 4 * ((uint64_t)permuted_floats(in) / 64 * STRETCH + 64);

@@ -8,16 +8,21 @@ void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, in
         p->finish[which](p->op, product_id(p, g, i + r), o, count, dots[r]);
 }
 
-void K(multiply_in_place)(const struct product *p, int which, int64_t g, int64_t o, int64_t count)
+void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
+                          int64_t count)
 {
+    const struct product *p = job->p;
     struct group group = product_group(p, g);
     struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
     for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
         int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
         const float *x[ROW_BLOCK];
         float out[ROW_BLOCK][STRETCH];
-        for (int64_t r = 0; r < rows; r++)
-            x[r] = p->input(p->op, product_id(p, g, i + r) / p->ids_per_input);
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t input = product_id(p, g, i + r) / p->ids_per_input;
+            x[r] = job->by_fours ? job->by_fours + input * permuted_floats(p->in)
+                                 : p->input(p->op, input);
+        }
         K(dots)(&m, o, count, x, rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
@@ -25,16 +30,18 @@ void K(multiply_in_place)(const struct product *p, int which, int64_t g, int64_t
 
 void K(product)(const struct host_run *run, const struct product *p, char *shared)
 {
-    struct product_job job = {run, p, NULL, shared, (p->out + STRETCH - 1) / STRETCH};
-    int64_t rows = 0, most = 0;
+    struct product_job job = {run, p, NULL, NULL, shared, (p->out + STRETCH - 1) / STRETCH};
+    int64_t rows = 0, fewest = INT64_MAX, most = 0;
     for (int64_t g = 0; g < p->group_count; g++) {
         struct group group = product_group(p, g);
-        rows += group.end - group.begin;
-        most = group.end - group.begin > most ? group.end - group.begin : most;
+        int64_t count = group.end - group.begin;
+        rows += count;
+        fewest = count < fewest ? count : fewest;
+        most = count > most ? count : most;
     }
     if (!rows)
         return;
-    K(prepare_inputs)(&job, most);
+    K(prepare_inputs)(&job, fewest, most);
     int64_t cost = STRETCH * p->in * (p->w[1] ? 2 : 1) * rows / p->group_count;
     spread(run, p->group_count * job.stretches, cost, K(multiply_items), &job);
 }

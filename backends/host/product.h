@@ -48,8 +48,17 @@ struct product {
 uint64_t product_shared(const mh_op *op, int64_t rows, int64_t inputs, int64_t in, bool transposed);
 uint64_t product_per_thread(const mh_op *op, int64_t rows, int64_t in, bool transposed);
 
+/* Of the shared bytes the first. */
+uint64_t product_by_fours(int64_t inputs, int64_t in, bool transposed);
+
 /* `shared` has product_shared bytes; a thread's bytes are the first of its scratch. */
 void K(product)(const struct host_run *run, const struct product *p, char *shared);
+
+/* Floats of an input whose terms are in another order: whole stripes. */
+static inline int64_t permuted_floats(int64_t in)
+{
+    return (in + 63) / 64 * 64;
+}
 
 static inline struct group product_group(const struct product *p, int64_t g)
 {
@@ -70,20 +79,27 @@ struct product_job {
     const struct host_run *run;
     const struct product *p;
     const struct host_fast *fast; /* NULL: exact */
-    char *shared;
+    const float
+        *by_fours;     /* of the form's dots, inputs in the order of dots.c; NULL: as they are */
+    char *shared;      /* for repacked groups */
     int64_t stretches; /* of a group's outputs; item i is stretch i % stretches of its group */
 };
 
-/* Before the items: inputs as they are wanted. `most` rows are in the largest group. */
-void K(prepare_inputs)(struct product_job *job, int64_t most);
+/* Before the items: inputs as they are wanted. The groups have `fewest` to `most` rows. */
+void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most);
 /* A pool_fn; the context is the job. */
 void K(multiply_items)(void *job, int64_t begin, int64_t end, uint32_t thread);
 
 /* product.c: a stretch by the form's dots; and the outputs of some rows of a group to where they
  * belong. */
-void K(multiply_in_place)(const struct product *p, int which, int64_t g, int64_t o, int64_t count);
+void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
+                          int64_t count);
 void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
                     int64_t o, int64_t count, float (*dots)[STRETCH]);
+
+/* SIMD forms: inputs that dots wants by fours (simd/dots.c), and their order. */
+bool K(wants_fours)(mh_format format);
+void K(by_fours)(float *to, const float *x, int64_t in);
 
 /* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH. */
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,

@@ -41,9 +41,9 @@ void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *
     }
 }
 
-void K(prepare_inputs)(struct product_job *job, int64_t most)
+void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
 {
-    (void)job, (void)most;
+    (void)job, (void)fewest, (void)most;
 }
 
 void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t thread)
@@ -55,6 +55,6 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
         int64_t g = i / job->stretches, o = i % job->stretches * STRETCH;
         int64_t count = p->out - o < STRETCH ? p->out - o : STRETCH;
         for (int which = 0; which < 2 && p->w[which]; which++)
-            K(multiply_in_place)(p, which, g, o, count);
+            K(multiply_in_place)(job, which, g, o, count);
     }
 }

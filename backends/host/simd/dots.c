@@ -15,31 +15,80 @@
 #define TOKENS 1
 #endif
 
+/* Whether FP8's inputs come by fours: of each 64, columns 4 i, then 4 i + 1, ... A word of memory
+ * holds a weight of each. */
+#ifdef __AVX512F__
+#define FOURS 1
+#else
+#define FOURS 0
+#define v_fold_fours v_fold
+#endif
+
+bool K(wants_fours)(mh_format format)
+{
+    return FOURS && format == MH_FORMAT_FP8;
+}
+
+void K(by_fours)(float *to, const float *x, int64_t in)
+{
+    for (int64_t k = 0; k < in; k += STRIPES)
+        for (int64_t j = 0; j < STRIPES; j++)
+            to[k + j % 4 * 16 + j / 4] = k + j < in ? x[k + j] : 0;
+}
+
 /* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. */
 struct sums {
     vf a[ROWS][TOKENS][STEP];
 };
 
-/* The last in % 64 terms; absent ones are +0 on both sides. */
-static inline __attribute__((always_inline)) void add_tail(struct sums *s, int rows, int tokens,
+/* The last in % 64 terms; absent ones are +0 on both sides. Inputs by fours are padded already. */
+static inline __attribute__((always_inline)) void add_tail(struct sums *s, mh_format format,
+                                                           int rows, int tokens,
                                                            const struct weight_row *row,
                                                            const float *const *x, int64_t in)
 {
     int64_t k = in / STRIPES * STRIPES;
-    float w[STRIPES] = {0}, padded[STRIPES] = {0};
+    bool fours = FOURS && format == MH_FORMAT_FP8;
     for (int r = 0; r < rows; r++) {
+        float w[STRIPES] = {0}, ordered[STRIPES], padded[STRIPES] = {0};
         decode_columns(&row[r], k, in - k, w);
+        K(by_fours)(ordered, w, STRIPES);
         for (int t = 0; t < tokens; t++) {
-            memcpy(padded, x[t] + k, (size_t)(in - k) * 4);
+            memcpy(padded, x[t] + k, (size_t)(fours ? STRIPES : in - k) * 4);
             for (int j = 0; j < STEP; j++)
-                s->a[r][t][j] =
-                    v_fma(v_load(padded + LANES * j), v_load(w + LANES * j), s->a[r][t][j]);
+                s->a[r][t][j] = v_fma(v_load(padded + LANES * j),
+                                      v_load((fours ? ordered : w) + LANES * j), s->a[r][t][j]);
         }
     }
 }
 
-/* out[t][r]; `ahead` bytes further lie the weights that come after these. False: FP8 whose general
- * path is needed. */
+/* 64 columns of a row from column k. */
+static inline __attribute__((always_inline)) void fetch_weights(mh_format format,
+                                                                const struct weight_row *row,
+                                                                int64_t k, vf w[STEP], vi *most,
+                                                                bool *plain)
+{
+    vf scale = v_zero();
+    if (format == MH_FORMAT_FP8) {
+        float f;
+        memcpy(&f, row->scale + k / 128 * 4, 4);
+        *plain &= fabsf(f) < 0x1p8f;
+        scale = v_set1(f * FP8_BIAS);
+        *most = fp8_most(*most, row->data + k);
+    }
+#ifdef __AVX512F__
+    if (format == MH_FORMAT_FP8) {
+        v_decode_fours(row->data + k, scale, w);
+        return;
+    }
+#endif
+#pragma GCC unroll 8
+    for (int j = 0; j < STEP; j++)
+        w[j] = v_decode(format, row->data, k + LANES * j, scale);
+}
+
+/* out[t][at + r]; `ahead` bytes further lie the weights that come after these. False: FP8 whose
+ * general path is needed. */
 static inline __attribute__((always_inline)) bool
 dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
          const float *const *x, int64_t in, int64_t ahead, float (*out)[STRETCH], int64_t at)
@@ -55,30 +104,37 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
     for (int64_t k = 0; k + STRIPES <= in; k += STRIPES) {
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
-            vf scale = v_zero();
-            if (format == MH_FORMAT_FP8) {
-                float f;
-                memcpy(&f, row[r].scale + k / 128 * 4, 4);
-                plain &= fabsf(f) < 0x1p8f;
-                scale = v_set1(f * FP8_BIAS);
-                most = fp8_most(most, row[r].data + k);
-            }
+            vf w[STEP];
             for (int64_t line = 0; line < STRIPES * bytes; line += 64)
                 __builtin_prefetch(row[r].data + k * bytes + ahead + line);
+            fetch_weights(format, &row[r], k, w, &most, &plain);
 #pragma GCC unroll 8
-            for (int j = 0; j < STEP; j++) {
-                vf w = v_decode(format, row[r].data, k + LANES * j, scale);
+            for (int j = 0; j < STEP; j++)
                 for (int t = 0; t < tokens; t++)
-                    s.a[r][t][j] = v_fma(v_load(x[t] + k + LANES * j), w, s.a[r][t][j]);
-            }
+                    s.a[r][t][j] = v_fma(v_load(x[t] + k + LANES * j), w[j], s.a[r][t][j]);
         }
     }
     if (in % STRIPES)
-        add_tail(&s, rows, tokens, row, x, in);
+        add_tail(&s, format, rows, tokens, row, x, in);
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++)
-            out[t][at + r] = v_fold(s.a[r][t]);
+            out[t][at + r] =
+                FOURS && format == MH_FORMAT_FP8 ? v_fold_fours(s.a[r][t]) : v_fold(s.a[r][t]);
     return format != MH_FORMAT_FP8 || (plain && !fp8_has_nan(most));
+}
+
+/* FP8's general path. */
+static float dot_generally(const struct weight_row *row, const float *x, int64_t in)
+{
+    float a[STRIPES] = {0}, w[STRIPES], ordered[STRIPES];
+    for (int64_t k = 0; k < in; k += STRIPES) {
+        int64_t n = in - k < STRIPES ? in - k : STRIPES;
+        decode_columns(row, k, n, w);
+        for (int64_t j = 0; j < n; j++)
+            ordered[j] = x[k + (FOURS ? j % 4 * 16 + j / 4 : j)];
+        accumulate(a, ordered, w, n);
+    }
+    return fold(a);
 }
 
 static inline __attribute__((always_inline)) void dot_stretch(mh_format format, int tokens,
@@ -97,7 +153,7 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
                                  : dot_rows(format, 1, tokens, row, x, m->in, ahead, out, o);
         for (int64_t r = 0; r < step && !done; r++)
             for (int t = 0; t < tokens; t++)
-                out[t][o + r] = dot_weight(&row[r], x[t], m->in);
+                out[t][o + r] = dot_generally(&row[r], x[t], m->in);
     }
 }
 

@@ -113,7 +113,7 @@ static void multiply_stretch(const struct product_job *job, int which, int64_t g
     else if (!job->fast && wants_panel(job, group.end - group.begin))
         multiply_panel(job, which, g, o, count, (float *)(void *)panel, next);
     else
-        K(multiply_in_place)(job->p, which, g, o, count);
+        K(multiply_in_place)(job, which, g, o, count);
 }
 
 static int64_t outputs_at(const struct product_job *job, int64_t item)
@@ -152,12 +152,28 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
         job->fast->leave();
 }
 
-void K(prepare_inputs)(struct product_job *job, int64_t most)
+static void order_inputs(void *context, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct product_job *job = context;
+    const struct product *p = job->p;
+    int64_t pitch = permuted_floats(p->in);
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        K(by_fours)((float *)(uintptr_t)job->by_fours + i * pitch, p->input(p->op, i), p->in);
+}
+
+void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
 {
     const struct product *p = job->p;
     job->fast = p->op->flags & MH_OP_FAST ? job->run->fast : NULL;
     if (!wants_fast(job, most))
         job->fast = NULL;
+    bool in_place = job->fast ? !wants_fast(job, fewest) : !wants_panel(job, fewest);
+    if (in_place && K(wants_fours)(p->w[0]->format)) {
+        job->by_fours = (const float *)(const void *)job->shared;
+        spread(job->run, p->inputs, p->in, order_inputs, job);
+    }
+    job->shared += product_by_fours(p->inputs, p->in, p->transposed);
     if (job->fast)
         spread(job->run, p->group_count, p->in * most, convert_groups, job);
     else if (wants_panel(job, most))

@@ -144,6 +144,26 @@ static inline vf v_exp(vf x)
     return v_where_nan(x, x, e);
 }
 
+#ifdef __AVX512F__
+
+/* The same where vector b holds stripes 4 i + b: the steps 2 and 1 are between vectors. */
+static inline float v_fold_fours(const vf a[4])
+{
+    __m128 four[4];
+    for (int b = 0; b < 4; b++) {
+        __m256 eight = v_halves(a[b]);
+        four[b] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    }
+    _MM_TRANSPOSE4_PS(four[0], four[1], four[2], four[3]);
+    /* One lane a vector from here on. */
+    __m128 sums = _mm_add_ps(_mm_add_ps(four[0], four[2]), _mm_add_ps(four[1], four[3]));
+    __m128 two = _mm_add_ps(sums, _mm_movehl_ps(sums, sums));
+    __m128 one = _mm_add_ss(two, _mm_movehdup_ps(two));
+    return _mm_cvtss_f32(one) + 0.0f;
+}
+
+#endif
+
 /* FP8's scale as v_decode wants it: times 2^120, which undoes the exponent's bias. */
 #define FP8_BIAS 0x1p120f
 
@@ -165,5 +185,22 @@ v_decode(mh_format format, const unsigned char *data, int64_t k, vf v_scale)
     }
     }
 }
+
+#ifdef __AVX512F__
+
+/* 64 FP8 weights; w[b] has columns 4 i + b. The conditions of v_decode. */
+static inline void v_decode_fours(const unsigned char *data, vf v_scale, vf w[4])
+{
+    /* Each byte at the top of 16 bits, its sign drawn out over the four bits that go. */
+    vi bytes = _mm512_loadu_si512(data), mask = v_set1i((int)0x87F00000);
+    vi odd = _mm512_srai_epi16(bytes, 4);
+    vi even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 4);
+    w[0] = v_mul(v_cast(v_and(v_shl(even, 16), mask)), v_scale);
+    w[1] = v_mul(v_cast(v_and(v_shl(odd, 16), mask)), v_scale);
+    w[2] = v_mul(v_cast(v_and(even, mask)), v_scale);
+    w[3] = v_mul(v_cast(v_and(odd, mask)), v_scale);
+}
+
+#endif
 
 #endif
