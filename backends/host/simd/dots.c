@@ -106,7 +106,8 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
         for (int r = 0; r < rows; r++) {
             vf w[STEP];
             for (int64_t line = 0; line < STRIPES * bytes; line += 64)
-                __builtin_prefetch(row[r].data + k * bytes + ahead + line);
+                __builtin_prefetch(row[r].data + k * bytes + ahead + line, 0,
+                                   format == MH_FORMAT_FP8 ? 2 : 3);
             fetch_weights(format, &row[r], k, w, &most, &plain);
 #pragma GCC unroll 8
             for (int j = 0; j < STEP; j++)
@@ -144,6 +145,7 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
 {
     const int most = ROWS / tokens;
     int64_t ahead = most * m->w->row_stride[0];
+    ahead *= ahead < 16384 ? 2 : 1;
     for (int64_t o = 0, step; o < count; o += step) {
         struct weight_row row[ROWS];
         step = count - o < most ? 1 : most;

@@ -124,7 +124,8 @@ static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, f
 {
     int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
     float decoded[STRIPES + PANEL] = {0};
-    int64_t from = begin / STRIPES * STRIPES;
+    int64_t from = begin / STRIPES * STRIPES, stride = m->w->row_stride[0];
+    int64_t size = m->w->format == MH_FORMAT_F32 ? 4 : m->w->format == MH_FORMAT_FP8 ? 1 : 2;
     for (int64_t k = 0; k < terms * STRIPES; k++) {
         float *to = panel + place[k % STRIPES] * pitch + k / STRIPES * PANEL;
         if (k >= m->in) {
@@ -132,6 +133,8 @@ static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, f
             continue;
         }
         struct weight_row row = weight_row(m->w, m->slot, m->first + k);
+        for (int64_t at = 0; at < PANEL * size; at += 64) /* rows are a stride apart */
+            __builtin_prefetch(row.data + begin * size + 16 * stride + at);
         if (count == PANEL && row.format != MH_FORMAT_FP8) {
             for (int v = 0; v < PANEL; v += LANES)
                 v_store(to + v, v_decode(row.format, row.data, begin + v, v_zero()));
