@@ -65,7 +65,7 @@ static mh_status check_params(const mh_config *c, mh_session_params *p)
                        "context: %lld tokens, but the model's max_position_embeddings is %lld",
                        (long long)p->context, (long long)c->max_position_embeddings);
     if (!p->chunk)
-        p->chunk = 64;
+        p->chunk = 512;
     if (p->chunk < 1 || p->chunk > 1 << 20)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: chunk is %lld, must be 1 to 2^20",
                        (long long)p->chunk);

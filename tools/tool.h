@@ -80,7 +80,7 @@ struct setup_options {
          "strict: an op that falls back to the host is an error"},                                   \
         {"strict", OPTION_FLAG, &(s).strict, NULL, "the same as --placement strict"},                \
         {"threads", OPTION_INTEGER, &(s).threads, "N", "host threads; default one a core", 0, 4096}, \
-        {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 64",           \
+        {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 512",           \
          1,       1 << 20},                                                                          \
         {"timeline", OPTION_TEXT, &(s).timeline, "FILE",                                             \
          "write a Chrome trace (Perfetto opens it) of every op; *.jsonl: JSON lines"},               \

@@ -40,7 +40,7 @@ class Generate(Folder):
         self.assertEqual(len(got["token_ids"]), 5)
 
     def test_hashes_are_equal_everywhere(self):
-        prompt = FAIRY_GOLDEN["prompts"][4]["prompt"]  # longer than a chunk of 64
+        prompt = FAIRY_GOLDEN["prompts"][4]["prompt"]  # longer than a step of some ways
         base = ("--prompt", prompt, "--max-tokens", 8, *GREEDY)
         want = generate(*base)
         ways = [("--threads", n) for n in (1, 2, 3)] + [("--chunk", n) for n in (1, 7, 64, 2000)]

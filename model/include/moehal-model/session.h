@@ -20,7 +20,7 @@ typedef struct mh_session_params {
     mh_dtype kv_dtype; /* MH_F32 (also 0) or MH_BF16: of the latent cache */
     uint32_t reserved;
     int64_t context;         /* most positions of a sequence; 0: the model's own limit */
-    int64_t chunk;           /* most tokens of one launch; 0: 64; at least `sequences` */
+    int64_t chunk;           /* most tokens of one launch; 0: 512; at least `sequences` */
     mh_progress_fn progress; /* of runs of several tokens; may be NULL */
     void *progress_user;
     uint32_t sequences; /* most sequences at a time; 0: 1 */
