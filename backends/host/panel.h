@@ -21,6 +21,10 @@ static inline uint64_t key_panel_bytes(int64_t in)
     return 64 * 4 * ((uint64_t)permuted_floats(in) / 64 * 64 + 64);
 }
 
+/* One row times outputs that are columns, in place; `out` has STRETCH places. */
+void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const float *x,
+                     float *out);
+
 void K(permute)(float *to, const float *x, int64_t in);
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel);
 /* out[i][r] = dot of input x[i], permuted, and output r of the panel; rows <= ROW_BLOCK. */

@@ -7,15 +7,14 @@
 
 static int32_t argmax(const float *logits, int64_t count)
 {
+    uint32_t most = 0;
     int32_t found = 0;
-    uint32_t most = selection_key(logits[0]);
-    for (int64_t i = 1; i < count; i++) {
+    for (int64_t i = 0; i < count; i++) {
         uint32_t key = selection_key(logits[i]);
-        if (key > most) {
-            most = key;
-            found = (int32_t)i;
-        }
+        most = key > most ? key : most;
     }
+    while (selection_key(logits[found]) != most)
+        found++;
     return found;
 }
 

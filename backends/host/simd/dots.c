@@ -4,7 +4,7 @@
  * many rows of weights are read side by side, for TOKENS of them one. What comes next is
  * prefetched, since the hardware stops at each page: together 95 % of what reading alone reaches.
  */
-#include "../product.h"
+#include "../panel.h"
 #include "simd.h"
 
 #ifdef __AVX512F__
@@ -186,6 +186,10 @@ FOR_TOKENS(4)
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
              int64_t rows, float (*out)[STRETCH])
 {
+    for (int64_t i = 0; m->transposed && i < rows; i++)
+        K(dots_columns)(m, begin, count, x[i], out[i]);
+    if (m->transposed)
+        return;
 #if TOKENS > 1
     for (; rows >= 4; rows -= 4, x += 4, out += 4)
         dots_4(m, begin, count, x, out);

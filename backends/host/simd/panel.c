@@ -119,34 +119,75 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
     }
 }
 
-/* Outputs are columns: a row of weights is a term of one stripe. */
+/* ---- outputs that are columns: a row of weights is a term of one stripe ---- */
+
+#define PARTS (STRETCH / LANES)
+
+/* STRETCH columns of row k from column `begin`; those past `count` are anything. The same columns
+ * of the 16th row from here, which is far off, are fetched. */
+static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin, int64_t count,
+                                vf w[PARTS])
+{
+    struct weight_row row = weight_row(m->w, m->slot, m->first + k);
+    int64_t stride = m->w->row_stride[0], from = begin / STRIPES * STRIPES;
+    for (int64_t at = begin * stride / m->w->in; at < (begin + count) * stride / m->w->in; at += 64)
+        __builtin_prefetch(row.data + 16 * stride + at);
+    if (count == STRETCH && row.format != MH_FORMAT_FP8) {
+        for (int v = 0; v < PARTS; v++)
+            w[v] = v_decode(row.format, row.data, begin + v * LANES, v_zero());
+        return;
+    }
+    float decoded[STRIPES + STRETCH] = {0};
+    for (int64_t c = from; c < begin + count; c += STRIPES) {
+        int64_t left = begin + count - c;
+        decode_columns(&row, c, left < STRIPES ? left : STRIPES, decoded + (c - from));
+    }
+    for (int v = 0; v < PARTS; v++)
+        w[v] = v_load(decoded + (begin - from) + v * LANES);
+}
+
 static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
     int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
-    float decoded[STRIPES + PANEL] = {0};
-    int64_t from = begin / STRIPES * STRIPES, stride = m->w->row_stride[0];
-    int64_t size = m->w->format == MH_FORMAT_F32 ? 4 : m->w->format == MH_FORMAT_FP8 ? 1 : 2;
     for (int64_t k = 0; k < terms * STRIPES; k++) {
-        float *to = panel + place[k % STRIPES] * pitch + k / STRIPES * PANEL;
-        if (k >= m->in) {
-            memset(to, 0, PANEL * 4);
-            continue;
+        vf w[PARTS] = {v_zero()};
+        if (k < m->in)
+            load_columns(m, k, begin, count, w);
+        for (int v = 0; v < PARTS; v++) {
+            float *sub = panel + v * LANES / PANEL * pitch * STRIPES + v * LANES % PANEL;
+            v_store(sub + place[k % STRIPES] * pitch + k / STRIPES * PANEL,
+                    k < m->in ? w[v] : v_zero());
         }
-        struct weight_row row = weight_row(m->w, m->slot, m->first + k);
-        for (int64_t at = 0; at < PANEL * size; at += 64) /* rows are a stride apart */
-            __builtin_prefetch(row.data + begin * size + 16 * stride + at);
-        if (count == PANEL && row.format != MH_FORMAT_FP8) {
-            for (int v = 0; v < PANEL; v += LANES)
-                v_store(to + v, v_decode(row.format, row.data, begin + v, v_zero()));
-            continue;
-        }
-        for (int64_t c = from; c < begin + count; c += STRIPES) {
-            int64_t left = begin + count - c;
-            decode_columns(&row, c, left < STRIPES ? left : STRIPES, decoded + (c - from));
-        }
-        memcpy(to, decoded + (begin - from), PANEL * 4);
     }
 }
+
+void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const float *x,
+                     float *out)
+{
+    vf sums[6][PARTS];
+    for (int s = 0; s < STRIPES; s++) {
+        vf a[PARTS], w[PARTS];
+        for (int v = 0; v < PARTS; v++)
+            a[v] = v_zero();
+        for (int64_t k = place[s]; k < m->in; k += STRIPES) {
+            load_columns(m, k, begin, count, w);
+            for (int v = 0; v < PARTS; v++)
+                a[v] = v_fma(v_set1(x[k]), w[v], a[v]);
+        }
+        int level = 0;
+        for (; s >> level & 1; level++)
+            for (int v = 0; v < PARTS; v++)
+                a[v] = v_add(sums[level][v], a[v]);
+        for (int v = 0; v < PARTS; v++) {
+            if (s < STRIPES - 1)
+                sums[level][v] = a[v];
+            else
+                v_store(out + v * LANES, v_add(a[v], v_zero()));
+        }
+    }
+}
+
+/* ---- outputs that are rows ---- */
 
 /* Lanes past the end repeat the last row; nobody reads them. */
 static void pack_outputs(const struct matrix *m, int64_t begin, int64_t count, float *panel)
@@ -163,13 +204,10 @@ static void pack_outputs(const struct matrix *m, int64_t begin, int64_t count, f
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
     int64_t size = pitch_of(permuted_floats(m->in) / STRIPES, PANEL) * STRIPES;
-    for (int64_t done = 0; done < count; done += PANEL, panel += size) {
-        int64_t n = count - done < PANEL ? count - done : PANEL;
-        if (m->transposed)
-            pack_columns(m, begin + done, n, panel);
-        else
-            pack_outputs(m, begin + done, n, panel);
-    }
+    if (m->transposed)
+        pack_columns(m, begin, count, panel);
+    for (int64_t done = 0; !m->transposed && done < count; done += PANEL, panel += size)
+        pack_outputs(m, begin + done, count - done < PANEL ? count - done : PANEL, panel);
 }
 
 void K(panel_keys)(const struct weight_row *keys, int64_t count, int64_t in, float *panel)

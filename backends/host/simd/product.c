@@ -28,9 +28,12 @@ static bool wants_fast(const struct product_job *job, int64_t rows)
     return job->fast && rows >= job->fast->least;
 }
 
+/* Columns are repacked sooner: rows of activations do not share what is read in place. */
+#define COLUMN_ROWS 3
+
 static bool wants_panel(const struct product_job *job, int64_t rows)
 {
-    return job->p->transposed || rows >= PANEL_ROWS;
+    return rows >= (job->p->transposed ? COLUMN_ROWS : PANEL_ROWS);
 }
 
 static void multiply_panel(const struct product_job *job, int which, int64_t g, int64_t o,
@@ -169,7 +172,7 @@ void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
     if (!wants_fast(job, most))
         job->fast = NULL;
     bool in_place = job->fast ? !wants_fast(job, fewest) : !wants_panel(job, fewest);
-    if (in_place && K(wants_fours)(p->w[0]->format)) {
+    if (in_place && !p->transposed && K(wants_fours)(p->w[0]->format)) {
         job->by_fours = (const float *)(const void *)job->shared;
         spread(job->run, p->inputs, p->in, order_inputs, job);
     }
