@@ -32,8 +32,7 @@ static void gate_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, c
 static void up_finish(const mh_op *op, int64_t id, int64_t o, int64_t count, const float *dots)
 {
     float *y = gate_up_output(op, id) + o;
-    for (int64_t i = 0; i < count; i++)
-        y[i] = swiglu(y[i], dots[i]);
+    K(swiglu_row)(y, y, dots, count);
 }
 
 void K(experts_gate_up)(const struct host_run *run, const mh_op *op)

@@ -121,6 +121,9 @@ static inline int64_t expert_slot(const mh_tensor *map, int64_t experts, int64_t
     return slot < -1 || slot >= resident ? -2 : slot;
 }
 
+/* scalar.c, simd/rows.c: rule 5 on one row, y may be either; and rule 8's first largest. */
+void K(swiglu_row)(float *y, const float *gate, const float *up, int64_t count);
+int32_t K(argmax_row)(const float *logits, int64_t count);
 /* norm.c: numerics rule 6 on one row; y may be x. */
 void K(norm_row)(float *y, const float *x, const float *w, int64_t size, float eps);
 

@@ -60,8 +60,7 @@ static void gate_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, co
 static void up_finish(const mh_op *op, int64_t t, int64_t o, int64_t count, const float *dots)
 {
     float *y = row1(&((const mh_op_linear_swiglu *)op)->y, t) + o;
-    for (int64_t i = 0; i < count; i++)
-        y[i] = swiglu(y[i], dots[i]);
+    K(swiglu_row)(y, y, dots, count);
 }
 
 void K(linear_swiglu)(const struct host_run *run, const mh_op *op)

@@ -45,8 +45,7 @@ static void swiglu_rows(void *context, int64_t begin, int64_t end, uint32_t thre
     for (int64_t t = begin; t < end; t++) {
         const float *gate = row1(&o->gate, t), *up = row1(&o->up, t);
         float *y = row1(&o->y, t);
-        for (int64_t i = 0; i < o->y.shape[1]; i++)
-            y[i] = swiglu(gate[i], up[i]);
+        K(swiglu_row)(y, gate, up, o->y.shape[1]);
     }
 }
 

@@ -77,6 +77,12 @@ static inline float rcp(float value)
 /* Rule 5. (Not named exp: that one is libm's, with other bits.) */
 static inline float exp_exact(float x)
 {
+    if (x != x)
+        return x;
+    if (x > of_bits(0x42B17217))
+        return INFINITY;
+    if (x < -87.0f)
+        return 0.0f;
     float t = fmaf(x, of_bits(0x3FB8AA3B), 12582912.0f);
     uint32_t i = bits_of(t) - 0x4B400000u;
     float n = t - 12582912.0f;
@@ -90,11 +96,7 @@ static inline float exp_exact(float x)
     u = fmaf(u, r, of_bits(0x3F000000));
     float square = r * r;
     float p = fmaf(square, u, r) + 1.0f;
-    /* Chosen last: a loop over values has no branch. */
-    float e = of_bits(bits_of(p) + (i << 23));
-    e = x < -87.0f ? 0.0f : e;
-    e = x > of_bits(0x42B17217) ? INFINITY : e;
-    return x != x ? x : e;
+    return of_bits(bits_of(p) + (i << 23));
 }
 
 static inline float sigmoid(float x)
@@ -114,9 +116,12 @@ static inline float swiglu(float gate, float up)
 /* Rule 8: an integer that orders floats, -0 as +0, NaN below everything. */
 static inline uint32_t selection_key(float value)
 {
-    uint32_t bits = bits_of(value), key = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    key = bits == 0x80000000u ? 0x80000000u : key;
-    return value != value ? 0 : key;
+    uint32_t bits = bits_of(value);
+    if (value != value)
+        return 0;
+    if (bits == 0x80000000u)
+        bits = 0;
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
 /* Rule 1. */

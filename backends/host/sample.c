@@ -5,25 +5,12 @@
 #include "kernels.h"
 #include "numerics.h"
 
-static int32_t argmax(const float *logits, int64_t count)
-{
-    uint32_t most = 0;
-    int32_t found = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t key = selection_key(logits[i]);
-        most = key > most ? key : most;
-    }
-    while (selection_key(logits[found]) != most)
-        found++;
-    return found;
-}
-
 void K(argmax)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_argmax *o = (const void *)op;
     (void)run;
     for (int64_t t = 0; t < o->logits.shape[0]; t++)
-        *(int32_t *)address(&o->y, t) = argmax(row1(&o->logits, t), o->logits.shape[1]);
+        *(int32_t *)address(&o->y, t) = K(argmax_row)(row1(&o->logits, t), o->logits.shape[1]);
 }
 
 /* Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011): two words of the block of (counter, 0). */
@@ -112,10 +99,10 @@ static int32_t sample(const float *logits, int64_t count, const mh_sampling *p, 
 {
     uint64_t total, sum = 0;
     if (!(p->temperature > 0))
-        return argmax(logits, count);
+        return K(argmax_row)(logits, count);
     int64_t all = gather(logits, count, p->temperature, heap, &total), left = all;
     if (!all) /* nothing but NaN and infinities */
-        return argmax(logits, count);
+        return K(argmax_row)(logits, count);
     bool top_k = p->top_k && p->top_k < all;
     if (top_k) {
         total = 0;

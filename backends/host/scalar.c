@@ -58,3 +58,23 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
             K(multiply_in_place)(job, which, g, o, count);
     }
 }
+
+int32_t K(argmax_row)(const float *logits, int64_t count)
+{
+    int32_t found = 0;
+    uint32_t most = selection_key(logits[0]);
+    for (int64_t i = 1; i < count; i++) {
+        uint32_t key = selection_key(logits[i]);
+        if (key > most) {
+            most = key;
+            found = (int32_t)i;
+        }
+    }
+    return found;
+}
+
+void K(swiglu_row)(float *y, const float *gate, const float *up, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        y[i] = swiglu(gate[i], up[i]);
+}

@@ -123,15 +123,16 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
 
 #define PARTS (STRETCH / LANES)
 
-/* STRETCH columns of row k from column `begin`; those past `count` are anything. The same columns
- * of the 16th row from here, which is far off, are fetched. */
+/* STRETCH columns of row k from column `begin`; those past `count` are anything. The next
+ * stretch's are fetched: rows are far apart. */
 static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin, int64_t count,
                                 vf w[PARTS])
 {
     struct weight_row row = weight_row(m->w, m->slot, m->first + k);
-    int64_t stride = m->w->row_stride[0], from = begin / STRIPES * STRIPES;
-    for (int64_t at = begin * stride / m->w->in; at < (begin + count) * stride / m->w->in; at += 64)
-        __builtin_prefetch(row.data + 16 * stride + at);
+    int64_t from = begin / STRIPES * STRIPES;
+    int64_t size = row.format == MH_FORMAT_F32 ? 4 : row.format == MH_FORMAT_FP8 ? 1 : 2;
+    __builtin_prefetch(row.data + (begin + STRETCH) * size);
+    __builtin_prefetch(row.data + (begin + 2 * STRETCH) * size - 1);
     if (count == STRETCH && row.format != MH_FORMAT_FP8) {
         for (int v = 0; v < PARTS; v++)
             w[v] = v_decode(row.format, row.data, begin + v * LANES, v_zero());
