@@ -89,8 +89,22 @@ struct bench_options {
     int64_t prefill, decode, rounds;
     bool counters;
 };
+/* ---- bench_counters.c: differences of the device's own counters */
+#define BENCH_COUNTERS 64
+struct bench_counters {
+    uint32_t count;
+    const char *name[BENCH_COUNTERS];
+    uint64_t value[BENCH_COUNTERS];
+};
+void bench_counters_begin(mh_device *device, struct bench_counters *counters);
+void bench_counters_end(mh_device *device, struct bench_counters *counters);
+json_t *bench_counters_json(const struct bench_counters *counters);
+void bench_counters_print(const struct bench_options *options,
+                          const struct bench_counters *counters, const char *what);
+
 /* Sides are interleaved round by round until there are enough of them. */
 #define BENCH_ROUNDS 32
+#define BENCH_MOST_SEQUENCES 256
 /* Another round? Given how many are done and when the first began. */
 bool bench_goes_on(const struct bench_options *options, int64_t done, double begin);
 double bench_median(const double *values, int64_t count);

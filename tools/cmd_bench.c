@@ -136,15 +136,22 @@ static int check_words(const char **words, const struct bench_options *o)
 {
     bool model = words[0] && !strcmp(words[0], "model");
     bool bandwidth = words[0] && !strcmp(words[0], "bandwidth");
+    bool op = words[0] && !strcmp(words[0], "op");
     if (!words[0])
-        return usage_error(&command_bench, "what to measure is needed: model or bandwidth");
-    if (!model && !bandwidth)
-        return usage_error(&command_bench, "'%s', must be model or bandwidth", words[0]);
-    if (words[1])
+        return usage_error(&command_bench, "what to measure is needed: model, op or bandwidth");
+    if (!model && !bandwidth && !op)
+        return usage_error(&command_bench, "'%s', must be model, op or bandwidth", words[0]);
+    if (op && !words[1])
+        return usage_error(&command_bench, "op: the name of one is needed; docs/ops.md lists them");
+    if (!op && o->shape)
+        return usage_error(&command_bench, "--shape is for bench op only");
+    if (words[1] && !op)
         return usage_error(&command_bench, "'%s' is not expected here", words[1]);
     if (o->setup.timeline)
         return usage_error(&command_bench,
                            "--timeline: it would be measured too; use it with generate");
+    if (!model && o->batch)
+        return usage_error(&command_bench, "--batch is for bench model only");
     if (!model && (o->setup.model || o->against))
         return usage_error(&command_bench, "--%s is for bench model only",
                            o->setup.model ? "model" : "against");
@@ -163,6 +170,12 @@ static int run(int argc, char **argv)
          0, 1 << 20},
         {"decode", OPTION_INTEGER, &o.decode, "N",
          "tokens decoded after it, a round; default 16; 0: none", 0, 1 << 20},
+        {"batch", OPTION_TEXT, &o.batch, "N[,M]",
+         "sequences that decode side by side; several sizes are measured in turn; default 1"},
+        {"shape", OPTION_TEXT, &o.shape, "SHAPE",
+         "of an op: v2-lite (default), v3, or sizes like fp8/T1.O576.I7168"},
+        {"counters", OPTION_FLAG, &o.counters, NULL,
+         "also what the device counts by itself, of one launch or decode step"},
         {"rounds", OPTION_INTEGER, &o.rounds, "N",
          "rounds to take the median of; default: 3 to 15, some ten seconds", 1, BENCH_ROUNDS},
         {0},
@@ -173,16 +186,21 @@ static int run(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
+    if (!strcmp(words[0], "op"))
+        return bench_op(&o, words[1]);
     return strcmp(words[0], "model") ? bench_bandwidth(&o) : bench_model(&o);
 }
 
 const struct command command_bench = {
     "bench",
-    "(model --model DIR [--against DIR] | bandwidth) [options]",
+    "(model --model DIR [--against DIR] [--batch N,M] | op NAME | bandwidth) [options]",
     "speed, against what the machine can do, measured in the same run",
     "  moehal bench model --model models/fairy\n"
     "  moehal bench model --model DIR --prefill 0 --decode 64 --threads 2 --json\n"
     "  moehal bench model --model FP8-DIR --against BF16-DIR\n"
+    "  moehal bench model --model DIR --prefill 0 --batch 1,8\n"
+    "  moehal bench op linear --shape v3\n"
+    "  moehal bench op experts_gate_up --shape bf16/T8.J6.D2048.I1408.S64.E64 --json\n"
     "  moehal bench bandwidth --device host",
     run,
 };

@@ -5,7 +5,7 @@ import os
 import re
 import unittest
 
-from command import FAIRY, GOLDEN, ON_NULL, good, main, moehal, read_json, read_safetensors
+from command import FAIRY, GOLDEN, ON_NULL, ROOT, good, main, moehal, read_json, read_safetensors
 
 SHORT = "--prefill", "24", "--decode", "2", "--rounds", "1"
 
@@ -14,15 +14,19 @@ def bench(*arguments, env=None):
     return json.loads(good("bench", *arguments, "--json", env=env))
 
 
+def tensors_of(model):
+    tensors = {}
+    for path in glob.glob(os.path.join(model, "model*.safetensors")):
+        tensors.update(read_safetensors(path))
+    return tensors
+
+
 def counted(model):
     """Bytes of a step and elements of matrices a token, counted here from the file alone."""
     config = read_json(model, "config.json")
     share = config["num_experts_per_tok"] / config["n_routed_experts"]
     total, elements, head = 0, 0, 0
-    tensors = {}
-    for path in glob.glob(os.path.join(model, "model*.safetensors")):
-        tensors.update(read_safetensors(path))
-    for name, (_, shape, data) in tensors.items():
+    for name, (_, shape, data) in tensors_of(model).items():
         layer = re.match(r"model\.layers\.(\d+)\.", name)
         if layer and int(layer[1]) >= config["num_hidden_layers"]:
             continue  # multi-token prediction
@@ -104,6 +108,70 @@ class BenchModel(unittest.TestCase):
         self.assertEqual(status, 1, err)
 
 
+    def test_batches(self):
+        r = bench("model", "--model", FAIRY, "--batch", "1,3", *SHORT)
+        self.assertEqual([b["batch"] for b in r["batches"]], [1, 3])
+        one, three = r["batches"]
+        self.assertEqual(one["weight_bytes_per_step"], r["weight_bytes_per_token"])
+        self.assertEqual(one["gain"], 1)
+        self.assertAlmostEqual(three["gain"] * one["decode_tokens_per_s"]
+                               / three["decode_tokens_per_s"], 1, 4)
+        # Of E experts a token wants k; three want E (1 - (1 - k / E)^3), if all are alike.
+        config = read_json(FAIRY, "config.json")
+        experts, k = config["n_routed_experts"], config["num_experts_per_tok"]
+        bank = sum(len(data) for name, (_, _, data) in tensors_of(FAIRY).items()
+                   if ".mlp.experts." in name and
+                   int(name.split(".")[2]) < config["num_hidden_layers"])
+        more = (1 - (1 - k / experts) ** 3 - k / experts) * bank
+        row = 2 * config["hidden_size"]
+        self.assertAlmostEqual(three["weight_bytes_per_step"],
+                               one["weight_bytes_per_step"] + more + 2 * row, delta=2)
+        self.assertIn("a batch of 3 gives", good("bench", "model", "--model", FAIRY, "--batch",
+                                                 "1,3", *SHORT))
+        r = bench("model", "--model", FAIRY, "--batch", "2", "--prefill", "0", "--decode", "1",
+                  "--rounds", "1")
+        self.assertEqual([b["batch"] for b in r["batches"]], [2])
+        self.assertEqual(r["graph_launches_per_token"], 0.5)
+
+
+class BenchOp(unittest.TestCase):
+    def test_fields(self):
+        r = bench("op", "linear", "--shape", "fp8/T2.O160.I130", "--device", "host", "--rounds", "1")
+        self.assertEqual((r["device"], r["virtual"], r["op"]), ("host:0", False, "linear"))
+        self.assertEqual(r["case"], "linear/fp8/T2.O160.I130/dense/random/plain")
+        scales = 4 * 2 * 2
+        self.assertEqual(r["bytes"], 160 * 130 + scales + 4 * 2 * (160 + 130))
+        self.assertEqual(r["flop"], 2 * 2 * 160 * 130)
+        for name in ("microseconds", "GBps", "GFLOPS", "bandwidth_GBps", "fma_GFLOPS"):
+            self.assertGreater(r[name], 0, name)
+        self.assertEqual(r["counters"], {})
+        text = good("bench", "op", "linear", "--shape", "T1.O64.I64", "--rounds", "1", "--counters")
+        for word in ("linear/bf16/T1.O64.I64/", "us", "GB/s", "GFLOPS", "counts nothing"):
+            self.assertIn(word, text)
+
+    def test_experts_count_once(self):
+        shape = "bf16/T1.J4.D64.I32.S8.E8"
+        r = bench("op", "experts_down", "--shape", shape, "--rounds", "1")
+        banks = 4 * 64 * 32 * 2  # four of the eight
+        self.assertEqual(r["bytes"], banks + 4 * (4 * 64 + 4 * 32) + 4 * 4 + 4)
+        self.assertEqual(r["flop"], 2 * 4 * 64 * 32)
+
+    def test_every_op_has_a_shape(self):
+        with open(os.path.join(ROOT, "hal/include/moehal/ops.def"), encoding="utf-8") as file:
+            ops = re.findall(r"^MH_OP\(\d+, \w+, (\w+),", file.read(), re.M)
+        self.assertGreater(len(ops), 20)
+        for op in ops:
+            r = moehal("bench", "op", op, "--shape", "no such shape")
+            self.assertEqual(r[0], 2, op)
+            default = re.search(r"sizes like ([A-Z0-9.]+),", r[2])
+            self.assertTrue(default, (op, r[2]))
+        for op in ("rmsnorm", "attention", "router", "copy", "cast", "fill", "mla_kv"):
+            for shape in ("v2-lite", "v3"):
+                r = bench("op", op, "--shape", shape, "--rounds", "1")
+                self.assertEqual(r["op"], op)
+                self.assertIsNone(r["read_share"])
+
+
 class BenchBandwidth(unittest.TestCase):
     def test_fields(self):
         r = bench("bandwidth", "--device", "host", "--rounds", "1")
@@ -135,6 +203,16 @@ class BenchUsage(unittest.TestCase):
                 (("model", "--model", FAIRY, "--rounds", "0"), "--rounds"),
                 (("model", "--model", FAIRY, "--decode", "-1"), "--decode"),
                 (("model", "--model", FAIRY, "--device", "nothing"), "nothing"),
+                (("model", "--model", FAIRY, "--batch", "0"), "--batch"),
+                (("model", "--model", FAIRY, "--batch", "1,x"), "1,x"),
+                (("model", "--model", FAIRY, "--batch", "1,2,3,4,5,6,7,8,9"), "at most 8"),
+                (("model", "--model", FAIRY, "--shape", "v3"), "--shape"),
+                (("op",), "docs/ops.md"),
+                (("op", "nonsense"), "'nonsense'"),
+                (("op", "linear", "--shape", "q8/T1.O64.I64"), "q8/T1.O64.I64"),
+                (("op", "linear", "--shape", "T1.O64"), "T1.O64"),
+                (("op", "linear", "--profile", "quick"), "'quick'"),
+                (("op", "linear", "--batch", "2"), "--batch"),
                 (("bandwidth", "--model", FAIRY), "--model"),
                 (("bandwidth", "--against", FAIRY), "--against"),
                 (("bandwidth", "--device", "nothing"), "nothing")):
