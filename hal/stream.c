@@ -151,10 +151,10 @@ mh_device *mh_stream_device(mh_stream *stream)
     return stream ? stream->encoder.device : NULL;
 }
 
-void mh_stream_cancel(mh_stream *stream)
+void mh_stream_cancel(mh_stream *stream, uint32_t cancel)
 {
     if (stream)
-        atomic_store_explicit(&stream->cancelled, true, memory_order_relaxed);
+        atomic_store_explicit(&stream->cancelled, cancel != 0, memory_order_relaxed);
 }
 
 mh_status hal_stream_take_cancel(mh_stream *stream)

@@ -151,10 +151,10 @@ void mh_session_release(mh_session *s)
     free(s);
 }
 
-void mh_session_cancel(mh_session *s)
+void mh_session_cancel(mh_session *s, uint32_t cancel)
 {
     if (s)
-        mh_stream_cancel(s->stream);
+        mh_stream_cancel(s->stream, cancel);
 }
 
 mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)

@@ -13,8 +13,6 @@ struct conversation {
     struct generation generation;
     mh_chat_message *messages; /* texts owned */
     uint64_t count;
-    int32_t *seen; /* ids that the session holds */
-    uint64_t seen_count;
 };
 
 static mh_status add_message(struct conversation *c, uint32_t role, const char *text,
@@ -37,24 +35,13 @@ static mh_status add_message(struct conversation *c, uint32_t role, const char *
 /* The session keeps what it has read; only what is new, or has become different, is read again. */
 static uint64_t common_prefix(const struct conversation *c, const int32_t *ids, uint64_t count)
 {
-    uint64_t n = 0;
-    while (n < count && n < c->seen_count && ids[n] == c->seen[n])
+    const mh_session *session = c->generation.session;
+    uint64_t n = 0, seen = (uint64_t)mh_session_position(session);
+    int32_t id;
+    while (n < count && n < seen && !mh_sequence_tokens(session, 0, (int64_t)n, 1, &id) &&
+           id == ids[n])
         n++;
     return n < count ? n : count - 1; /* the last token is always run: its logits are wanted */
-}
-
-static mh_status remember(struct conversation *c, const int32_t *ids, uint64_t count)
-{
-    /* The last token written was never run. */
-    uint64_t written = c->generation.count ? c->generation.count - 1 : 0;
-    int32_t *seen = realloc(c->seen, (count + written + 1) * sizeof(*seen));
-    if (!seen)
-        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for the conversation");
-    memcpy(seen, ids, count * sizeof(*seen));
-    memcpy(seen + count, c->generation.ids, written * sizeof(*seen));
-    c->seen = seen;
-    c->seen_count = count + written;
-    return MH_OK;
 }
 
 static mh_status reply(struct conversation *c)
@@ -77,8 +64,6 @@ static mh_status reply(struct conversation *c)
         if (!status)
             print_summary(&c->generation, c->setup, count - kept);
     }
-    if (!status)
-        status = remember(c, ids, count);
     if (!status)
         status = mh_tokenizer_decode(c->setup->tokenizer, c->generation.ids, c->generation.count,
                                      MH_DECODE_SKIP_SPECIAL, &text, &bytes);
@@ -110,6 +95,11 @@ static int talk(struct conversation *c)
         status = add_message(c, MH_CHAT_USER, line, (uint64_t)length);
         if (!status)
             status = reply(c);
+        if (status == MH_CANCELLED) { /* before a word of the answer: it was never asked */
+            free((void *)(uintptr_t)c->messages[--c->count].text);
+            putchar('\n');
+            status = MH_OK;
+        }
         clear_interrupt(); /* Ctrl-C ended the reply, not the conversation */
     }
     free(line);
@@ -141,11 +131,12 @@ static int run_chat(struct setup *setup, const struct setup_options *options,
     status = setup_session(setup, options, 8192, &progress, &c.generation.session);
     if (!status)
         status = mh_session_set_sampling(c.generation.session, &sampling);
+    interrupt_cancels(c.generation.session);
     int code = status ? report_failure(status) : talk(&c);
+    interrupt_cancels(NULL);
     for (uint64_t i = 0; i < c.count; i++)
         free((void *)(uintptr_t)c.messages[i].text);
     free(c.messages);
-    free(c.seen);
     mh_session_release(c.generation.session);
     mh_chat_template_release(c.template);
     return code;

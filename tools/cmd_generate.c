@@ -104,9 +104,10 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
         setup_session(setup, &in->setup, (int64_t)count + g.max_tokens, &progress, &g.session);
     if (!status)
         status = mh_session_set_sampling(g.session, &sampling);
-    if (!status) {
+    interrupt_cancels(g.session);
+    if (!status)
         status = generate(&g, prompt, count);
-    }
+    interrupt_cancels(NULL);
     end_progress(&progress);
     int code = EXIT_DONE;
     if (status)

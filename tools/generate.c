@@ -138,6 +138,11 @@ static mh_status write_tokens(struct generation *g, struct loop *loop)
         uint64_t span = mh_timeline_now(g->timeline);
         status = mh_session_run(g->session, &id, 1, NULL);
         mh_timeline_span(g->timeline, "decode step", span);
+        if (status == MH_CANCELLED) {
+            g->stop = "interrupted";
+            status = MH_OK;
+            break;
+        }
         if (!status)
             status = take_token(g, loop, &id);
     }

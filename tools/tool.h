@@ -57,8 +57,10 @@ int show_progress(void *progress, uint64_t done, uint64_t total);
 void end_progress(struct progress *progress);
 double now_seconds(void);
 double seconds_since_process_start(void);
-/* Ctrl-C: the first sets this flag, the second ends the process as usual. */
+/* Ctrl-C: the first sets this flag and cancels the session's run, the second ends the process as
+ * usual. */
 void catch_interrupt(void);
+void interrupt_cancels(mh_session *session); /* borrowed; NULL before it is released */
 bool interrupted(void);
 void clear_interrupt(void);
 

@@ -91,11 +91,13 @@ void end_progress(struct progress *p)
 /* ---- Ctrl-C ---- */
 
 static volatile sig_atomic_t was_interrupted;
+static mh_session *volatile to_cancel;
 
 static void on_interrupt(int signal_number)
 {
     (void)signal_number;
     was_interrupted = 1;
+    mh_session_cancel(to_cancel, 1);
 }
 
 void catch_interrupt(void)
@@ -109,8 +111,14 @@ bool interrupted(void)
     return was_interrupted;
 }
 
+void interrupt_cancels(mh_session *session)
+{
+    to_cancel = session;
+}
+
 void clear_interrupt(void)
 {
     was_interrupted = 0;
+    mh_session_cancel(to_cancel, 0);
     catch_interrupt();
 }

@@ -75,7 +75,7 @@ static void step(struct soak *k)
     if (!count)
         return;
     if (!next_random(k, 30)) {
-        mh_session_cancel(k->session);
+        mh_session_cancel(k->session, 1);
         k->cancelled = true;
     }
     mh_status status = mh_session_step(k->session, rows, count);

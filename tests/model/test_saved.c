@@ -95,7 +95,9 @@ static void restored_sequences_go_on(void **state)
     mh_session_release(session);
     close_world(&w);
 
+    texts_isa = "avx2";
     w = open_world(model_dir, "host", 3); /* another process would look like this */
+    texts_isa = NULL;
     session = make_session(&w, 2, 5, 0);
     OK(mh_sequence_restore(session, 0, path));
     for (int i = 0; i < WRITTEN; i++) { /* sampling came along */

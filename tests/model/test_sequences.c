@@ -56,6 +56,7 @@ static void batches_leave_no_trace(void **state)
 {
     (void)state;
     struct text texts[TEXTS];
+    texts_isa = "scalar"; /* and from there on others must say the same */
     struct world w = open_world(model_dir, "host", 1);
     for (uint32_t i = 0; i < TEXTS; i++) {
         texts[i] = make_text(i, lengths[i]);
@@ -63,12 +64,15 @@ static void batches_leave_no_trace(void **state)
     }
     write_beside_others(&w, texts, 7, 1000); /* steps of several launches */
     close_world(&w);
+    texts_isa = "avx2";
     w = open_world(model_dir, "host", 2);
     write_beside_others(&w, texts, 64, 5); /* prompts in pieces, beside decode steps */
     close_world(&w);
+    texts_isa = "avx512";
     w = open_world(model_dir, "host", 3);
     write_beside_others(&w, texts, 64, 1000);
     close_world(&w);
+    texts_isa = NULL;
     w = open_world(model_dir, "null", 2); /* rows padded to a multiple of 8 */
     write_beside_others(&w, texts, 20, 50);
     close_world(&w);
@@ -87,6 +91,10 @@ static void forks_share_pages_until_they_write(void **state)
     b = make_text(2, 150);
     memcpy(b.prompt + 100, b.prompt + 3, 50 * sizeof(int32_t)); /* the same up to 100 */
     write_alone(&w, &b);
+    close_world(&w);
+    texts_isa = "avx2";
+    w = open_world(model_dir, "host", 3);
+    texts_isa = NULL;
     mh_session *session = make_session(&w, 4, 64, 0);
     mh_sequence_rows r = MH_INIT(mh_sequence_rows);
     r.ids = a.prompt, r.count = 149;
@@ -238,7 +246,7 @@ static mh_status cancel_at_op(void *user, const mh_op *op)
     struct canceller *c = user;
     (void)op;
     if (c->seen++ == c->at)
-        mh_session_cancel(c->session);
+        mh_session_cancel(c->session, 1);
     return MH_OK;
 }
 
@@ -260,7 +268,11 @@ static void cancelled_steps_never_were(void **state)
     int64_t unused = info_of(session).pages_free;
     int32_t before, after;
     OK(mh_sequence_next(session, 0, &before));
-    mh_session_cancel(session); /* none runs: the next one ends, once */
+    mh_session_cancel(session, 1);
+    mh_session_cancel(session, 0); /* thought better of */
+    OK(mh_session_step(session, rows + 1, 1));
+    OK(mh_sequence_rewind(session, fork, 0));
+    mh_session_cancel(session, 1); /* none runs: the next one ends, once */
     REFUSED(MH_CANCELLED, mh_session_step(session, rows, 2), "cancelled");
     for (int at = 0; at < 220; at += 31) { /* in the first launches and in later ones */
         struct canceller c = {session, at, 0};
@@ -284,7 +296,7 @@ static void cancelled_steps_never_were(void **state)
 
 static void *cancel_soon(void *session)
 {
-    mh_session_cancel(session);
+    mh_session_cancel(session, 1);
     return NULL;
 }
 

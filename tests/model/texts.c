@@ -2,18 +2,33 @@
 
 #include <stdlib.h>
 
-const char *texts_null_module;
+const char *texts_null_module, *texts_isa;
+
+static void open_form(struct world *w, const mh_device_params *device)
+{
+    setenv("MOEHAL_HOST_ISA", texts_isa, 1);
+    mh_status status = mh_device_open(w->runtime, "host", device, &w->device);
+    unsetenv("MOEHAL_HOST_ISA");
+    if (status == MH_UNSUPPORTED) {
+        print_message("%s: not tried: %s\n", texts_isa, mh_last_message());
+        status = mh_device_open(w->runtime, "host", device, &w->device);
+    }
+    OK(status);
+}
 
 struct world open_world(const char *model_dir, const char *uri, uint32_t threads)
 {
     struct world w = {0};
     mh_runtime_params params = MH_INIT(mh_runtime_params);
     params.modules = &texts_null_module, params.module_count = texts_null_module != NULL;
-    params.flags = MH_RUNTIME_NO_ENVIRONMENT;
+    params.flags = texts_isa ? 0 : MH_RUNTIME_NO_ENVIRONMENT;
     mh_device_params device = MH_INIT(mh_device_params);
     device.threads = threads;
     OK(mh_runtime_create(&params, &w.runtime));
-    OK(mh_device_open(w.runtime, uri, &device, &w.device));
+    if (texts_isa && !strcmp(uri, "host"))
+        open_form(&w, &device);
+    else
+        OK(mh_device_open(w.runtime, uri, &device, &w.device));
     OK(mh_checkpoint_open(model_dir, &w.checkpoint));
     OK(mh_model_load(w.checkpoint, &w.device, 1, NULL, &w.model));
     return w;

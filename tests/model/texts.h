@@ -37,6 +37,9 @@ struct world {
 };
 
 extern const char *texts_null_module; /* for the device null; may be NULL */
+/* The form of the host's kernels that open_world asks for; NULL, or one that this processor lacks
+ * (said so): the best. */
+extern const char *texts_isa;
 struct world open_world(const char *model_dir, const char *uri, uint32_t threads);
 void close_world(struct world *w);
 /* Sequences of 200 tokens. */

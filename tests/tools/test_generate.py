@@ -162,7 +162,7 @@ class Generate(Folder):
 
     def test_an_interrupt_ends_a_long_prompt(self):
         process = subprocess.Popen([TOOL, "generate", "--model", FAIRY, "--ids",
-                                    " ".join(["5"] * 1900), "--chunk", "1", "--threads", "1",
+                                    " ".join(["5"] * 1900), "--chunk", "2000", "--threads", "1",
                                     "--device", "null"], env=dict(os.environ, **ON_NULL),
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         caught = 0

@@ -55,10 +55,10 @@ MH_API mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_of
  * MH_TIMEOUT after timeout_ns nanoseconds; 0 polls. */
 MH_API mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns);
 
-/* Ends the mh_encode or mh_graph_launch in progress on this stream before its next op, with
- * MH_CANCELLED; if there is none, the next one, once. What is on the device already runs on. Any
- * thread, and signal handlers. */
-MH_API void mh_stream_cancel(mh_stream *stream);
+/* 1 ends the mh_encode or mh_graph_launch in progress on this stream before its next op, with
+ * MH_CANCELLED; if there is none, the next one, once. What is on the device already runs on. 0
+ * withdraws a 1 that has ended nothing yet. Any thread, and signal handlers. */
+MH_API void mh_stream_cancel(mh_stream *stream, uint32_t cancel);
 
 /* An event marks a point of a stream. Recording again moves it. Threads: any, one at a time. */
 MH_API mh_status mh_event_create(mh_device *device, mh_event **out);

@@ -78,10 +78,11 @@ MH_API mh_status mh_session_observe(mh_session *session, mh_observe_fn observe, 
 /* Forgets everything from `position` on; what comes next is as if it had never been. */
 MH_API mh_status mh_session_rewind(mh_session *session, int64_t position);
 
-/* Ends the run or step in progress before its next op, with MH_CANCELLED; if there is none, the
- * next one, once. What was cancelled leaves its sequences as they were. Any thread, and signal
- * handlers; the session must not be released meanwhile. NULL is allowed. */
-MH_API void mh_session_cancel(mh_session *session);
+/* 1 ends the run or step in progress before its next op, with MH_CANCELLED; if there is none, the
+ * next one, once. What was cancelled leaves its sequences as they were. 0 withdraws a 1 that has
+ * ended nothing yet. Any thread, and signal handlers; the session must not be released meanwhile.
+ * NULL is allowed. */
+MH_API void mh_session_cancel(mh_session *session, uint32_t cancel);
 
 /* ---- several sequences ----
  *
