@@ -40,8 +40,8 @@ void vc_reports_clear(struct vc_reports *reports);
 /* No text to standard error (a test that expects findings). */
 void vc_reports_quiet(struct vc_reports *reports, bool quiet);
 
-/* A line of the driver's log: to standard error if MOEHAL_VIRTUAL_LOG is set (to a file if it has a
- * '/'), always kept as the last one of the thread. */
+/* A line of the driver's log: to standard error if MOEHAL_VIRTUAL_LOG is set, to a file if its value
+ * has a '/' in it; else nothing. */
 void vc_log(struct vc_reports *reports, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
