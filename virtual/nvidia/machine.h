@@ -20,6 +20,7 @@
 /* ---- modules: parsed PTX ---- */
 
 struct vn_module;
+struct vc_finding;
 
 struct vn_diagnostic { /* line and column count from 1; 0: not about a place in the text */
     uint32_t line, column;
@@ -79,10 +80,10 @@ const struct vn_variable *vn_module_variable(const struct vn_module *module, siz
 struct vn_image;
 
 /* addresses[i] is where variable i lives: memory of at least its size and alignment that the caller
- * allocated (vg_memmap_alloc with VG_MEMORY_MODULE or VG_MEMORY_CONSTANT) and keeps until the image
- * is destroyed. Initial contents are written here, and marked initialised. Fails on unresolved
+ * allocated (vc_alloc, VC_MODULE) and keeps until the image is destroyed. Initial contents are written
+ * here. Fails on unresolved
  * externs. The image keeps a reference to the module. */
-struct vn_image *vn_image_create(struct vn_module *module, struct vg_memmap *map,
+struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
                                  const uint64_t *addresses, struct vn_diagnostic *diagnostic);
 void vn_image_destroy(struct vn_image *image);
 
@@ -166,7 +167,7 @@ void vn_counters_free(struct vn_counters *counters);
 
 struct vn_sinks { /* called one at a time, from any worker thread */
     void *context;
-    void (*report)(void *context, const struct vg_report *report);
+    void (*report)(void *context, const struct vc_finding *finding);
     void (*print)(void *context, const char *text, size_t size); /* what vprintf formatted */
 };
 
@@ -183,10 +184,9 @@ struct vn_launch {
     uint32_t dynamic_shared;
     const void *params; /* param_bytes, laid out as the function's params say */
     bool cooperative;   /* all blocks are resident at once */
-    struct vg_memmap *map;
+    struct vc_map *map;
     struct vg_pool *pool;
-    int device;             /* ordinal: what the kernel may touch without peer access */
-    uint64_t peers;         /* bit p: memory of device p is accessible too */
+    unsigned device;        /* ordinal: what memory may be touched is by it */
     uint32_t sm_count;      /* %nsmid; blocks are placed on %smid round robin */
     uint32_t compute_capability; /* 90: informs %..., not what is accepted */
     uint32_t max_shared;    /* bytes a block, for %total_smem_size's bound */

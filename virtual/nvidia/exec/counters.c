@@ -1,0 +1,157 @@
+/* Counters: what the workers counted by instruction becomes sums by class and line. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "exec.h"
+
+static uint64_t map_bytes(const struct vn_launch_state *s)
+{
+    return (s->range_bytes >> 8) + 4096; /* a bit a sector of 32 bytes */
+}
+
+bool vn_maps_create(struct vn_launch_state *s)
+{
+    uint64_t **maps[] = {&s->load_map, &s->store_map};
+    for (int i = 0; i < 2; i++) {
+        void *p = mmap(NULL, map_bytes(s), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            return false;
+        *maps[i] = p;
+    }
+    return true;
+}
+
+void vn_maps_destroy(struct vn_launch_state *s)
+{
+    if (s->load_map)
+        munmap(s->load_map, map_bytes(s));
+    if (s->store_map)
+        munmap(s->store_map, map_bytes(s));
+}
+
+static void unique(struct vn_launch_state *s, int workers, struct vn_counters *out)
+{
+    uint64_t pieces = (s->range_bytes >> 20) + 1;
+    for (uint64_t p = 0; p < pieces; p++) {
+        uint8_t touched = 0;
+        for (int i = 0; i < workers; i++)
+            touched |= s->workers[i].touched ? s->workers[i].touched[p] : 0;
+        if (!touched)
+            continue;
+        /* 1 MiB is 32768 sectors: 512 words. */
+        const uint64_t *loads = s->load_map + p * 512, *stores = s->store_map + p * 512;
+        for (int k = 0; k < 512; k++) {
+            out->unique_load_sectors += (uint64_t)__builtin_popcountll(loads[k]);
+            out->unique_store_sectors += (uint64_t)__builtin_popcountll(stores[k]);
+            out->unique_sectors += (uint64_t)__builtin_popcountll(loads[k] | stores[k]);
+        }
+    }
+}
+
+static uint64_t flops_of(const struct vn_insn *i)
+{
+    const char *name = vn_ops[i->op].name;
+    uint8_t cls = i->cls;
+    if (cls != VN_CLASS_FLOAT && cls != VN_CLASS_DOUBLE && cls != VN_CLASS_HALF)
+        return 0;
+    if (!strncmp(name, "abs", 3) || !strncmp(name, "neg", 3) || !strncmp(name, "copysign", 8))
+        return 0;
+    uint64_t n = strncmp(name, "fma", 3) ? 1 : 2;
+    return strstr(name, "x2") ? 2 * n : n;
+}
+
+static uint64_t matrix_flops(const struct vn_insn *i)
+{
+    uint64_t v = (uint64_t)i->imm;
+    return 2 * (v & 255) * (v >> 8 & 255) * (v >> 16 & 255);
+}
+
+static void add(struct vn_insn_counters *to, const struct vn_insn_counters *from)
+{
+    to->issued += from->issued;
+    to->lanes += from->lanes;
+    to->bytes += from->bytes;
+    to->sectors += from->sectors;
+    to->ideal += from->ideal;
+    to->passes += from->passes;
+    to->divergences += from->divergences;
+}
+
+static void sum_up(const struct vn_insn *i, const struct vn_insn_counters *c,
+                   struct vn_counters *out)
+{
+    out->warp_instructions += c->issued;
+    out->lane_instructions += c->lanes;
+    out->by_class[i->cls] += c->issued;
+    out->divergences += c->divergences;
+    out->float_operations += flops_of(i) * c->lanes;
+    bool store = i->cls == VN_CLASS_STORE || i->cls == VN_CLASS_ATOMIC;
+    *(store ? &out->store_bytes : &out->load_bytes) += c->bytes;
+    *(store ? &out->store_sectors : &out->load_sectors) += c->sectors;
+    *(store ? &out->ideal_store_sectors : &out->ideal_load_sectors) += c->ideal;
+    out->shared_passes += c->passes;
+    out->shared_accesses += c->passes ? c->issued : 0;
+    if (i->op == VN_OP_mma) {
+        out->matrix_operations += c->issued;
+        out->matrix_flops += matrix_flops(i) * c->issued;
+    }
+    out->atomics += i->cls == VN_CLASS_ATOMIC ? c->lanes : 0;
+}
+
+static bool push_line(struct vn_counters *out, const char *function, const struct vn_insn *i,
+                      const struct vn_insn_counters *c)
+{
+    struct vn_line_counters *last = out->line_count ? &out->lines[out->line_count - 1] : NULL;
+    if (!last || last->line != i->line || last->function != function) {
+        if ((out->line_count & (out->line_count - 1)) == 0) {
+            uint64_t room = out->line_count ? out->line_count * 2 : 1;
+            void *lines = realloc(out->lines, room * sizeof *out->lines);
+            if (!lines)
+                return false;
+            out->lines = lines;
+        }
+        last = &out->lines[out->line_count++];
+        *last = (struct vn_line_counters){.line = i->line, .function = function};
+    }
+    last->warp_instructions += c->issued;
+    last->lane_instructions += c->lanes;
+    last->global_bytes += c->bytes;
+    last->global_sectors += c->sectors;
+    last->ideal_sectors += c->ideal;
+    last->bank_passes += c->passes;
+    last->divergences += c->divergences;
+    return true;
+}
+
+bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_counters *out)
+{
+    const struct vn_module *m = s->image->module;
+    for (uint32_t f = 0; f < m->function_count; f++) {
+        for (uint32_t k = 0; k < m->functions[f].insn_count; k++) {
+            struct vn_insn_counters c = {0};
+            for (int i = 0; i < workers; i++) {
+                if (s->workers[i].counters)
+                    add(&c, &s->workers[i].counters[s->counter_base[f] + k]);
+            }
+            if (!c.issued)
+                continue;
+            const struct vn_insn *insn = &m->functions[f].insns[k];
+            sum_up(insn, &c, out);
+            if (s->launch->count_lines && !push_line(out, m->functions[f].info.name, insn, &c))
+                return false;
+        }
+    }
+    for (int i = 0; i < workers; i++)
+        out->barriers += s->workers[i].barriers;
+    unique(s, workers, out);
+    return true;
+}
+
+void vn_counters_free(struct vn_counters *counters)
+{
+    if (!counters)
+        return;
+    free(counters->lines);
+    *counters = (struct vn_counters){0};
+}

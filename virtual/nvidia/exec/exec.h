@@ -1,0 +1,260 @@
+/* The state of a running grid. Internal to the machine.
+ *
+ * A worker (host thread) holds one or more blocks; a block holds warps; a warp holds the registers of
+ * 32 lanes as arrays by register. Lanes that share a pc and a frame run together as the active group;
+ * the others wait with a pc of their own. */
+#ifndef VIRTUAL_NVIDIA_EXEC_EXEC_H
+#define VIRTUAL_NVIDIA_EXEC_EXEC_H
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "../ptx/module.h"
+#include "../ptx/special.h"
+#include "ops.h"
+
+#define VN_LIKELY(x) __builtin_expect(!!(x), 1)
+#define VN_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Generic addresses of shared and local memory: outside what the host ever maps low in memory. */
+#define VN_SHARED_WINDOW ((uint64_t)0x10000000)
+#define VN_LOCAL_WINDOW ((uint64_t)0x20000000)
+#define VN_WINDOW_SIZE ((uint64_t)0x1000000)
+/* Function addresses: never valid as data. */
+#define VN_CODE_WINDOW ((uint64_t)0x0ec0de0000000000)
+
+enum { VN_MAX_WARPS = 32, VN_MAX_DEPTH = 8192, VN_BARRIERS = 16 };
+
+struct vn_image {
+    struct vn_module *module;
+    const struct vn_isa *isa;
+    struct vc_map *map;
+    uint64_t *addresses;          /* of variables */
+    uint8_t *constants;           /* broadcast, 256 bytes a slot */
+    struct vn_image_code {
+        struct vn_insn *insns;    /* with handlers; ends with a trap that cannot be reached */
+    } *code;                      /* by function */
+};
+
+struct vn_insn_counters { /* per instruction and worker */
+    uint64_t issued, lanes;
+    uint64_t bytes, sectors, ideal, passes, divergences, extra;
+};
+
+struct vn_frame {
+    uint32_t parent, lanes, function, depth; /* lanes: mask of those in it */
+    const struct vn_insn *ret;
+    uint32_t base32, base64, basep; /* bytes, bytes, words */
+    uint32_t local;                 /* of this frame in a lane's local memory */
+};
+
+struct vn_worker;
+struct vn_block;
+
+struct vn_warp {
+    uint8_t *base[VN_FILES];
+    uint32_t *pred;
+    const struct vn_insn *next, *limit;
+    uint32_t active; /* the group that runs */
+    uint32_t live;   /* lanes that have not exited */
+    uint32_t frame;  /* of the group */
+    const uint32_t *pool;
+    struct vn_insn_counters *counters; /* of the function's first instruction */
+    const struct vn_insn *code;
+    struct vn_worker *worker;
+    struct vn_block *block;
+    struct vn_launch_state *launch;
+    uint32_t index;     /* in the block */
+    uint32_t waiting;   /* lanes at a .sync that lacks others */
+    uint32_t at_barrier;
+    uint32_t carry;     /* CC.CF */
+    uint32_t ran;       /* lanes that used up a quantum since the others last ran */
+    const struct vn_insn *pc[32]; /* of lanes outside the active group */
+    uint32_t lane_frame[32];
+    uint32_t sync_mask[32]; /* of waiting lanes: whom they wait for */
+    struct vn_frame *frames;
+    uint32_t frame_count, frame_capacity;
+    uint32_t barrier[32]; /* of lanes at one: its number */
+    uint8_t *r32, *r64;           /* register stacks */
+    uint32_t *preds;
+    uint32_t size32, size64, sizep;
+    uint8_t *local;
+    uint64_t last_base, last_size; /* the allocation of the last global access */
+    bool last_all, last_writable;
+    struct vn_async *async;
+    uint32_t async_count, async_capacity, async_group; /* group: of copies since the last commit */
+    uint32_t async_groups[32];    /* committed groups, by lane */
+    _Alignas(64) uint8_t specials[VN_SPECIAL_VECTORS][128];
+};
+
+/* A cp.async that has not been waited for. */
+struct vn_async {
+    const struct vn_insn *insn;
+    uint64_t from;
+    uint32_t to, bytes, zero_from; /* bytes from zero_from on are zeros */
+    uint8_t lane;
+    uint32_t group;
+    uint8_t data[16];
+};
+
+struct vn_barrier {
+    uint32_t arrived;  /* threads; a warp that comes whole counts as 32 */
+    uint32_t expected; /* threads; 0: all of the block that live */
+    uint32_t popc;     /* of a reduction */
+    bool any, all, open; /* open: somebody has come */
+    const struct vn_insn *insn; /* of the first to arrive, */
+    const struct vn_warp *first; /* and its warp */
+    uint32_t first_function;
+};
+
+struct vn_block {
+    uint32_t id[3];
+    uint64_t linear;
+    struct vn_launch_state *launch;
+    struct vn_warp *warps;
+    uint32_t warp_count, live_warps;
+    uint8_t *shared;
+    uint32_t shared_size;
+    uint8_t *shared_written; /* a byte a byte, if uninitialised reads are checked */
+    struct vn_race *race;
+    struct vn_barrier barriers[VN_BARRIERS];
+    struct vn_worker *worker;
+    uint32_t turn; /* the warp that runs next */
+    uint64_t quanta;
+    uint32_t async_pending; /* copies that nobody has waited for */
+    bool resident;
+};
+
+struct vn_worker {
+    struct vn_launch_state *launch;
+    int index;
+    struct vn_insn_counters *counters; /* of all functions, one array */
+    uint64_t divergences, barriers, shared_accesses;
+    uint64_t load_bytes, store_bytes, load_sectors, store_sectors, ideal_load, ideal_store;
+    uint64_t shared_passes, matrix_ops, matrix_flops, atomics;
+    uint64_t random, clock;
+    uint8_t *touched; /* bytes, one a 1 MiB piece of the range: bit 0 loads, 1 stores */
+    jmp_buf fail;     /* an access that ends the launch */
+};
+
+struct vn_site { /* reported already */
+    const char *check;
+    uint32_t line;
+};
+
+struct vn_launch_state {
+    const struct vn_launch *launch;
+    const struct vn_image *image;
+    const struct vn_code *code;
+    const struct vn_insn *entry;
+    uint8_t *params;
+    uint32_t threads, warps, shared_size, local_size;
+    uint64_t blocks;
+    struct vn_worker *workers;
+    uint32_t share; /* blocks a worker, of a cooperative launch */
+    _Atomic uint64_t next_block;
+    const struct vn_isa *isa;
+    _Atomic int status; /* enum vn_status: the first failure */
+    uint64_t started_ns, deadline_ns;
+    uint32_t *counter_base; /* by function: index of its first instruction's counters */
+    uint64_t counter_count;
+    uint64_t *load_map, *store_map; /* a bit a sector of the range */
+    struct vn_site sites[64];
+    uint32_t site_count;
+    uint64_t report_count;
+    unsigned checks;
+    bool count, cooperative;
+    struct vn_global_race *global_race;
+    pthread_mutex_t lock; /* around sinks */
+    uint64_t range_base, range_bytes; /* of the map */
+    uint32_t static_shared;
+};
+
+/* ---- operands ---- */
+
+static inline __attribute__((always_inline)) void *vn_at(const struct vn_warp *w, uint32_t code)
+{
+    return w->base[code & VN_FILE_MASK] + (code & ~VN_FILE_MASK);
+}
+
+/* Handlers set this to leave the inner loop after the instruction. */
+static inline void vn_leave(struct vn_warp *w)
+{
+    w->limit = NULL;
+}
+
+/* ---- the parts ---- */
+
+/* loop.c, one for each instruction set */
+typedef void (*vn_run_fn)(struct vn_warp *warp, uint64_t steps);
+struct vn_isa {
+    const char *name;
+    vn_run_fn run;
+    vn_handler handlers[VN_OP_COUNT];
+};
+const struct vn_isa *vn_isa_choose(void);
+
+/* warp.c */
+void vn_warp_start(struct vn_warp *w);
+bool vn_warp_select(struct vn_warp *w); /* false: no lane can run */
+void vn_warp_rotate(struct vn_warp *w); /* after a quantum */
+void vn_branch(struct vn_warp *w, uint32_t taken, const struct vn_insn *target);
+void vn_call(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, uint32_t function);
+void vn_return(struct vn_warp *w, uint32_t mask);
+void vn_exit(struct vn_warp *w, uint32_t mask);
+/* True if the lanes that `wanted` names are all here: mask then becomes all of them. Else the lanes
+ * of mask wait. */
+bool vn_sync(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask, uint32_t wanted);
+void vn_enter_frame(struct vn_warp *w, uint32_t frame);
+/* exchange_split.c: an exchange whose lanes are at different instructions. They go on behind them. */
+void vn_exchange_split(struct vn_warp *w, uint32_t lanes);
+
+/* fault.c: reports; those that hardware would make end the launch */
+struct vn_access {
+    const char *space, *kind; /* "global", "load" */
+    uint64_t address, size;
+    uint32_t lane;
+};
+_Noreturn void vn_fault(struct vn_warp *w, enum vn_status status, const char *check,
+              const struct vn_access *access, uint32_t lanes, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access *access,
+                    uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
+                    int other_lane, const char *format, ...)
+    __attribute__((format(printf, 8, 9)));
+uint64_t vn_now_ns(void);
+
+/* block.c */
+void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask);
+void vn_barrier_exit(struct vn_warp *w); /* lanes have exited */
+bool vn_block_run(struct vn_block *block); /* false: done */
+void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
+void vn_block_start(struct vn_block *block, uint64_t linear);
+
+/* counters.c */
+bool vn_maps_create(struct vn_launch_state *s);
+void vn_maps_destroy(struct vn_launch_state *s);
+bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_counters *out);
+
+/* race.c, race_global.c */
+struct vn_race *vn_race_create(struct vn_launch_state *s);
+void vn_race_destroy(struct vn_race *race);
+struct vn_global_race *vn_global_race_create(struct vn_launch_state *s);
+void vn_global_race_destroy(struct vn_global_race *race);
+void vn_race_barrier(struct vn_block *block, uint32_t id);
+void vn_race_arrive(struct vn_warp *w, uint32_t id);
+void vn_race_warp(struct vn_warp *w, uint32_t mask);
+void vn_race_fence(struct vn_warp *w, uint16_t order);
+
+/* memory.c: the slow paths */
+/* The host address of [address, address + size) for lane, or NULL after a fault. write: 0 load, 1
+ * store, 2 atomic. */
+void *vn_global(struct vn_warp *w, uint64_t address, uint32_t size, int write, uint32_t lane);
+void *vn_shared(struct vn_warp *w, uint64_t address, uint32_t size, int write, uint32_t lane);
+void *vn_local(struct vn_warp *w, uint64_t address, uint32_t size, int write, uint32_t lane);
+void *vn_generic(struct vn_warp *w, uint64_t address, uint32_t size, int write, uint32_t lane,
+                 enum vn_space *space);
+
+#endif

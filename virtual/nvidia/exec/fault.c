@@ -1,0 +1,133 @@
+/* What went wrong, where, and next to what. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "../../common/report.h"
+#include "exec.h"
+
+uint64_t vn_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The source line of an instruction, if .loc told. */
+static void locate(const struct vn_module *m, const struct vn_insn *i, const char **file,
+                   uint32_t *line, uint32_t *code_line)
+{
+    *code_line = i->line;
+    const struct vn_source *s = &m->sources[i->source];
+    *file = s->file < m->file_count ? m->files[s->file] : NULL;
+    *line = *file ? s->line : 0;
+}
+
+static void thread_of(const struct vn_warp *w, uint32_t lane, uint32_t thread[3])
+{
+    const uint32_t *block = w->launch->launch->block;
+    uint32_t t = w->index * 32 + lane;
+    thread[0] = t % block[0];
+    thread[1] = t / block[0] % block[1];
+    thread[2] = t / (block[0] * block[1]);
+}
+
+/* One report a place and check: the rest are repetitions. */
+static bool seen_before(struct vn_launch_state *s, const char *check, uint32_t line)
+{
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        if (s->sites[i].line == line && s->sites[i].check == check)
+            return true;
+    }
+    uint32_t most = sizeof s->sites / sizeof *s->sites;
+    if (s->site_count < most)
+        s->sites[s->site_count++] = (struct vn_site){.check = check, .line = line};
+    return false;
+}
+
+static void send(struct vn_warp *w, const char *check, const struct vn_access *access,
+                 uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
+                 int other_lane, const char *text)
+{
+    struct vn_launch_state *s = w->launch;
+    const struct vn_launch *l = s->launch;
+    const struct vn_module *m = s->image->module;
+    const struct vn_insn *insn = w->next - 1;
+    uint32_t lane = access ? access->lane : lanes ? (uint32_t)__builtin_ctz(lanes) : 0;
+    struct vc_finding f = {.check = check, .kernel = s->code->info.name, .lanes = lanes,
+                           .device = l->device};
+    locate(m, insn, &f.file, &f.line, &f.code_line);
+    memcpy(f.grid, l->grid, sizeof f.grid);
+    memcpy(f.block, w->block->id, sizeof f.block);
+    thread_of(w, lane, f.thread);
+    if (access) {
+        f.address = access->address;
+        f.bytes = access->size;
+    }
+    if (other) {
+        locate(m, other, &f.other_file, &f.other_line, &f.other_code_line);
+        if (other_warp) {
+            memcpy(f.other_block, other_warp->block->id, sizeof f.other_block);
+            thread_of(other_warp, other_lane >= 0 ? (uint32_t)other_lane : 0, f.other_thread);
+        }
+    }
+    f.text = text;
+    pthread_mutex_lock(&s->lock);
+    uint64_t most = l->max_reports ? l->max_reports : 100;
+    if (!seen_before(s, check, f.code_line) && s->report_count < most) {
+        s->report_count++;
+        if (l->sinks.report)
+            l->sinks.report(l->sinks.context, &f);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void nearest(struct vn_warp *w, const struct vn_access *access, char *text, size_t size)
+{
+    text[0] = 0;
+    if (access && (!strcmp(access->space, "global")))
+        vc_describe(w->launch->launch->map, access->address, text, size);
+    else if (access && !strcmp(access->space, "shared"))
+        snprintf(text, size, "the block has %u bytes of shared memory", w->launch->shared_size);
+    else if (access && !strcmp(access->space, "local"))
+        snprintf(text, size, "the thread has %u bytes of local memory", w->launch->local_size);
+}
+
+static void compose(char *out, size_t size, struct vn_warp *w, const struct vn_access *access,
+                    const char *format, va_list list)
+{
+    size_t n = (size_t)vsnprintf(out, size, format, list);
+    if (!access || n >= size)
+        return;
+    char near[240];
+    nearest(w, access, near, sizeof near);
+    snprintf(out + n, size - n, ": %s %s of %llu bytes at 0x%llx%s%s", access->space, access->kind,
+             (unsigned long long)access->size, (unsigned long long)access->address,
+             near[0] ? ", " : "", near);
+}
+
+void vn_fault(struct vn_warp *w, enum vn_status status, const char *check,
+              const struct vn_access *access, uint32_t lanes, const char *format, ...)
+{
+    char text[640];
+    va_list list;
+    va_start(list, format);
+    compose(text, sizeof text, w, access, format, list);
+    va_end(list);
+    send(w, check, access, lanes, NULL, NULL, -1, text);
+    int ok = VN_OK;
+    atomic_compare_exchange_strong(&w->launch->status, &ok, (int)status);
+    longjmp(w->worker->fail, 1);
+}
+
+void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access *access,
+                    uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
+                    int other_lane, const char *format, ...)
+{
+    char text[640];
+    va_list list;
+    va_start(list, format);
+    compose(text, sizeof text, w, access, format, list);
+    va_end(list);
+    send(w, check, access, lanes, other, other_warp, other_lane, text);
+}

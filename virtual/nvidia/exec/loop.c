@@ -1,0 +1,45 @@
+/* The inner loop, and the table of handlers of one instruction set. */
+#include "isa.h"
+
+#define VN_TABLE VN_PASTE(vn_isa_, VN_ISA, table)
+#define VN_RUN VN_PASTE(vn_run_, VN_ISA, warp)
+
+static void VN_RUN(struct vn_warp *w, uint64_t steps)
+{
+    do {
+        const struct vn_insn *i = w->next;
+        if (VN_UNLIKELY(i >= w->limit)) {
+            if (!vn_warp_select(w))
+                return;
+            i = w->next;
+        }
+        w->next = i + 1;
+        uint32_t mask = w->active;
+        if (i->guard != VN_NO_PRED) {
+            uint32_t p = w->pred[i->guard];
+            mask &= i->flags & VN_GUARD_NEGATED ? ~p : p;
+        }
+        struct vn_insn_counters *c = w->counters + (i - w->code);
+        c->issued++;
+        c->lanes += (uint32_t)__builtin_popcount(mask);
+        if (VN_LIKELY(mask))
+            i->fn(w, i, mask);
+    } while (--steps);
+}
+
+#define OP(name, cls) [VN_OP_##name] = VN_H(name),
+#define E1(name, cls, D, A, expr) OP(name, cls)
+#define E2(name, cls, D, A, B, expr) OP(name, cls)
+#define E3(name, cls, D, A, B, C, expr) OP(name, cls)
+#define CMP(name, A, expr) OP(name, INTEGER)
+#define R1(name, cls, R, D, A, expr) OP(name, cls)
+#define R2(name, cls, R, T, expr) OP(name, cls)
+#define R3(name, cls, R, T, expr) OP(name, cls)
+extern const struct vn_isa VN_TABLE;
+const struct vn_isa VN_TABLE = {
+    .run = VN_RUN,
+    .handlers = {
+#include "element.def"
+#include "ops.def"
+#include "rounded.def"
+    }};
