@@ -21,7 +21,7 @@ static void start_warp(struct vn_block *block, uint32_t index)
     fill(w->specials, VN_SMID, l->sm_count ? (uint32_t)(block->linear % l->sm_count) : 0);
     uint32_t first = index * 32, left = s->threads - first;
     w->live = left >= 32 ? UINT32_MAX : ((uint32_t)1 << left) - 1;
-    w->async_count = w->async_group = 0;
+    w->async_count = 0;
     memset(w->async_groups, 0, sizeof w->async_groups);
     vn_warp_start(w);
 }
@@ -69,6 +69,7 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
     block->id[2] = (uint32_t)(linear / ((uint64_t)l->grid[0] * l->grid[1]));
     block->turn = 0;
     block->quanta = 0;
+    block->async_pending = 0;
     block->resident = true;
     memset(block->barriers, 0, sizeof block->barriers);
     if (block->shared_written)
@@ -263,7 +264,7 @@ static void check_limits(struct vn_block *block)
         atomic_compare_exchange_strong(&s->status, &ok, VN_STOPPED);
         longjmp(block->worker->fail, 1);
     }
-    if (s->deadline_ns && (++block->quanta & 15) == 0 && vn_now_ns() > s->deadline_ns) {
+    if (s->deadline_ns && (block->quanta & 15) == 0 && vn_now_ns() > s->deadline_ns) {
         for (uint32_t i = 0; i < block->warp_count; i++) {
             if (runnable(&block->warps[i]))
                 vn_fault(&block->warps[i], VN_TIMEOUT, "timeout", NULL, block->warps[i].live,

@@ -84,7 +84,7 @@ struct vn_warp {
     uint64_t last_base, last_size; /* the allocation of the last global access */
     bool last_all, last_writable;
     struct vn_async *async;
-    uint32_t async_count, async_capacity, async_group; /* group: of copies since the last commit */
+    uint32_t async_count, async_capacity;
     uint32_t async_groups[32];    /* committed groups, by lane */
     _Alignas(64) uint8_t specials[VN_SPECIAL_VECTORS][128];
 };

@@ -1,10 +1,535 @@
+/* ldmatrix, stmatrix, movmatrix, mma.sync and wmma. Which lane holds which element is written down here
+ * as arithmetic on the lane's row group g = lane / 4 and place t = lane % 4. */
 #include "memory.h"
-VN_HANDLER(ldmatrix){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(stmatrix){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(movmatrix){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(mma){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(wmma_load){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(wmma_store){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(cp_async){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(cp_async_commit){(void)w,(void)insn,(void)mask;}
-VN_HANDLER(cp_async_wait){(void)w,(void)insn,(void)mask;}
+
+VN_INLINE bool converged(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask)
+{
+    return vn_sync(w, insn, mask, UINT32_MAX);
+}
+
+/* ---- ldmatrix and its kin ---- */
+
+/* The addresses of the rows: lanes 0 to 8 * count - 1 give them. */
+static void rows(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, bool store,
+                 uint8_t *at[32])
+{
+    uint32_t count = insn->vec, used = count == 4 ? UINT32_MAX : (1u << 8 * count) - 1;
+    struct vn_addresses a;
+    vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask, 16, &a);
+    if (insn->mode & 2) { /* generic */
+        for (int l = 0; l < 32; l++)
+            a.at[l] -= VN_SHARED_WINDOW;
+    }
+    if (used & ~mask)
+        vn_fault(w, VN_ILLEGAL_INSTRUCTION, "invalid", NULL, mask,
+                 "lanes 0x%08x, which give addresses of rows, have exited", used & ~mask);
+    a.consecutive = a.same = false;
+    for (uint32_t l = 0; l < 8 * count; l++)
+        at[l] = vn_shared(w, a.at[l], 16, store, l);
+    if (w->launch->count) { /* a matrix is one pass if its rows lie in different banks */
+        struct vn_insn_counters *c = w->counters + (insn - w->code);
+        c->passes += vn_count_passes(&a, used, 16);
+    }
+    if (w->block->async_pending) {
+        for (uint32_t l = 0; l < 8 * count; l++)
+            vn_check_async(w, a.at[l], 16, l, store ? "store" : "load");
+    }
+    if (w->block->race)
+        vn_race_shared(w, &a, used, 16, store ? VN_WRITE : VN_READ);
+    if (w->block->shared_written && store)
+        vn_mark_written(w, &a, used, 16, true);
+    else if (w->block->shared_written)
+        vn_check_written(w, &a, used, 16, true);
+}
+
+VN_HANDLER(ldmatrix)
+{
+    uint8_t *at[32];
+    if (!converged(w, insn, &mask))
+        return;
+    rows(w, insn, mask, false, at);
+    for (uint32_t k = 0; k < insn->vec; k++) {
+        uint32_t code = insn->vec == 1 ? w->pool[insn->pool] : w->pool[insn->pool + k];
+        uint32_t *d = vn_at(w, code), value[32];
+        for (uint32_t l = 0; l < 32; l++) {
+            uint32_t g = l / 4, t = l % 4;
+            if (insn->mode & 1) {
+                uint16_t low, high;
+                memcpy(&low, at[8 * k + 2 * t] + 2 * g, 2);
+                memcpy(&high, at[8 * k + 2 * t + 1] + 2 * g, 2);
+                value[l] = low | (uint32_t)high << 16;
+            } else {
+                memcpy(&value[l], at[8 * k + g] + 4 * t, 4);
+            }
+        }
+        VN_LANES d[l] = mask >> l & 1 ? value[l] : d[l];
+    }
+}
+
+VN_HANDLER(stmatrix)
+{
+    uint8_t *at[32];
+    if (!converged(w, insn, &mask))
+        return;
+    rows(w, insn, mask, true, at);
+    for (uint32_t k = 0; k < insn->vec; k++) {
+        const uint32_t *s = vn_at(w, w->pool[insn->pool + k]);
+        for (uint32_t m = mask; m; m &= m - 1) {
+            uint32_t l = (uint32_t)__builtin_ctz(m), g = l / 4, t = l % 4;
+            if (insn->mode & 1) {
+                uint16_t low = (uint16_t)s[l], high = (uint16_t)(s[l] >> 16);
+                memcpy(at[8 * k + 2 * t] + 2 * g, &low, 2);
+                memcpy(at[8 * k + 2 * t + 1] + 2 * g, &high, 2);
+            } else {
+                memcpy(at[8 * k + g] + 4 * t, &s[l], 4);
+            }
+        }
+    }
+}
+
+VN_HANDLER(movmatrix)
+{
+    if (!converged(w, insn, &mask))
+        return;
+    const uint32_t *a = vn_at(w, insn->a);
+    uint16_t matrix[8][8];
+    for (uint32_t l = 0; l < 32; l++) {
+        matrix[l / 4][2 * (l % 4)] = (uint16_t)a[l];
+        matrix[l / 4][2 * (l % 4) + 1] = (uint16_t)(a[l] >> 16);
+    }
+    VN_BODY(u32, , matrix[2 * (l % 4)][l / 4] | (uint32_t)matrix[2 * (l % 4) + 1][l / 4] << 16)
+}
+
+/* ---- mma ---- */
+
+enum { MAX_M = 32, MAX_N = 32, MAX_K = 32 };
+
+VN_INLINE uint32_t bits_of(uint32_t type)
+{
+    switch (type) {
+    case VN_ELEMENT_F16:
+    case VN_ELEMENT_BF16:
+        return 16;
+    case VN_ELEMENT_F64:
+        return 64;
+    case VN_ELEMENT_TF32:
+    case VN_ELEMENT_F32:
+    case VN_ELEMENT_S32:
+        return 32;
+    default:
+        return 8;
+    }
+}
+
+/* Row and column of element i of lane's fragment of a (m x k), b (k x n) or c (m x n). Elements of a
+ * row lie `run` side by side in a register; t counts runs along the row, g rows. */
+struct place {
+    uint32_t row, col;
+};
+
+VN_INLINE struct place place_a(uint32_t lane, uint32_t i, uint32_t run, uint32_t m)
+{
+    uint32_t g = lane / 4, t = lane % 4, reg = i / run, within = i % run;
+    /* registers: rows g and g + 8 first, then the next four runs of columns */
+    uint32_t tall = m == 16 ? 2 : 1;
+    return (struct place){g + 8 * (reg % tall), run * (t + 4 * (reg / tall)) + within};
+}
+VN_INLINE struct place place_b(uint32_t lane, uint32_t i, uint32_t run)
+{
+    uint32_t g = lane / 4, t = lane % 4, reg = i / run, within = i % run;
+    return (struct place){run * (t + 4 * reg) + within, g};
+}
+VN_INLINE struct place place_c(uint32_t lane, uint32_t i)
+{
+    uint32_t g = lane / 4, t = lane % 4;
+    return (struct place){g + 8 * (i / 2), 2 * t + i % 2};
+}
+
+/* Element i of a lane's registers, as bits. */
+VN_INLINE uint64_t element(const struct vn_warp *w, const uint32_t *codes, uint32_t lane, uint32_t i,
+                           uint32_t bits)
+{
+    if (bits == 64)
+        return ((const uint64_t *)vn_at(w, codes[i]))[lane];
+    uint32_t run = 32 / bits, word = ((const uint32_t *)vn_at(w, codes[i / run]))[lane];
+    return bits == 32 ? word : word >> bits * (i % run) & ((1u << bits) - 1);
+}
+
+VN_INLINE float to_float(uint32_t bits, uint32_t type)
+{
+    switch (type) {
+    case VN_ELEMENT_F16:
+        return half_to_f32(bits);
+    case VN_ELEMENT_BF16:
+        return bf16_to_f32(bits);
+    case VN_ELEMENT_TF32: /* the low 13 bits are not read */
+        return float32(bits & 0xffffe000);
+    case VN_ELEMENT_E4M3:
+        return e4m3_to_f32(bits);
+    case VN_ELEMENT_E5M2:
+        return e5m2_to_f32(bits);
+    default:
+        return float32(bits);
+    }
+}
+
+/* wmma fragments: element number e of the matrix, by rows, is in slot e of the warp, lane after lane; a
+ * fragment with more slots than elements repeats them. The ISA leaves this to the device. */
+VN_INLINE struct place place_wmma(uint32_t lane, uint32_t i, uint32_t slots, uint32_t rows,
+                                  uint32_t cols)
+{
+    uint32_t e = (lane * slots + i) % (rows * cols);
+    return (struct place){e / cols, e % cols};
+}
+
+struct shape {
+    uint32_t m, n, k, types[4], counts[4]; /* d a b c: registers */
+    bool wmma, sat;
+    const uint32_t *codes[4];
+};
+
+static uint32_t registers_of(const struct shape *s, uint32_t which)
+{
+    uint32_t bits = bits_of(s->types[which]), unit = bits == 64 ? 64 : 32;
+    uint32_t elements = which == 1 ? s->m * s->k : which == 2 ? s->k * s->n : s->m * s->n;
+    if (s->wmma && (which == 1 || which == 2) && s->types[which] == VN_ELEMENT_F16)
+        return 8; /* twice what is needed, by the ISA */
+    return elements * bits / (32 * unit);
+}
+
+static void describe(const struct vn_warp *w, const struct vn_insn *insn, struct shape *s)
+{
+    uint64_t v = (uint64_t)insn->imm;
+    s->m = v & 255;
+    s->n = v >> 8 & 255;
+    s->k = v >> 16 & 255;
+    s->sat = v >> 40 & 1;
+    s->wmma = v >> 41 & 1;
+    const uint32_t *at = w->pool + insn->pool;
+    for (uint32_t i = 0; i < 4; i++) {
+        s->types[i] = v >> (24 + 4 * i) & 15;
+        s->counts[i] = registers_of(s, i);
+        s->codes[i] = at;
+        at += s->counts[i];
+    }
+}
+
+VN_INLINE struct place place_of(const struct shape *s, uint32_t which, uint32_t lane, uint32_t i)
+{
+    uint32_t bits = bits_of(s->types[which]), run = bits >= 32 ? 1 : 32 / bits;
+    if (s->wmma) {
+        uint32_t slots = s->counts[which] * (bits >= 32 ? 1 : 32 / bits);
+        return which == 1   ? place_wmma(lane, i, slots, s->m, s->k)
+               : which == 2 ? place_wmma(lane, i, slots, s->k, s->n)
+                            : place_wmma(lane, i, slots, s->m, s->n);
+    }
+    return which == 1   ? place_a(lane, i, run, s->m)
+           : which == 2 ? place_b(lane, i, run)
+                        : place_c(lane, i);
+}
+
+VN_INLINE uint32_t elements_of(const struct shape *s, uint32_t which)
+{
+    uint32_t bits = bits_of(s->types[which]);
+    return bits >= 32 ? s->counts[which] : s->counts[which] * (32 / bits);
+}
+
+struct floats {
+    float a[MAX_M][MAX_K], b[MAX_K][MAX_N], c[MAX_M][MAX_N];
+};
+
+/* The common case: 16 x 8 accumulators. Products in f32, added in order of k. */
+VN_INLINE void multiply_16x8(struct floats *f, uint32_t k)
+{
+    for (uint32_t i = 0; i < 16; i++) {
+        float sum[8];
+        for (uint32_t j = 0; j < 8; j++)
+            sum[j] = f->c[i][j];
+        for (uint32_t p = 0; p < k; p++) {
+            float x = f->a[i][p];
+            for (uint32_t j = 0; j < 8; j++)
+                sum[j] += x * f->b[p][j];
+        }
+        for (uint32_t j = 0; j < 8; j++)
+            f->c[i][j] = sum[j];
+    }
+}
+
+static void gather_floats(const struct vn_warp *w, const struct shape *s, uint32_t which,
+                          float *out, uint32_t stride)
+{
+    uint32_t n = elements_of(s, which), bits = bits_of(s->types[which]), type = s->types[which];
+    uint32_t run = bits >= 32 ? 1 : 32 / bits;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t *reg = vn_at(w, s->codes[which][i / run]);
+        uint32_t shift = bits * (i % run), keep = bits == 32 ? UINT32_MAX : (1u << bits) - 1;
+        float value[32];
+        switch (type) {
+#define GATHER(T)                                                                                  \
+    case T:                                                                                        \
+        VN_LANES value[l] = to_float(reg[l] >> shift & keep, T);                                   \
+        break;
+            GATHER(VN_ELEMENT_F16)
+            GATHER(VN_ELEMENT_BF16)
+            GATHER(VN_ELEMENT_TF32)
+            GATHER(VN_ELEMENT_E4M3)
+            GATHER(VN_ELEMENT_E5M2)
+        default:
+            VN_LANES value[l] = float32(reg[l]);
+        }
+        for (uint32_t l = 0; l < 32; l++) {
+            struct place p = place_of(s, which, l, i);
+            out[p.row * stride + p.col] = value[l];
+        }
+    }
+}
+
+static void float_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
+{
+    struct floats f;
+    gather_floats(w, s, 1, &f.a[0][0], MAX_K);
+    gather_floats(w, s, 2, &f.b[0][0], MAX_N);
+    gather_floats(w, s, 3, &f.c[0][0], MAX_N);
+    if (s->m == 16 && s->n == 8) {
+        multiply_16x8(&f, s->k);
+    } else {
+        for (uint32_t i = 0; i < s->m; i++) {
+            for (uint32_t p = 0; p < s->k; p++) {
+                for (uint32_t j = 0; j < s->n; j++)
+                    f.c[i][j] += f.a[i][p] * f.b[p][j];
+            }
+        }
+    }
+    uint32_t n = elements_of(s, 0);
+    bool half = s->types[0] == VN_ELEMENT_F16;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t *d = vn_at(w, s->codes[0][half ? i / 2 : i]);
+        for (uint32_t m = mask; m; m &= m - 1) {
+            uint32_t l = (uint32_t)__builtin_ctz(m);
+            struct place p = place_of(s, 0, l, i);
+            float v = nan32(f.c[p.row][p.col]);
+            if (!half)
+                d[l] = bits32(v);
+            else if (i % 2)
+                d[l] = (d[l] & 0xffff) | half_from_f32(v) << 16;
+            else
+                d[l] = (d[l] & 0xffff0000) | half_from_f32(v);
+        }
+    }
+}
+
+static void integer_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
+{
+    static const uint32_t strides[4] = {MAX_N, MAX_K, MAX_N, MAX_N};
+    int32_t a[MAX_M * MAX_K], b[MAX_K * MAX_N], c[MAX_M * MAX_N], *to[4] = {NULL, a, b, c};
+    for (uint32_t which = 1; which < 4; which++) {
+        uint32_t n = elements_of(s, which), type = s->types[which];
+        for (uint32_t i = 0; i < n; i++) {
+            for (uint32_t l = 0; l < 32; l++) {
+                uint32_t v = (uint32_t)element(w, s->codes[which], l, i, bits_of(type));
+                struct place p = place_of(s, which, l, i);
+                to[which][p.row * strides[which] + p.col] =
+                    type == VN_ELEMENT_S8 ? (int8_t)v : (int32_t)v;
+            }
+        }
+    }
+    uint32_t n = elements_of(s, 0);
+    for (uint32_t i = 0; i < s->m; i++) {
+        for (uint32_t j = 0; j < s->n; j++) {
+            int64_t sum = c[i * MAX_N + j];
+            for (uint32_t p = 0; p < s->k; p++)
+                sum += (int64_t)a[i * MAX_K + p] * b[p * MAX_N + j];
+            c[i * MAX_N + j] = s->sat ? sat_s32(sum) : (int32_t)(uint64_t)sum;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t *d = vn_at(w, s->codes[0][i]);
+        for (uint32_t m = mask; m; m &= m - 1) {
+            uint32_t l = (uint32_t)__builtin_ctz(m);
+            struct place p = place_of(s, 0, l, i);
+            d[l] = (uint32_t)c[p.row * MAX_N + p.col];
+        }
+    }
+}
+
+static void double_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
+{
+    static const uint32_t strides[4] = {MAX_N, MAX_K, MAX_N, MAX_N};
+    double a[MAX_M * MAX_K], b[MAX_K * MAX_N], c[MAX_M * MAX_N], *to[4] = {NULL, a, b, c};
+    for (uint32_t which = 1; which < 4; which++) {
+        for (uint32_t i = 0; i < s->counts[which]; i++) {
+            for (uint32_t l = 0; l < 32; l++) {
+                struct place p = place_of(s, which, l, i);
+                to[which][p.row * strides[which] + p.col] =
+                    float64(element(w, s->codes[which], l, i, 64));
+            }
+        }
+    }
+    for (uint32_t i = 0; i < s->m; i++) {
+        for (uint32_t j = 0; j < s->n; j++) {
+            for (uint32_t p = 0; p < s->k; p++)
+                c[i * MAX_N + j] = fma(a[i * MAX_K + p], b[p * MAX_N + j], c[i * MAX_N + j]);
+        }
+    }
+    for (uint32_t i = 0; i < s->counts[0]; i++) {
+        double *d = vn_at(w, s->codes[0][i]);
+        for (uint32_t m = mask; m; m &= m - 1) {
+            uint32_t l = (uint32_t)__builtin_ctz(m);
+            struct place p = place_of(s, 0, l, i);
+            d[l] = c[p.row * MAX_N + p.col];
+        }
+    }
+}
+
+/* m16n8k16 with bf16 and f32, by far the commonest: no general index arithmetic. */
+static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, bool bf16)
+{
+    float a[16][16], b[16][8], c[16][8];
+    for (uint32_t i = 0; i < 8; i++) {
+        const uint32_t *reg = vn_at(w, s->codes[1][i / 2]);
+        uint32_t shift = 16 * (i & 1), row = 8 * (i / 2 & 1), col = 8 * (i / 4) + (i & 1);
+        float v[32];
+        if (bf16) {
+            VN_LANES v[l] = bf16_to_f32(reg[l] >> shift & 0xffff);
+        } else {
+            VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
+        }
+        for (uint32_t l = 0; l < 32; l++)
+            a[row + l / 4][col + 2 * (l % 4)] = v[l];
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t *reg = vn_at(w, s->codes[2][i / 2]);
+        uint32_t shift = 16 * (i & 1), row = 8 * (i / 2) + (i & 1);
+        float v[32];
+        if (bf16) {
+            VN_LANES v[l] = bf16_to_f32(reg[l] >> shift & 0xffff);
+        } else {
+            VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
+        }
+        for (uint32_t l = 0; l < 32; l++)
+            b[row + 2 * (l % 4)][l / 4] = v[l];
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        const float *reg = vn_at(w, s->codes[3][i]);
+        for (uint32_t l = 0; l < 32; l++)
+            c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)] = reg[l];
+    }
+    for (uint32_t i = 0; i < 16; i++) {
+        float sum[8];
+        for (uint32_t j = 0; j < 8; j++)
+            sum[j] = c[i][j];
+        for (uint32_t p = 0; p < 16; p++) {
+            for (uint32_t j = 0; j < 8; j++)
+                sum[j] += a[i][p] * b[p][j];
+        }
+        for (uint32_t j = 0; j < 8; j++)
+            c[i][j] = nan32(sum[j]);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        float *d = vn_at(w, s->codes[0][i]);
+        for (uint32_t l = 0; l < 32; l++) {
+            if (mask >> l & 1)
+                d[l] = c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)];
+        }
+    }
+}
+
+VN_HANDLER(mma)
+{
+    struct shape s;
+    if (!converged(w, insn, &mask))
+        return;
+    describe(w, insn, &s);
+    bool half = s.types[1] == VN_ELEMENT_BF16 || s.types[1] == VN_ELEMENT_F16;
+    if (!s.wmma && half && s.m == 16 && s.n == 8 && s.k == 16 && s.types[0] == VN_ELEMENT_F32)
+        mma_16816(w, &s, mask, s.types[1] == VN_ELEMENT_BF16);
+    else if (s.types[1] == VN_ELEMENT_S8 || s.types[1] == VN_ELEMENT_U8)
+        integer_mma(w, &s, mask);
+    else if (s.types[1] == VN_ELEMENT_F64)
+        double_mma(w, &s, mask);
+    else
+        float_mma(w, &s, mask);
+}
+
+/* ---- wmma's memory ---- */
+
+static void wmma_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, bool store)
+{
+    uint32_t m = insn->p & 255, n = insn->p >> 8, k = insn->q & 255, type = insn->q >> 8;
+    uint32_t which = insn->mode >> 1 & 3; /* a b c d */
+    bool by_row = insn->mode & 1;
+    uint32_t rows = which == 1 ? k : m, cols = which == 0 ? k : n;
+    uint32_t bits = bits_of(type), bytes = bits / 8, run = bits >= 32 ? 1 : 32 / bits;
+    uint32_t slots = insn->vec * run;
+    const uint32_t *stride = vn_at(w, insn->b), *codes = w->pool + insn->pool;
+    struct vn_addresses base;
+    vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask, 1, &base);
+    for (uint32_t i = 0; i < slots; i++) {
+        struct vn_addresses a = {.low = ~(uint64_t)0};
+        uint8_t *at[32] = {0};
+        bool shared = !(insn->mode & 24);
+        for (uint32_t l = 0; l < 32; l++) {
+            struct place p = place_wmma(l, i, slots, rows, cols);
+            uint64_t offset = by_row ? (uint64_t)p.row * stride[l] + p.col
+                                     : (uint64_t)p.col * stride[l] + p.row;
+            a.at[l] = base.at[l] + offset * bytes;
+            enum vn_space space = shared ? VN_SHARED : VN_GLOBAL;
+            if (!(mask >> l & 1))
+                continue;
+            at[l] = shared           ? vn_shared(w, a.at[l], bytes, store, l)
+                    : insn->mode & 8 ? vn_global(w, a.at[l], bytes, store, l)
+                                     : vn_generic(w, a.at[l], bytes, store, l, &space);
+            if (space == VN_SHARED && !shared)
+                a.at[l] -= VN_SHARED_WINDOW;
+            a.low = a.at[l] < a.low ? a.at[l] : a.low;
+            a.high = a.at[l] > a.high ? a.at[l] : a.high;
+            if (insn->mode & 16 && space == VN_SHARED)
+                shared = true;
+        }
+        const struct vn_launch_state *s = w->launch;
+        bool check = shared ? w->block->shared_written != NULL : s->checks & VN_CHECK_UNINITIALISED;
+        if (check && store)
+            vn_mark_written(w, &a, mask, bytes, shared);
+        else if (check)
+            vn_check_written(w, &a, mask, bytes, shared);
+        if (shared && w->block->race)
+            vn_race_shared(w, &a, mask, bytes, store ? VN_WRITE : VN_READ);
+        if (!shared && s->checks & VN_CHECK_GLOBAL_RACES)
+            vn_race_global(w, &a, mask, bytes, store ? VN_WRITE : VN_READ);
+        if (s->count && !shared)
+            vn_count_access(w, insn, &a, mask, bytes, store);
+        for (uint32_t l = 0; l < 32; l++) {
+            if (!at[l])
+                continue;
+            if (bits == 64) {
+                uint64_t *r = vn_at(w, codes[i]);
+                if (store)
+                    memcpy(at[l], &r[l], 8);
+                else
+                    memcpy(&r[l], at[l], 8);
+                continue;
+            }
+            uint32_t *r = vn_at(w, codes[i / run]), shift = bits * (i % run);
+            uint32_t keep = bits == 32 ? UINT32_MAX : ((1u << bits) - 1) << shift, v = 0;
+            if (store) {
+                v = r[l] >> shift;
+                memcpy(at[l], &v, bytes);
+            } else {
+                memcpy(&v, at[l], bytes);
+                r[l] = (r[l] & ~keep) | (v << shift & keep);
+            }
+        }
+    }
+}
+
+VN_HANDLER(wmma_load)
+{
+    if (converged(w, insn, &mask))
+        wmma_access(w, insn, mask, false);
+}
+
+VN_HANDLER(wmma_store)
+{
+    if (converged(w, insn, &mask))
+        wmma_access(w, insn, mask, true);
+}

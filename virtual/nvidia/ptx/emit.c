@@ -125,6 +125,40 @@ uint32_t ptx_register(struct ptx_parser *parser, struct ptx_decl *decl, uint32_t
     return *id - 1;
 }
 
+/* The place that `#line` markers give the current statement: they win over .loc. */
+static uint32_t marked_source(struct ptx_parser *parser, uint32_t line)
+{
+    struct vn_module *m = parser->module;
+    struct ptx_lexer *lexer = &parser->lexer;
+    if (!lexer->source_line || !lexer->source_file || line < lexer->source_at)
+        return parser->body.source;
+    uint32_t at = lexer->source_line + (line - lexer->source_at);
+    const struct vn_source *last = &m->sources[m->source_count - 1];
+    if (parser->marked_text == lexer->source_file && last->line == at &&
+        last->file == (parser->marked_file | PTX_FILE_INDEX))
+        return m->source_count - 1;
+    if (parser->marked_text != lexer->source_file) {
+        uint32_t old = parser->file_capacity;
+        m->files = ptx_grow(parser, m->files, m->file_count, &parser->file_capacity, sizeof *m->files);
+        if (old != parser->file_capacity) {
+            uint32_t *numbers = ptx_need(parser, parser->file_capacity * sizeof *numbers);
+            if (old)
+                memcpy(numbers, parser->file_numbers, m->file_count * sizeof *numbers);
+            parser->file_numbers = numbers;
+        }
+        char *name = ptx_strndup(parser->arena, lexer->source_file, lexer->source_length);
+        if (!name)
+            ptx_error(lexer, &lexer->token, "out of memory");
+        parser->file_numbers[m->file_count] = UINT32_MAX;
+        parser->marked_text = lexer->source_file;
+        parser->marked_file = m->file_count;
+        m->files[m->file_count++] = name;
+    }
+    *PTX_PUSH(parser, m->sources, m->source_count, parser->source_capacity) =
+        (struct vn_source){.file = parser->marked_file | PTX_FILE_INDEX, .line = at};
+    return m->source_count - 1;
+}
+
 struct vn_insn *ptx_emit(struct ptx_parser *parser, const struct ptx_statement *s, uint32_t op)
 {
     struct ptx_body *b = &parser->body;
@@ -150,6 +184,7 @@ struct vn_insn *ptx_emit(struct ptx_parser *parser, const struct ptx_statement *
                           .vec = 1, .d = VN_NONE, .a = VN_NONE, .b = VN_NONE, .c = VN_NONE,
                           .p = VN_NO_PRED, .q = VN_NO_PRED, .source = b->source};
     i->line = s ? s->opcode.line : parser->lexer.token.line;
+    i->source = marked_source(parser, i->line);
     if (s && s->guarded) {
         i->guard = s->guard;
         i->flags |= s->guard_negated ? VN_GUARD_NEGATED : 0;

@@ -289,13 +289,9 @@ static void loc(struct ptx_parser *parser)
         }
     }
     struct vn_module *m = parser->module;
-    uint32_t file = UINT32_MAX;
-    for (uint32_t i = 0; i < parser->file_map_count; i++) {
-        if (parser->file_numbers[i] == number)
-            file = i;
-    }
+    /* The number becomes an index when the text ends: .file may come after. */
     *PTX_PUSH(parser, m->sources, m->source_count, parser->source_capacity) =
-        (struct vn_source){.file = file, .line = line};
+        (struct vn_source){.file = number, .line = line};
     parser->body.source = m->source_count - 1;
 }
 

@@ -85,7 +85,6 @@ static void file(struct ptx_parser *parser)
     if (!m->files[m->file_count])
         ptx_error(lexer, &t, "out of memory");
     m->file_count++;
-    parser->file_map_count = m->file_count;
 }
 
 /* Debug information: read for its braces only, and never used. */
@@ -113,10 +112,29 @@ static void alias(struct ptx_parser *parser)
     ptx_error(&parser->lexer, &at, ".alias is not supported by the virtual device");
 }
 
+/* .loc's file numbers become indices of the module's files. */
+static void resolve_sources(struct ptx_parser *parser, uint32_t first_source, uint32_t first_file)
+{
+    struct vn_module *m = parser->module;
+    for (uint32_t i = first_source; i < m->source_count; i++) {
+        uint32_t number = m->sources[i].file;
+        if (number != UINT32_MAX && number & PTX_FILE_INDEX) {
+            m->sources[i].file = number & ~PTX_FILE_INDEX;
+            continue;
+        }
+        m->sources[i].file = UINT32_MAX;
+        for (uint32_t k = first_file; k < m->file_count; k++) {
+            if (parser->file_numbers[k] == number)
+                m->sources[i].file = k;
+        }
+    }
+}
+
 static void top_level(struct ptx_parser *parser)
 {
     struct ptx_lexer *lexer = &parser->lexer;
     bool has_version = false, has_target = false;
+    uint32_t first_source = parser->module->source_count, first_file = parser->module->file_count;
     ptx_next(lexer);
     while (lexer->token.kind != PTX_END) {
         struct ptx_token t = lexer->token;
@@ -177,6 +195,7 @@ static void top_level(struct ptx_parser *parser)
             }
         }
     }
+    resolve_sources(parser, first_source, first_file);
     if (!has_target)
         ptx_error(lexer, &lexer->token, has_version ? ".target is missing" : "there is no PTX here");
 }
@@ -333,7 +352,6 @@ static struct vn_module *parse(const char *const *texts, const size_t *sizes, si
         module->text_sizes[i] = sizes[i];
         module->text_count = i + 1;
         ptx_lexer_init(&parser->lexer, copy, sizes[i], diagnostic, &parser->fail);
-        parser->file_map_count = 0;
         ptx_push_scope(parser);
         parser->file_scope = parser->scope;
         top_level(parser);

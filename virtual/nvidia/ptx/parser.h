@@ -159,6 +159,9 @@ struct ptx_shared { /* a shared variable, in the order of declaration */
     uint64_t size;
 };
 
+/* A source's file is .loc's number until the text ends, unless this bit makes it an index. */
+#define PTX_FILE_INDEX ((uint32_t)1 << 31)
+
 enum { PTX_BUCKETS = 4096 };
 
 struct ptx_parser {
@@ -175,8 +178,9 @@ struct ptx_parser {
     uint32_t *constant_table; /* hash of value and width to slot + 1 */
     uint32_t constant_table_size;
     uint8_t *constant_width;
-    uint32_t file_map[64], file_map_count; /* .file numbers to module files */
-    uint32_t *file_numbers;
+    uint32_t *file_numbers; /* of .file, by file of the module */
+    const char *marked_text; /* the `#line` file that has been interned, and its index */
+    uint32_t marked_file;
     struct ptx_call_ref *calls;
     uint32_t call_count, call_capacity;
     struct ptx_function_facts {
