@@ -501,7 +501,8 @@ VN_INLINE uint32_t bf16_minmax(uint32_t a, uint32_t b, int less, int nan)
 }
 VN_INLINE uint32_t half_from_f64(double x)
 {
-    return half_from_f32(f32_odd(x));
+    uint32_t nan = 0x7fff | (uint32_t)(bits64(x) >> 48 & 0x8000);
+    return x != x ? nan : half_from_f32(f32_odd(x));
 }
 VN_INLINE uint32_t bf16_from_f64(double x)
 {
@@ -529,7 +530,7 @@ VN_INLINE uint32_t tf32_from_f32(float x) /* to nearest, ties away */
 {
     uint32_t u = bits32(x);
     uint32_t r = (u + 0x1000) & 0xffffe000;
-    return (u & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : (u & 0x7fffffff) == 0x7f800000 ? u : r;
+    return (u & 0x7fffffff) >= 0x7f800000 ? u : r;
 }
 VN_INLINE uint32_t tf32_from_f32_rn(float x)
 {
@@ -554,6 +555,24 @@ VN_INLINE uint32_t bf16_finite(uint32_t h)
 VN_INLINE float relu32(float x)
 {
     return x != x ? x : x > 0.0f ? x : 0.0f;
+}
+
+VN_INLINE uint32_t nan16(uint32_t x, uint32_t inf)
+{
+    return (x & 0x7fff) > inf ? 0x7fff : x;
+}
+VN_INLINE uint32_t nan16x2(uint32_t x, uint32_t inf)
+{
+    return pack(nan16(lo16(x), inf), nan16(hi16(x), inf));
+}
+VN_INLINE uint32_t half_ftz(uint32_t x)
+{
+    return x & 0x7c00 ? x : x & 0x8000;
+}
+VN_INLINE uint32_t half_sat(uint32_t x)
+{
+    uint32_t r = x & 0x8000 ? 0 : x > 0x3c00 ? 0x3c00 : x;
+    return (x & 0x7fff) > 0x7c00 ? 0 : r;
 }
 
 /* ---- fp8 ---- */
@@ -603,7 +622,7 @@ VN_INLINE float e5m2_to_f32(uint32_t x)
     return half_to_f32(e5m2_to_half(x));
 }
 
-/* ---- float to integer: saturating, NaN to 0 ---- */
+/* ---- float to integer: saturating ---- */
 
 #define TO_INT(t, low, high, C)                                                                    \
     VN_INLINE C to_##t(double x)                                                                   \
@@ -625,12 +644,13 @@ VN_INLINE int64_t to_s64(double x)
     double y = x != x || x >= 0x1p63 || x < -0x1p63 ? 0.0 : x;
     int64_t r = (int64_t)y;
     r = x >= 0x1p63 ? INT64_MAX : r;
-    return x < -0x1p63 ? INT64_MIN : r;
+    return x < -0x1p63 || x != x ? INT64_MIN : r;
 }
 VN_INLINE uint64_t to_u64(double x)
 {
     double y = x != x || x >= 0x1p64 || x < 0.0 ? 0.0 : x;
     uint64_t r = (uint64_t)y;
+    r = x != x ? (uint64_t)1 << 63 : r;
     return x >= 0x1p64 ? UINT64_MAX : r;
 }
 /* Integers that no f64 holds keep a sticky bit, so that one rounding remains. */
@@ -644,11 +664,26 @@ VN_INLINE double s64_odd(int64_t a)
     double m = u64_odd(a < 0 ? 0 - (uint64_t)a : (uint64_t)a);
     return a < 0 ? -m : m;
 }
+/* From f64, hardware makes a NaN the integer with only the top bit; from f32 to 32 bits, 0. */
+#define to64_u8 to_u8
+#define to64_s8 to_s8
+#define to64_u16 to_u16
+#define to64_s16 to_s16
+#define to64_u64 to_u64
+#define to64_s64 to_s64
+VN_INLINE uint32_t to64_u32(double x)
+{
+    return x != x ? 0x80000000u : to_u32(x);
+}
+VN_INLINE int32_t to64_s32(double x)
+{
+    return x != x ? INT32_MIN : to_s32(x);
+}
 VN_INLINE float f32_rz(double x) /* a double to f32 toward zero */
 {
     float f = (float)x;
     uint32_t u = bits32(f);
-    return float32(fabs((double)f) > fabs(x) ? u - 1 : u);
+    return float32(fabs((double)f) > fabs(x) ? u - 1 : u); /* a NaN is not above */
 }
 
 #define FROM_INT(t, C, odd)                                                                        \

@@ -208,7 +208,7 @@ void vn_exit(struct vn_warp *w, uint32_t mask);
  * of mask wait. */
 bool vn_sync(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask, uint32_t wanted);
 void vn_enter_frame(struct vn_warp *w, uint32_t frame);
-/* exchange_split.c: an exchange whose lanes are at different instructions. They go on behind them. */
+/* split.c: an exchange whose lanes are at different instructions. They go on behind them. */
 void vn_exchange_split(struct vn_warp *w, uint32_t lanes);
 
 /* fault.c: reports; those that hardware would make end the launch */

@@ -10,4 +10,4 @@ void vn_race_fence(struct vn_warp *w, uint16_t order){(void)w,(void)order;}
 void vn_race_shared(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,int kind){(void)w,(void)a,(void)mask,(void)size,(void)kind;}
 void vn_race_global(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,int kind){(void)w,(void)a,(void)mask,(void)size,(void)kind;}
 void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane,const char *kind){(void)w,(void)address,(void)size,(void)lane,(void)kind;}
-void vn_exchange_split(struct vn_warp *w, uint32_t lanes){(void)w,(void)lanes;}
+

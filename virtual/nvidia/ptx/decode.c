@@ -292,7 +292,7 @@ void ptx_decode_plain(struct ptx_parser *parser, struct ptx_statement *s, const 
     i->c = sources[2];
     i->p = p;
     /* Bare: ptxas may fuse it with its neighbour. */
-    i->mode = !s->groups[G_ROUND] && !s->groups[G_SAT];
+    i->mode = p == VN_NO_PRED && !s->groups[G_ROUND] && !s->groups[G_SAT];
 }
 
 void ptx_decode_refused(struct ptx_parser *parser, struct ptx_statement *s,

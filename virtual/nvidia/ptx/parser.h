@@ -194,6 +194,7 @@ struct ptx_parser {
     uint32_t *op_table, op_table_size; /* names of ops to numbers + 1 */
     struct ptx_shared *shared, **shared_tail;
     uint32_t depth;
+    bool in_call; /* parentheses are lists */
 };
 
 /* lib */
@@ -210,6 +211,8 @@ struct ptx_decl *ptx_declare(struct ptx_parser *parser, const struct ptx_token *
 void ptx_push_scope(struct ptx_parser *parser);
 void ptx_pop_scope(struct ptx_parser *parser);
 int64_t ptx_int(struct ptx_parser *parser); /* an optionally signed constant */
+int64_t ptx_expression(struct ptx_parser *parser); /* a constant expression */
+int64_t ptx_offset(struct ptx_parser *parser);     /* + or - of terms, behind a base */
 uint32_t ptx_uint(struct ptx_parser *parser, uint64_t limit, const char *what);
 
 /* operands */

@@ -65,28 +65,34 @@ struct ptx_decl *ptx_find(struct ptx_parser *parser, const char *name, uint32_t 
     return find_hashed(parser, name, length, hash(name, length));
 }
 
-/* A name as declared, or the member of a range: %r12 of `%r<100>`. */
+/* A name as declared, or the member of a range: %r12 of `%r<100>`, which is kept under the name `%r<`. */
 struct ptx_decl *ptx_find_register(struct ptx_parser *parser, const char *name, uint32_t length,
                                    uint32_t *index)
 {
     *index = 0;
     struct ptx_decl *d = ptx_find(parser, name, length);
-    if (d && !d->range)
+    if (d)
         return d;
-    uint32_t digits = 0, value = 0, scale = 1;
-    while (digits < length && digits < 8 && name[length - 1 - digits] >= '0' &&
-           name[length - 1 - digits] <= '9') {
-        value += (uint32_t)(name[length - 1 - digits] - '0') * scale;
+    uint32_t value = 0, scale = 1;
+    for (uint32_t n = 1; n < length && n <= 7; n++) {
+        char c = name[length - n];
+        if (c < '0' || c > '9')
+            break;
+        value += (uint32_t)(c - '0') * scale;
         scale *= 10;
-        digits++;
-        bool leading = value < scale / 10 && digits > 1;
-        struct ptx_decl *r = ptx_find(parser, name, length - digits);
-        if (r && r->range && !leading && value < r->range) {
+        if (c == '0' && n > 1)
+            continue; /* a number does not begin with 0 */
+        uint32_t h = (hash(name, length - n) ^ '<') * 16777619u;
+        struct ptx_decl *r = parser->buckets[h % PTX_BUCKETS];
+        while (r && !(r->hash == h && r->length == length - n + 1 && r->name[length - n] == '<' &&
+                      !memcmp(r->name, name, length - n)))
+            r = r->next_in_bucket;
+        if (r && value < r->range) {
             *index = value;
             return r;
         }
     }
-    return d && !d->range ? d : NULL;
+    return NULL;
 }
 
 struct ptx_decl *ptx_declare(struct ptx_parser *parser, const struct ptx_token *name,

@@ -85,7 +85,7 @@ static void name_operand(struct ptx_parser *parser, struct ptx_operand *o)
         o->kind = PTX_OPERAND_SYMBOL;
         if (lexer->token.kind == PTX_PUNCT &&
             (lexer->token.punct == '+' || lexer->token.punct == '-'))
-            o->imm = ptx_int(parser);
+            o->imm = ptx_offset(parser);
         return;
     }
     o->kind = PTX_OPERAND_REG;
@@ -127,12 +127,12 @@ static void memory_operand(struct ptx_parser *parser, struct ptx_operand *o)
         o->index = base.index;
         o->type = base.type;
         o->imm = base.imm;
-        o->value = base.kind;
+        if (lexer->token.kind == PTX_PUNCT &&
+            (lexer->token.punct == '+' || lexer->token.punct == '-'))
+            o->imm += ptx_offset(parser);
     } else {
-        o->imm = ptx_int(parser);
+        o->imm = ptx_expression(parser);
     }
-    if (lexer->token.kind == PTX_PUNCT && (lexer->token.punct == '+' || lexer->token.punct == '-'))
-        o->imm += ptx_int(parser);
     ptx_expect(lexer, ']');
     if (ptx_is_dot(&lexer->token, "unified"))
         ptx_next(lexer);
@@ -158,6 +158,45 @@ static void list_operand(struct ptx_parser *parser, struct ptx_operand *o, char 
     parser->depth--;
 }
 
+static bool negates_name(const struct ptx_lexer *lexer)
+{
+    struct ptx_lexer ahead = *lexer;
+    ptx_next(&ahead);
+    return ahead.token.kind == PTX_NAME;
+}
+
+/* A float with signs, or a constant expression. */
+static void constant_operand(struct ptx_parser *parser, struct ptx_operand *o)
+{
+    struct ptx_lexer *lexer = &parser->lexer;
+    struct ptx_lexer start = *lexer;
+    bool negative = false;
+    while (lexer->token.kind == PTX_PUNCT &&
+           (lexer->token.punct == '-' || lexer->token.punct == '+')) {
+        negative ^= lexer->token.punct == '-';
+        ptx_next(lexer);
+    }
+    if (lexer->token.kind == PTX_FLOAT) {
+        o->kind = PTX_OPERAND_FLOAT;
+        o->single = lexer->token.single;
+        o->value = lexer->token.value;
+        if (negative)
+            o->value ^= o->single ? 0x80000000u : (uint64_t)1 << 63;
+        ptx_next(lexer);
+        return;
+    }
+    *lexer = start;
+    bool begins = lexer->token.kind == PTX_INT ||
+                  (lexer->token.kind == PTX_PUNCT && strchr("-+~!(", lexer->token.punct));
+    if (lexer->token.kind == PTX_END)
+        ptx_error(lexer, &lexer->token, "an operand is expected before the end of the text");
+    if (!begins)
+        ptx_error(lexer, &lexer->token, "an operand is expected before '%.*s'",
+                  (int)(lexer->token.length > 60 ? 60 : lexer->token.length), lexer->token.text);
+    o->kind = PTX_OPERAND_INT;
+    o->value = (uint64_t)ptx_expression(parser);
+}
+
 void ptx_parse_operand(struct ptx_parser *parser, struct ptx_operand *o)
 {
     struct ptx_lexer *lexer = &parser->lexer;
@@ -168,12 +207,12 @@ void ptx_parse_operand(struct ptx_parser *parser, struct ptx_operand *o)
     } else if (ptx_accept(lexer, '{')) {
         o->kind = PTX_OPERAND_VECTOR;
         list_operand(parser, o, '}');
-    } else if (ptx_accept(lexer, '(')) {
+    } else if (parser->in_call && ptx_accept(lexer, '(')) {
         o->kind = PTX_OPERAND_LIST;
         list_operand(parser, o, ')');
-    } else if (ptx_accept(lexer, '!')) {
-        if (lexer->token.kind != PTX_NAME)
-            ptx_error(lexer, &lexer->token, "a predicate is expected after '!'");
+    } else if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '!' &&
+               negates_name(lexer)) {
+        ptx_next(lexer);
         name_operand(parser, o);
         o->inverted = true;
     } else if (lexer->token.kind == PTX_NAME) {
@@ -187,31 +226,7 @@ void ptx_parse_operand(struct ptx_parser *parser, struct ptx_operand *o)
             o->count = 2;
         }
     } else {
-        bool negative = false;
-        while (lexer->token.kind == PTX_PUNCT &&
-               (lexer->token.punct == '-' || lexer->token.punct == '+')) {
-            negative ^= lexer->token.punct == '-';
-            ptx_next(lexer);
-        }
-        o->negative = negative;
-        o->value = lexer->token.value;
-        if (lexer->token.kind == PTX_INT) {
-            o->kind = PTX_OPERAND_INT;
-            if (negative)
-                o->value = 0 - o->value;
-        } else if (lexer->token.kind == PTX_FLOAT) {
-            o->kind = PTX_OPERAND_FLOAT;
-            o->single = lexer->token.single;
-            if (negative)
-                o->value ^= o->single ? 0x80000000u : (uint64_t)1 << 63;
-        } else if (lexer->token.kind == PTX_END) {
-            ptx_error(lexer, &lexer->token, "an operand is expected before the end of the text");
-        } else {
-            ptx_error(lexer, &lexer->token, "an operand is expected before '%.*s'",
-                      (int)(lexer->token.length > 60 ? 60 : lexer->token.length),
-                      lexer->token.text);
-        }
-        ptx_next(lexer);
+        constant_operand(parser, o);
     }
 }
 
@@ -275,6 +290,7 @@ void ptx_parse_statement(struct ptx_parser *parser)
         return;
     }
     parse_modifiers(parser, &s);
+    parser->in_call = ptx_is_name(&s.opcode, "call");
     while (!(lexer->token.kind == PTX_PUNCT && lexer->token.punct == ';')) {
         if (s.operand_count)
             ptx_expect(lexer, ',');

@@ -171,6 +171,10 @@ static void declare_registers(struct ptx_parser *parser, enum ptx_type type, uin
             if (range == 0)
                 ptx_error(lexer, &name, "an empty range of registers");
             ptx_expect(lexer, '>');
+            char *with = ptx_need(parser, name.length + 2); /* apart from a register of that name */
+            memcpy(with, name.text, name.length);
+            with[name.length++] = '<';
+            name.text = with;
         }
         struct ptx_decl *d = ptx_declare(parser, &name, PTX_DECL_REG, parser->scope);
         d->type = type;
