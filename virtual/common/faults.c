@@ -120,8 +120,10 @@ bool vc_faults_set(struct vc_faults *f, const char *list, char why[static 200])
             return false;
         }
         if (!parse_one(at, end, &parsed[count++])) {
-            snprintf(why, 200, "no such fault: %.*s (fail:NAME:N[:CODE], oom:BYTES[:DEVICE], "
-                     "ecc:N, lost:N, hang:N)", (int)(end - at > 60 ? 60 : end - at), at);
+            snprintf(why, 200,
+                     "no such fault: %.*s (fail:NAME:N[:CODE], oom:BYTES[:DEVICE], "
+                     "ecc:N, lost:N, hang:N)",
+                     (int)(end - at > 60 ? 60 : end - at), at);
             return false;
         }
         at = *end ? end + 1 : end;

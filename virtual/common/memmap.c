@@ -75,8 +75,7 @@ static bool range_give(struct part *part, uint64_t first, uint64_t pages)
         part->free[i - 1].pages += pages;
         if (after) {
             part->free[i - 1].pages += part->free[i].pages;
-            memmove(&part->free[i], &part->free[i + 1],
-                    (--part->count - i) * sizeof part->free[0]);
+            memmove(&part->free[i], &part->free[i + 1], (--part->count - i) * sizeof part->free[0]);
         }
         return true;
     }
@@ -265,8 +264,8 @@ uint64_t vc_alloc(struct vc_map *map, const struct vc_alloc_info *info)
     uint64_t base = 0, align = info->align > VC_PAGE ? info->align >> VC_PAGE_BITS : 1;
     pthread_mutex_lock(&p->lock);
     struct part *part = &p->part[info->device];
-    uint64_t first = range_take(part, pages_of(info->bytes) + 1, align,
-                                map->base >> VC_PAGE_BITS, 0);
+    uint64_t first =
+        range_take(part, pages_of(info->bytes) + 1, align, map->base >> VC_PAGE_BITS, 0);
     uint32_t id = first ? id_take(map) : 0;
     if (id) {
         base = map->base + (first << VC_PAGE_BITS);
@@ -353,8 +352,8 @@ bool vc_register(struct vc_map *map, void *host, uint64_t bytes, uint32_t access
     const struct vc_alloc *before = at ? &map->allocs[p->registered[at - 1]] : NULL;
     const struct vc_alloc *after =
         at < p->registered_count ? &map->allocs[p->registered[at]] : NULL;
-    bool overlaps = (before && before->base + before->size > base) ||
-                    (after && base + bytes > after->base);
+    bool overlaps =
+        (before && before->base + before->size > base) || (after && base + bytes > after->base);
     uint32_t id = overlaps || p->registered_count == MAX_REGISTERED ? 0 : id_take(map);
     if (id) {
         const struct vc_alloc_info info = {.bytes = bytes,
@@ -541,8 +540,9 @@ struct vc_alloc *vc_nearest(struct vc_map *map, uint64_t address)
     pthread_mutex_lock(&map->p->lock);
     for (uint32_t id = 1; id < map->p->next_id; id++) {
         struct vc_alloc *a = &map->allocs[id];
-        if (a->base && a->size && (!best || distance(a, address) < distance(best, address) ||
-                                   (distance(a, address) == distance(best, address) && a->live)))
+        if (a->base && a->size &&
+            (!best || distance(a, address) < distance(best, address) ||
+             (distance(a, address) == distance(best, address) && a->live)))
             best = a;
     }
     pthread_mutex_unlock(&map->p->lock);
@@ -552,10 +552,14 @@ struct vc_alloc *vc_nearest(struct vc_map *map, uint64_t address)
 void vc_describe(struct vc_map *map, uint64_t address, char *text, size_t size)
 {
     static const char *const kinds[] = {
-        [VC_GLOBAL] = "allocation", [VC_POOLED] = "pooled allocation",
-        [VC_MODULE] = "variable",   [VC_MAPPED] = "mapping",
-        [VC_PINNED] = "pinned host allocation", [VC_REGISTERED] = "registered host memory",
-        [VC_MANAGED] = "managed allocation",    [VC_HEAP] = "device heap block",
+        [VC_GLOBAL] = "allocation",
+        [VC_POOLED] = "pooled allocation",
+        [VC_MODULE] = "variable",
+        [VC_MAPPED] = "mapping",
+        [VC_PINNED] = "pinned host allocation",
+        [VC_REGISTERED] = "registered host memory",
+        [VC_MANAGED] = "managed allocation",
+        [VC_HEAP] = "device heap block",
     };
     const struct vc_alloc *a = vc_nearest(map, address);
     if (!a) {
@@ -573,7 +577,8 @@ void vc_describe(struct vc_map *map, uint64_t address, char *text, size_t size)
     char device[24] = "host";
     if (a->device < VC_HOST)
         snprintf(device, sizeof device, "device %u", a->device);
-    snprintf(text, size, "0x%" PRIx64 ", %s %s%s %s%s%" PRIu64 " (%" PRIu64 " bytes at 0x%" PRIx64
-             ", %s)", address, where, a->live ? "" : "freed ", kinds[a->kind], a->name,
+    snprintf(text, size,
+             "0x%" PRIx64 ", %s %s%s %s%s%" PRIu64 " (%" PRIu64 " bytes at 0x%" PRIx64 ", %s)",
+             address, where, a->live ? "" : "freed ", kinds[a->kind], a->name,
              a->name[0] ? " #" : "#", a->serial, a->size, a->base, device);
 }

@@ -47,7 +47,8 @@ struct vc_alloc {
     char name[40];        /* of a module's variable, else "" */
 };
 
-/* What is known of the bytes of a page. A page that is VC_SOME has a byte of shadow for each byte. */
+/* What is known of the bytes of a page. A page that is VC_SOME has a byte of shadow for each byte.
+ */
 enum vc_page_state { VC_NONE = 0, VC_SOME = 1, VC_ALL = 2 };
 
 struct vc_map {
@@ -63,8 +64,8 @@ struct vc_map {
 struct vc_map *vc_map_create(char why[static 200]);
 void vc_map_destroy(struct vc_map *map);
 
-/* The allocation that holds `address`, live or freed; NULL: nobody's (a red zone, or never allocated).
- * Registered host memory lies outside the range and is found by vc_find_slow. */
+/* The allocation that holds `address`, live or freed; NULL: nobody's (a red zone, or never
+ * allocated). Registered host memory lies outside the range and is found by vc_find_slow. */
 struct vc_alloc *vc_find_slow(struct vc_map *map, uint64_t address);
 
 static inline struct vc_alloc *vc_find(struct vc_map *map, uint64_t address)
@@ -72,8 +73,8 @@ static inline struct vc_alloc *vc_find(struct vc_map *map, uint64_t address)
     uint64_t offset = address - map->base;
     if (__builtin_expect(offset >= map->bytes, 0))
         return vc_find_slow(map, address);
-    uint32_t id = __atomic_load_n((uint32_t *)&map->page_id[offset >> VC_PAGE_BITS],
-                                  __ATOMIC_RELAXED);
+    uint32_t id =
+        __atomic_load_n((uint32_t *)&map->page_id[offset >> VC_PAGE_BITS], __ATOMIC_RELAXED);
     return id ? &map->allocs[id] : NULL;
 }
 
@@ -123,8 +124,8 @@ struct vc_alloc_info {
 /* 0 if there is no room. The bytes are uninitialised (VC_MODULE, and host memory, are initialised
  * to zeros). */
 uint64_t vc_alloc(struct vc_map *map, const struct vc_alloc_info *info);
-/* By the base address. false: no live allocation begins there. The freed one stays in quarantine for
- * a while, so that its use is reported for what it is. */
+/* By the base address. false: no live allocation begins there. The freed one stays in quarantine
+ * for a while, so that its use is reported for what it is. */
 bool vc_free(struct vc_map *map, uint64_t base);
 
 /* The program's own memory: no bytes are allocated, only the record. */
@@ -135,7 +136,8 @@ bool vc_unregister(struct vc_map *map, void *host);
 uint64_t vc_reserve(struct vc_map *map, uint64_t bytes, uint64_t align, uint64_t at);
 bool vc_unreserve(struct vc_map *map, uint64_t base, uint64_t bytes);
 /* Maps `bytes` of file `fd` from `offset` at `address`, inside a reserved range; the mapping is an
- * allocation of kind VC_MAPPED with no access for anybody, initialised (its bytes have other names). */
+ * allocation of kind VC_MAPPED with no access for anybody, initialised (its bytes have other
+ * names). */
 bool vc_map_file(struct vc_map *map, uint64_t address, uint64_t bytes, int fd, uint64_t offset,
                  unsigned device, void *owner);
 bool vc_unmap_file(struct vc_map *map, uint64_t address, uint64_t bytes);
@@ -154,7 +156,8 @@ struct vc_alloc *vc_nearest(struct vc_map *map, uint64_t address);
 void vc_describe(struct vc_map *map, uint64_t address, char *text, size_t size);
 
 /* Calls fn for each live allocation, under the map's lock: fn must not call back. */
-void vc_each(struct vc_map *map, void (*fn)(const struct vc_alloc *a, void *context), void *context);
+void vc_each(struct vc_map *map, void (*fn)(const struct vc_alloc *a, void *context),
+             void *context);
 
 /* Bytes of live allocations of a part: those of VC_MODULE and VC_HEAP too. */
 uint64_t vc_used(struct vc_map *map, unsigned device);

@@ -24,8 +24,9 @@ struct vc_finding {
 };
 
 /* The sink: a line of text for each finding to standard error, or to the file that
- * MOEHAL_VIRTUAL_REPORT names (JSON lines if its name ends in .json or .jsonl); and kept in memory, so
- * that a program can ask. Findings of the same check at the same line are counted, not repeated. */
+ * MOEHAL_VIRTUAL_REPORT names (JSON lines if its name ends in .json or .jsonl); and kept in memory,
+ * so that a program can ask. Findings of the same check at the same line are counted, not repeated.
+ */
 struct vc_reports;
 struct vc_reports *vc_reports_create(const char *vendor);
 void vc_reports_destroy(struct vc_reports *reports);
@@ -40,8 +41,8 @@ void vc_reports_clear(struct vc_reports *reports);
 /* No text to standard error (a test that expects findings). */
 void vc_reports_quiet(struct vc_reports *reports, bool quiet);
 
-/* A line of the driver's log: to standard error if MOEHAL_VIRTUAL_LOG is set, to a file if its value
- * has a '/' in it; else nothing. */
+/* A line of the driver's log: to standard error if MOEHAL_VIRTUAL_LOG is set, to a file if its
+ * value has a '/' in it; else nothing. */
 void vc_log(struct vc_reports *reports, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-/* Kernels on several threads mark and read neighbouring bytes: each byte only ever becomes 1 while a
- * kernel runs, so an order is of no consequence, and plain stores are fast. */
+/* Kernels on several threads mark and read neighbouring bytes: each byte only ever becomes 1 while
+ * a kernel runs, so an order is of no consequence, and plain stores are fast. */
 #if defined(__SANITIZE_THREAD__)
 #define UNORDERED __attribute__((no_sanitize("thread"), noinline))
 #else

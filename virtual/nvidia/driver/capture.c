@@ -332,7 +332,7 @@ static CUresult info(CUstream handle, CUstreamCaptureStatus *status, cuuint64_t 
         return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
     lock();
     const struct capture *capture = stream->capture;
-    *status = !capture            ? CU_STREAM_CAPTURE_STATUS_NONE
+    *status = !capture           ? CU_STREAM_CAPTURE_STATUS_NONE
               : capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                  : CU_STREAM_CAPTURE_STATUS_ACTIVE;
     if (*status == CU_STREAM_CAPTURE_STATUS_ACTIVE) {
@@ -445,8 +445,8 @@ CU_API CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNod
 }
 
 CU_API CUresult cuStreamUpdateCaptureDependencies_v2_ptsz(CUstream stream, CUgraphNode *nodes,
-                                                          const CUgraphEdgeData *data,
-                                                          size_t count, unsigned flags)
+                                                          const CUgraphEdgeData *data, size_t count,
+                                                          unsigned flags)
 {
     (void)data;
     return update_tips(stream, nodes, count, flags, true);

@@ -1,4 +1,5 @@
-/* compat.c: first names of calls whose later versions take the same arguments; calls that do nothing here. */
+/* compat.c: first names of calls whose later versions take the same arguments; calls that do
+ * nothing here. */
 #include "driver.h"
 
 #define ALIAS(old, current, params, arguments)                                                     \

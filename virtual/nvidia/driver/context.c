@@ -117,11 +117,12 @@ static void note_leak(const struct vc_alloc *a, void *user)
              ") is still there when its context ends",
              a->kind == VC_HEAP ? "a kernel's malloc" : "an allocation", a->size, a->base,
              a->serial);
-    vc_report(driver.reports, &(struct vc_finding){.check = "leak",
-                                                   .device = (unsigned)leaks->context->device->ordinal,
-                                                   .address = a->base,
-                                                   .bytes = a->size,
-                                                   .text = text});
+    vc_report(driver.reports,
+              &(struct vc_finding){.check = "leak",
+                                   .device = (unsigned)leaks->context->device->ordinal,
+                                   .address = a->base,
+                                   .bytes = a->size,
+                                   .text = text});
 }
 
 static void release_memory(CUcontext context)
@@ -212,7 +213,8 @@ CU_API CUresult cuCtxCreate_v4(CUcontext *out, const CUctxCreateParams *params, 
                                CUdevice device)
 {
     ENTER("cuCtxCreate");
-    if (params && (params->execAffinityParams || params->numExecAffinityParams || params->cigParams))
+    if (params &&
+        (params->execAffinityParams || params->numExecAffinityParams || params->cigParams))
         return refuse(CUDA_ERROR_NOT_SUPPORTED, "cuCtxCreate: execution affinity, graphics");
     return create_current(out, flags, device);
 }

@@ -1,8 +1,8 @@
 /* copy.c: every kind of copy, and memset.
  *
  * Names end in _ptds or _ptsz where the default stream is the calling thread's own. A copy from
- * pageable host memory takes the bytes when it is submitted; one to pageable memory is waited for; both
- * are what CUDA's documentation allows a program to rely on, and no more. */
+ * pageable host memory takes the bytes when it is submitted; one to pageable memory is waited for;
+ * both are what CUDA's documentation allows a program to rely on, and no more. */
 #include "driver.h"
 
 #include <stdlib.h>
@@ -144,13 +144,11 @@ SYNC_PAIR(cuMemcpyDtoD_v2, (CUdeviceptr to, CUdeviceptr from, size_t bytes),
           on_device("cuMemcpyDtoD", to, from, bytes, call))
 ASYNC_PAIR(cuMemcpyAsync, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream),
            linear("cuMemcpyAsync", to, from, bytes, call))
-ASYNC_PAIR(cuMemcpyHtoDAsync_v2,
-           (CUdeviceptr to, const void *from, size_t bytes, CUstream stream),
+ASYNC_PAIR(cuMemcpyHtoDAsync_v2, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream),
            to_device("cuMemcpyHtoDAsync", to, from, bytes, call))
 ASYNC_PAIR(cuMemcpyDtoHAsync_v2, (void *to, CUdeviceptr from, size_t bytes, CUstream stream),
            to_host("cuMemcpyDtoHAsync", to, from, bytes, call))
-ASYNC_PAIR(cuMemcpyDtoDAsync_v2,
-           (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream),
+ASYNC_PAIR(cuMemcpyDtoDAsync_v2, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream),
            on_device("cuMemcpyDtoDAsync", to, from, bytes, call))
 
 /* ---- between devices: the current context's stream does it ---- */
@@ -264,8 +262,7 @@ static CUresult copy_3d_peer(const char *name, const CUDA_MEMCPY3D_PEER *p, stru
 }
 
 SYNC_PAIR(cuMemcpy2D_v2, (const CUDA_MEMCPY2D *p), copy_2d("cuMemcpy2D", p, call))
-SYNC_PAIR(cuMemcpy2DUnaligned_v2, (const CUDA_MEMCPY2D *p),
-          copy_2d("cuMemcpy2DUnaligned", p, call))
+SYNC_PAIR(cuMemcpy2DUnaligned_v2, (const CUDA_MEMCPY2D *p), copy_2d("cuMemcpy2DUnaligned", p, call))
 SYNC_PAIR(cuMemcpy3D_v2, (const CUDA_MEMCPY3D *p), copy_3d("cuMemcpy3D", p, call))
 SYNC_PAIR(cuMemcpy3DPeer, (const CUDA_MEMCPY3D_PEER *p), copy_3d_peer("cuMemcpy3DPeer", p, call))
 ASYNC_PAIR(cuMemcpy2DAsync_v2, (const CUDA_MEMCPY2D *p, CUstream stream),
@@ -285,8 +282,7 @@ static CUresult fill(const char *name, CUdeviceptr to, size_t pitch, unsigned va
     uint64_t ticket;
     if (!width || !height)
         return CUDA_SUCCESS;
-    if (to % element || (height > 1 && pitch % element) ||
-        (height > 1 && pitch < width * element))
+    if (to % element || (height > 1 && pitch % element) || (height > 1 && pitch < width * element))
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = stream_resolve(context, call.stream, call.per_thread, &stream);
     if (result == CUDA_SUCCESS && !call.async)
@@ -308,10 +304,10 @@ static CUresult fill(const char *name, CUdeviceptr to, size_t pitch, unsigned va
     SYNC_PAIR(cuMemsetD2D##bits##_v2,                                                              \
               (CUdeviceptr to, size_t pitch, type value, size_t width, size_t height),             \
               fill("cuMemsetD2D" #bits, to, pitch, value, bytes, width, height, call))             \
-    ASYNC_PAIR(cuMemsetD2D##bits##Async,                                                           \
-               (CUdeviceptr to, size_t pitch, type value, size_t width, size_t height,             \
-                CUstream stream),                                                                  \
-               fill("cuMemsetD2D" #bits "Async", to, pitch, value, bytes, width, height, call))
+    ASYNC_PAIR(                                                                                    \
+        cuMemsetD2D##bits##Async,                                                                  \
+        (CUdeviceptr to, size_t pitch, type value, size_t width, size_t height, CUstream stream),  \
+        fill("cuMemsetD2D" #bits "Async", to, pitch, value, bytes, width, height, call))
 
 FILL(8, unsigned char, 1)
 FILL(16, unsigned short, 2)

@@ -123,8 +123,8 @@ CU_API CUresult cuMemGetInfo_v2(size_t *available, size_t *total)
 {
     ENTER_CONTEXT("cuMemGetInfo", context);
     uint64_t all = device_memory(context->device);
-    uint64_t used = vc_used(driver.map, (unsigned)context->device->ordinal) +
-                    context->device->physical;
+    uint64_t used =
+        vc_used(driver.map, (unsigned)context->device->ordinal) + context->device->physical;
     if (available)
         *available = all > used ? all - used : 0;
     if (total)

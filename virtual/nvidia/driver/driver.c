@@ -63,7 +63,7 @@ static struct {
     struct slot {
         const void *pointer; /* NULL: never used; with type 0: was used */
         enum handle type;
-    } *slots;
+    } * slots;
     size_t room, filled; /* filled counts those that were used too */
 } handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
 

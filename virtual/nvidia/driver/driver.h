@@ -1,8 +1,8 @@
 /* driver.h: what the files of the driver share.
  *
  * One lock (driver.lock) guards every object: contexts, streams and their queues, events, graphs.
- * Nothing is executed under it. Work is put into a stream's queue as a command; each device has a thread
- * that takes commands whose turn has come and runs them, one at a time (queue.c). */
+ * Nothing is executed under it. Work is put into a stream's queue as a command; each device has a
+ * thread that takes commands whose turn has come and runs them, one at a time (queue.c). */
 #ifndef VIRTUAL_NVIDIA_DRIVER_H
 #define VIRTUAL_NVIDIA_DRIVER_H
 
@@ -20,12 +20,12 @@
 
 /* ---- the state of the process ---- */
 
-struct limits { /* of a device, by its compute capability */
+struct limits {     /* of a device, by its compute capability */
     int capability; /* 90 */
     int sms, warps_per_sm, blocks_per_sm;
     int shared_per_sm, shared_optin; /* bytes */
     int l2, clock_khz, memory_clock_khz, bus_bits;
-    double flops_per_clock; /* of a multiprocessor: 2 x fp32 lanes */
+    double flops_per_clock;  /* of a multiprocessor: 2 x fp32 lanes */
     double matrix_per_clock; /* of a multiprocessor: dense bf16 */
 };
 
@@ -76,8 +76,8 @@ CUresult driver_start(void);
 
 /* ---- calls ---- */
 
-/* Every exported function begins with one of these. ENTER: driver initialised, no fault wanted. CONTEXT:
- * besides, a current context without an error that sticks. */
+/* Every exported function begins with one of these. ENTER: driver initialised, no fault wanted.
+ * CONTEXT: besides, a current context without an error that sticks. */
 CUresult call_enter(const char *name);
 CUresult call_context(const char *name, CUcontext *context);
 /* A refusal that says why: to the log, and as the result. */
@@ -221,7 +221,7 @@ struct op {
 void op_release(struct op *op);
 bool op_copy(struct op *to, const struct op *from); /* holds what it names; false: out of memory */
 
-struct mark { /* a place in a stream: done when the stream has done `ticket` */
+struct mark {        /* a place in a stream: done when the stream has done `ticket` */
     CUstream stream; /* held */
     uint64_t ticket;
 };
@@ -280,7 +280,7 @@ struct CUevent_st {
     bool destroyed, recorded;
     CUstream stream; /* held */
     uint64_t ticket;
-    double time_ns; /* once done */
+    double time_ns;          /* once done */
     struct capture *capture; /* recorded in a capture, of this id: these nodes */
     uint64_t capture_id;
     CUgraphNode *nodes;
@@ -330,8 +330,8 @@ CUresult kernel_call_make(CUcontext context, CUfunction handle, const unsigned g
                           void **extra, struct kernel_call *out);
 CUresult function_attribute(CUfunction function, CUfunction_attribute attribute, int *value);
 CUresult function_set_attribute(CUfunction function, CUfunction_attribute attribute, int value);
-/* What the linker hands out as a "cubin": text that begins with a mark and names a module in memory, which
- * module_parse takes. Takes `linked`. */
+/* What the linker hands out as a "cubin": text that begins with a mark and names a module in
+ * memory, which module_parse takes. Takes `linked`. */
 char *link_image_make(struct vn_module *linked, size_t *bytes);
 void link_image_free(char *image);
 int function_occupancy(const struct CUfunc_st *function, int threads, size_t dynamic_shared);
@@ -343,7 +343,8 @@ CUresult memory_alloc(CUcontext context, uint64_t bytes, enum vc_kind kind, cons
 uint32_t memory_mask(const struct device *owner); /* who may touch memory of this device */
 bool copy_linear(struct copy *copy, uint64_t to, uint64_t from, uint64_t bytes);
 CUresult copy_from_3d(const CUDA_MEMCPY3D *p, struct copy *copy);
-/* Whether all bytes lie in one live allocation that device may touch, or in the program's own memory. */
+/* Whether all bytes lie in one live allocation that device may touch, or in the program's own
+ * memory. */
 CUresult memory_check(CUcontext context, uint64_t address, uint64_t bytes, bool host_allowed);
 bool memory_is_pageable(uint64_t address);
 void pool_freed(CUmemoryPool pool, uint64_t bytes);
@@ -356,8 +357,8 @@ CUresult capture_submit(CUstream stream, struct op *op);
 /* *handled: the wait is a matter of captures, and done. */
 CUresult capture_wait(CUstream stream, CUevent event, unsigned flags, bool *handled);
 CUresult capture_record(CUstream stream, CUevent event);
-/* The error of a call that waits for `stream` (NULL: for the context, or is unsafe otherwise) while a
- * capture is in progress that forbids it; the capture is then invalid. */
+/* The error of a call that waits for `stream` (NULL: for the context, or is unsafe otherwise) while
+ * a capture is in progress that forbids it; the capture is then invalid. */
 CUresult capture_forbids(CUcontext context, CUstream stream);
 CUresult graph_run_ops(struct graph_run *run, double *ns);
 void graph_run_release(struct graph_run *run);

@@ -55,8 +55,8 @@ bool node_depends(CUgraphNode node, const CUgraphNode *waits_for, size_t waits)
     return true;
 }
 
-CUgraphNode graph_add(CUgraph graph, CUgraphNodeType type, struct op *op, const CUgraphNode *waits_for,
-                      size_t waits)
+CUgraphNode graph_add(CUgraph graph, CUgraphNodeType type, struct op *op,
+                      const CUgraphNode *waits_for, size_t waits)
 {
     CUgraphNode node = calloc(1, sizeof *node);
     if (graph->count == graph->room) {
@@ -409,7 +409,8 @@ CU_API CUresult cuGraphDebugDotPrint(CUgraph graph, const char *path, unsigned f
     for (size_t i = 0; i < graph->count; i++) {
         CUgraphNode node = graph->nodes[i];
         fprintf(f, "  n%zu [label=\"%s %s\"];\n", i, type_name(node->type),
-                node->type == CU_GRAPH_NODE_TYPE_KERNEL ? node->op.kernel.function->info->name : "");
+                node->type == CU_GRAPH_NODE_TYPE_KERNEL ? node->op.kernel.function->info->name
+                                                        : "");
         for (size_t j = 0; j < node->waits; j++)
             fprintf(f, "  n%zu -> n%zu;\n", index_of(graph, node->waits_for[j]), i);
     }

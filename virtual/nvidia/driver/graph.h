@@ -7,9 +7,9 @@
 struct CUgraphNode_st {
     CUgraph graph;
     CUgraphNodeType type;
-    struct op op;            /* empty for a child graph */
-    CUgraph child;           /* owned */
-    CUgraphNode *waits_for;  /* nodes of the same graph */
+    struct op op;           /* empty for a child graph */
+    CUgraph child;          /* owned */
+    CUgraphNode *waits_for; /* nodes of the same graph */
     size_t waits;
     CUgraphNode copied_from; /* in a clone */
     void **param_pointers;   /* what cuGraphKernelNodeGetParams hands out */
@@ -23,8 +23,8 @@ struct CUgraph_st {
 };
 
 /* A node with the op, which is taken; NULL: no memory, or a dependency that is not of the graph. */
-CUgraphNode graph_add(CUgraph graph, CUgraphNodeType type, struct op *op, const CUgraphNode *waits_for,
-                      size_t waits);
+CUgraphNode graph_add(CUgraph graph, CUgraphNodeType type, struct op *op,
+                      const CUgraphNode *waits_for, size_t waits);
 bool node_depends(CUgraphNode node, const CUgraphNode *waits_for, size_t waits);
 CUgraph graph_make(void);
 void graph_free(CUgraph graph);
@@ -46,8 +46,8 @@ struct run_node {
     bool done;
 };
 
-/* What a launch runs. Shared by the executable graph and the launches in queues; who changes it while
- * others hold it changes a copy. */
+/* What a launch runs. Shared by the executable graph and the launches in queues; who changes it
+ * while others hold it changes a copy. */
 struct graph_run {
     int holders;
     CUcontext context;

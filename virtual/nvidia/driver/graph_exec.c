@@ -140,7 +140,8 @@ static bool node_ready(const struct graph_run *run, const struct run_node *n, do
     return true;
 }
 
-/* Which node is next: the first of those that may run; other orders on request, as among streams. */
+/* Which node is next: the first of those that may run; other orders on request, as among streams.
+ */
 static struct run_node *next_node(struct graph_run *run, double *start)
 {
     struct run_node *best = NULL;

@@ -6,8 +6,8 @@
 
 /* ---- attributes ---- */
 
-/* Registers a thread, for limits and occupancy. PTX names as many as it likes; what ptxas would make
- * of them is a guess: no more than lets the largest block run that the kernel asks for. */
+/* Registers a thread, for limits and occupancy. PTX names as many as it likes; what ptxas would
+ * make of them is a guess: no more than lets the largest block run that the kernel asks for. */
 static int registers(const struct CUfunc_st *f)
 {
     uint32_t threads = 1;
@@ -310,8 +310,8 @@ static CUresult check_shape(CUfunction f, const struct kernel_call *k)
     for (int i = 0; i < 3; i++)
         if (!k->grid[i] || !k->block[i])
             return CUDA_ERROR_INVALID_VALUE;
-    if (k->grid[0] > 0x7fffffff || k->grid[1] > 65535 || k->grid[2] > 65535 ||
-        k->block[0] > 1024 || k->block[1] > 1024 || k->block[2] > 64 || threads > 1024)
+    if (k->grid[0] > 0x7fffffff || k->grid[1] > 65535 || k->grid[2] > 65535 || k->block[0] > 1024 ||
+        k->block[1] > 1024 || k->block[2] > 64 || threads > 1024)
         return CUDA_ERROR_INVALID_VALUE;
     if (f->info->uses_cluster)
         return refuse(CUDA_ERROR_NOT_SUPPORTED, "kernel %s: clusters", f->info->name);

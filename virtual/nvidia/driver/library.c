@@ -385,7 +385,8 @@ CU_API CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const c
     return result;
 }
 
-/* The image is ours alone: the address of a linked module, behind a mark that module_parse knows. */
+/* The image is ours alone: the address of a linked module, behind a mark that module_parse knows.
+ */
 CU_API CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes)
 {
     ENTER("cuLinkComplete");

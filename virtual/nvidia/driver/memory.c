@@ -33,7 +33,8 @@ CUresult memory_alloc(CUcontext context, uint64_t bytes, enum vc_kind kind, cons
     struct device *device = context->device;
     unsigned ordinal = (unsigned)device->ordinal;
     if (!host) {
-        uint64_t limit = device_limit(device), used = vc_used(driver.map, ordinal) + device->physical;
+        uint64_t limit = device_limit(device),
+                 used = vc_used(driver.map, ordinal) + device->physical;
         if (used > limit || bytes > limit - used)
             return refuse(CUDA_ERROR_OUT_OF_MEMORY,
                           "device %u: %llu bytes wanted, %llu of %llu are in use", ordinal,
@@ -105,8 +106,7 @@ CU_API CUresult cuMemAllocManaged(CUdeviceptr *out, size_t bytes, unsigned flags
 CUresult memory_free_now(uint64_t address)
 {
     struct vc_alloc *a;
-    CUresult result =
-        begins_at(address, 1u << VC_GLOBAL | 1u << VC_MANAGED | 1u << VC_POOLED, &a);
+    CUresult result = begins_at(address, 1u << VC_GLOBAL | 1u << VC_MANAGED | 1u << VC_POOLED, &a);
     if (result != CUDA_SUCCESS)
         return result;
     if (a->kind == VC_POOLED)
@@ -196,8 +196,7 @@ CU_API CUresult cuMemHostUnregister(void *host)
 {
     ENTER_CONTEXT("cuMemHostUnregister", context);
     context_drain(context);
-    return vc_unregister(driver.map, host) ? CUDA_SUCCESS
-                                           : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    return vc_unregister(driver.map, host) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 }
 
 static bool is_host_kind(const struct vc_alloc *a)
@@ -246,8 +245,9 @@ CUresult memory_check(CUcontext context, uint64_t address, uint64_t bytes, bool 
         return CUDA_SUCCESS;
     /* Neighbouring mappings of one reserved range are one piece of memory. */
     while (a && a->kind == VC_MAPPED && a->live && address - a->base < a->size &&
-           vc_may_access(a, address, a->base + a->size - address < bytes
-                                         ? a->base + a->size - address : bytes, device)) {
+           vc_may_access(a, address,
+                         a->base + a->size - address < bytes ? a->base + a->size - address : bytes,
+                         device)) {
         uint64_t here = a->base + a->size - address;
         if (here >= bytes)
             return CUDA_SUCCESS;
@@ -311,8 +311,7 @@ static CUresult attribute_get(void *data, CUpointer_attribute attribute, CUdevic
         *(int *)data = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-        *(CUmemoryPool *)data =
-            a->kind == VC_POOLED ? (CUmemoryPool)(uintptr_t)a->stream : NULL;
+        *(CUmemoryPool *)data = a->kind == VC_POOLED ? (CUmemoryPool)(uintptr_t)a->stream : NULL;
         return CUDA_SUCCESS;
     }
     return CUDA_ERROR_NOT_SUPPORTED;

@@ -20,10 +20,10 @@ static void read_options(unsigned count, const CUjit_option *option, void **valu
     *error = *info = (struct jit_log){0};
     *wall_time = NULL;
     for (unsigned i = 0; i < count; i++) {
-        struct jit_log *log = option[i] == CU_JIT_ERROR_LOG_BUFFER ||
-                                      option[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
-                                  ? error
-                                  : info;
+        struct jit_log *log =
+            option[i] == CU_JIT_ERROR_LOG_BUFFER || option[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
+                ? error
+                : info;
         if (option[i] == CU_JIT_ERROR_LOG_BUFFER || option[i] == CU_JIT_INFO_LOG_BUFFER) {
             log->text = values[i];
         } else if (option[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES ||
@@ -71,8 +71,8 @@ static struct vn_module *linked_of(const void *image)
     size_t n = sizeof link_mark - 1;
     if (strncmp(image, link_mark, n))
         return NULL;
-    struct vn_module *linked = (struct vn_module *)(uintptr_t)strtoull((const char *)image + n,
-                                                                       NULL, 16);
+    struct vn_module *linked =
+        (struct vn_module *)(uintptr_t)strtoull((const char *)image + n, NULL, 16);
     return handle_is(linked, HANDLE_LINKED) ? linked : NULL;
 }
 
@@ -91,7 +91,8 @@ static const char *not_ptx(const void *image)
     uint32_t magic;
     memcpy(&magic, image, 4);
     if (magic == 0x464c457f)
-        return "a cubin (ELF) holds machine code of one GPU; a virtual device runs PTX: load the PTX "
+        return "a cubin (ELF) holds machine code of one GPU; a virtual device runs PTX: load the "
+               "PTX "
                "text (nvcc -ptx)";
     if (magic == 0xba55ed50 || magic == 0x466243b1)
         return "a fat binary is not taken apart here; load the PTX text in it (nvcc -ptx, or "
@@ -123,8 +124,9 @@ CUresult module_parse(const void *image, size_t bytes, unsigned options, const C
         return CUDA_ERROR_INVALID_IMAGE;
     }
     bool text = memchr(image, 0, 4) == NULL;
-    const char *why = text || bytes >= 4 ? not_ptx(image) : "this is neither PTX text nor anything "
-                                                            "that is known";
+    const char *why = text || bytes >= 4 ? not_ptx(image)
+                                         : "this is neither PTX text nor anything "
+                                           "that is known";
     if (!why && !text)
         why = "this is no PTX text";
     if (why) {
@@ -190,8 +192,7 @@ static CUresult place_variables(CUmodule module)
         CUdeviceptr address;
         if (v->linkage == VN_EXTERN || !v->size)
             continue;
-        CUresult result =
-            memory_alloc(module->context, v->size, VC_MODULE, v->name, 0, &address);
+        CUresult result = memory_alloc(module->context, v->size, VC_MODULE, v->name, 0, &address);
         if (result != CUDA_SUCCESS)
             return result;
         module->addresses[i] = address;
@@ -270,7 +271,8 @@ CUresult module_load_text(CUcontext context, const void *image, size_t bytes, un
     void **wall_time;
     if (options && (!option || !values))
         return CUDA_ERROR_INVALID_VALUE;
-    read_options(options, option, values, &error, &info, &wall_time); /* before sizes are replaced */
+    read_options(options, option, values, &error, &info,
+                 &wall_time); /* before sizes are replaced */
     CUresult result = module_parse(image, bytes, options, option, values, &parsed);
     if (result != CUDA_SUCCESS)
         return result;

@@ -88,7 +88,8 @@ static void count_copy(CUcontext context, const struct copy *c, double *ns)
     unsigned device = (unsigned)context->device->ordinal;
     uint64_t bytes = c->width * c->height * c->depth;
     enum driver_counter counter = COUNT_COPIES_ON;
-    double rate = context->device->limits.memory_clock_khz * 2e3 * context->device->limits.bus_bits / 8 / 2;
+    double rate =
+        context->device->limits.memory_clock_khz * 2e3 * context->device->limits.bus_bits / 8 / 2;
     if (source < 0 && target >= 0)
         counter = COUNT_COPIES_IN, rate = 25e9;
     else if (target < 0 && source >= 0)

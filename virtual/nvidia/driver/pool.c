@@ -1,8 +1,8 @@
 /* pool.c: memory in stream order: pools, allocation, free.
  *
- * An allocation is there when the call returns; a free happens when the stream gets to it. A pool holds
- * nothing back, so that what is used and what is reserved are the same; its threshold is kept and
- * answered. */
+ * An allocation is there when the call returns; a free happens when the stream gets to it. A pool
+ * holds nothing back, so that what is used and what is reserved are the same; its threshold is kept
+ * and answered. */
 #include "driver.h"
 
 #include <stdlib.h>
@@ -60,7 +60,8 @@ static CUresult alloc(CUdeviceptr *out, size_t bytes, CUmemoryPool pool, CUstrea
     if (result != CUDA_SUCCESS)
         return result;
     if (stream->capture)
-        return refuse(CUDA_ERROR_NOT_SUPPORTED, "cuMemAllocAsync in a capture: nodes that allocate");
+        return refuse(CUDA_ERROR_NOT_SUPPORTED,
+                      "cuMemAllocAsync in a capture: nodes that allocate");
     if (!pool) {
         result = default_pool(stream->context->device, &pool);
         if (result != CUDA_SUCCESS)

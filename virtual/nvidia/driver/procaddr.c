@@ -9,8 +9,10 @@
     CU_API CUresult symbol(void);                                                                  \
     CU_API CUresult symbol(void)                                                                   \
     {                                                                                              \
-        return driver.initialised ? refuse(CUDA_ERROR_NOT_SUPPORTED, "%s is not supported by "     \
-                                           "the virtual driver", #symbol)                          \
+        return driver.initialised ? refuse(CUDA_ERROR_NOT_SUPPORTED,                               \
+                                           "%s is not supported by "                               \
+                                           "the virtual driver",                                   \
+                                           #symbol)                                                \
                                   : CUDA_ERROR_NOT_INITIALIZED;                                    \
     }
 #include "unsupported.def"

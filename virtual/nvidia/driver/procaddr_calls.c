@@ -1,4 +1,5 @@
-/* procaddr_calls.c: cuGetProcAddress; apart from the table, which declares every entry point its own way. */
+/* procaddr_calls.c: cuGetProcAddress; apart from the table, which declares every entry point its
+ * own way. */
 #include "driver.h"
 
 CU_API CUresult cuGetProcAddress(const char *name, void **out, int version, cuuint64_t flags)

@@ -1,8 +1,8 @@
 /* queue.c: streams' queues and the threads that work them off.
  *
  * A device's thread takes, among the first commands of its streams, one whose waits are over: by
- * default the one submitted first. MOEHAL_VIRTUAL_STREAMS=random or newest takes others, which is as
- * legal, and shows where a program lacks a wait. */
+ * default the one submitted first. MOEHAL_VIRTUAL_STREAMS=random or newest takes others, which is
+ * as legal, and shows where a program lacks a wait. */
 #include "driver.h"
 
 #include <stdlib.h>
@@ -151,7 +151,8 @@ static void run_first(CUstream stream)
     double ns = 0;
     CUresult result = CUDA_SUCCESS;
     CUcontext context = c->op.context;
-    /* After an error nothing runs; host functions and callbacks learn of it (a callback is told). */
+    /* After an error nothing runs; host functions and callbacks learn of it (a callback is told).
+     */
     bool skip = context->error && c->op.kind != OP_CALLBACK && c->op.kind != OP_FREE;
     if (!skip) {
         unlock();

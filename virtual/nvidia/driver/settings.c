@@ -166,8 +166,8 @@ static bool read_limits(struct limits *limits, long sms)
     return true;
 }
 
-/* No more than the machine has, unless it is asked for: a program that fills a device would otherwise
- * end by the system's hand. */
+/* No more than the machine has, unless it is asked for: a program that fills a device would
+ * otherwise end by the system's hand. */
 static bool read_memory(uint64_t *bytes)
 {
     const char *text = setting("MOEHAL_VIRTUAL_MEMORY");

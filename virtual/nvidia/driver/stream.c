@@ -233,8 +233,7 @@ static CUresult callback(CUstream handle, CUstreamCallback fn, void *user, unsig
         return CUDA_ERROR_INVALID_VALUE;
     if (stream->capture)
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-    struct op op = {.kind = OP_CALLBACK,
-                    .host = {.callback = fn, .stream = handle, .user = user}};
+    struct op op = {.kind = OP_CALLBACK, .host = {.callback = fn, .stream = handle, .user = user}};
     return stream_submit(stream, &op, NULL);
 }
 PAIR(cuStreamAddCallback, cuStreamAddCallback_ptsz,

@@ -25,7 +25,10 @@ static const struct counter_name of_driver[] = {
 #undef C
 };
 
-#define K(field, what) {#field, what, offsetof(struct vn_counters, field)}
+#define K(field, what)                                                                             \
+    {                                                                                              \
+#field, what, offsetof(struct vn_counters, field)                                          \
+    }
 static const struct counter_name of_kernels[] = {
     K(warp_instructions, "instructions issued, a warp at a time"),
     K(lane_instructions, "the same times their active lanes"),
@@ -70,7 +73,7 @@ static const char *class_counter(unsigned class)
     pthread_mutex_lock(&once);
     if (!names[class][0])
         snprintf(names[class], sizeof names[class], "instructions_%s",
-                 vn_class_name((enum vn_class)class));
+                 vn_class_name((enum vn_class) class));
     pthread_mutex_unlock(&once);
     return names[class];
 }
@@ -105,8 +108,8 @@ void count_add(unsigned device, enum driver_counter counter, uint64_t n)
 static void add_counters(struct vn_counters *sum, const struct vn_counters *c)
 {
     for (int i = 0; i < OF_KERNELS; i++) {
-        uint64_t value = kernel_value(sum, of_kernels[i].offset) +
-                         kernel_value(c, of_kernels[i].offset);
+        uint64_t value =
+            kernel_value(sum, of_kernels[i].offset) + kernel_value(c, of_kernels[i].offset);
         memcpy((char *)sum + of_kernels[i].offset, &value, sizeof value);
     }
     for (int i = 0; i < OF_CLASSES; i++)

@@ -1,4 +1,5 @@
-/* vmm.c: addresses and memory apart: reserve, create, map, give access. Hints for managed memory. */
+/* vmm.c: addresses and memory apart: reserve, create, map, give access. Hints for managed memory.
+ */
 #include "driver.h"
 
 #include <stdlib.h>

@@ -2,7 +2,8 @@
  *
  * A driver is virtual if it has the symbol moehal_virtual_driver (dlsym); the functions are there
  * then too. All may be called from any thread, before the vendor's initialisation as well; then the
- * settings wait for it. Names and texts that are handed out stay valid until the next clear or reset. */
+ * settings wait for it. Names and texts that are handed out stay valid until the next clear or
+ * reset. */
 #ifndef MOEHAL_VIRTUAL_H
 #define MOEHAL_VIRTUAL_H
 
@@ -34,8 +35,8 @@ MOEHAL_VIRTUAL_API int moehal_virtual_kernel_at(int device, unsigned index, cons
 MOEHAL_VIRTUAL_API int moehal_virtual_kernel_counter(int device, const char *kernel,
                                                      const char *name, uint64_t *value);
 
-/* And by line of PTX (MOEHAL_VIRTUAL_COUNT=lines): a table as text, one line a line, of the kernel's
- * launches. NULL: nothing was counted. The caller frees it with free(). */
+/* And by line of PTX (MOEHAL_VIRTUAL_COUNT=lines): a table as text, one line a line, of the
+ * kernel's launches. NULL: nothing was counted. The caller frees it with free(). */
 MOEHAL_VIRTUAL_API char *moehal_virtual_kernel_lines(int device, const char *kernel);
 
 /* ---- reports of the checks ---- */
@@ -53,8 +54,9 @@ MOEHAL_VIRTUAL_API void moehal_virtual_reports_quiet(int quiet);
 
 /* As MOEHAL_VIRTUAL_FAULTS; replaces what was set. -1: it does not read. */
 MOEHAL_VIRTUAL_API int moehal_virtual_faults(const char *list);
-/* "checks", "schedule", "streams", "time_limit_ms", "fuse", "count" with the values that their variables
- * take. They hold for the launches submitted from then on. -1: no such setting, or value. */
+/* "checks", "schedule", "streams", "time_limit_ms", "fuse", "count" with the values that their
+ * variables take. They hold for the launches submitted from then on. -1: no such setting, or value.
+ */
 MOEHAL_VIRTUAL_API int moehal_virtual_set(const char *setting, const char *value);
 
 #ifdef __cplusplus

@@ -214,9 +214,6 @@ p("match", "u", 3, "and.b32 %b0, %i0, 3; match.any.sync.b32 %o0, %b0, 0xffffffff
   "match.all.sync.b32 %o1|%p0, %b0, 0xffffffff; selp.b32 %o2, 1, 0, %p0; ")
 for op in "add.s32", "min.s32", "max.s32", "min.u32", "max.u32", "and.b32", "or.b32", "xor.b32":
     p(f"redux_{op.replace('.', '_')}", "u", 1, f"redux.sync.{op} %o0, %i0, 0xffffffff; ")
-p("activemask_divergent", "u", 1, "mov.b32 %o0, 0; and.b32 %b0, %i0, 1; setp.eq.u32 %p0, %b0, 0; "
-  "@%p0 bra L1; bar.warp.sync 0xffffffff; bra L2; L1: bar.warp.sync 0xffffffff; L2: "
-  "vote.sync.ballot.b32 %o0, %p0, 0xffffffff; ")
 
 # ---- matrices ----
 smem = "mov.u32 %b4, smem; mov.u32 %b5, %tid.x; shr.u32 %b5, %b5, 5; shl.b32 %b5, %b5, 9; add.u32 %b4, %b4, %b5; " \
