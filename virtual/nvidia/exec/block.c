@@ -56,6 +56,8 @@ void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s)
     fill(w->specials, VN_DYNAMIC_SMEM_SIZE, l->dynamic_shared);
     fill(w->specials, VN_TOTAL_SMEM_SIZE, s->shared_size);
     fill(w->specials, VN_DYNAMIC_SHARED, s->static_shared);
+    fill(w->specials, VN_ENVREG1, (uint32_t)(s->workspace >> 32));
+    fill(w->specials, VN_ENVREG2, (uint32_t)s->workspace);
     fill(w->specials, VN_ZERO, 0);
     fill(w->specials, VN_ONE, 1);
 }
@@ -75,6 +77,8 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
     if (block->shared_written)
         memset(block->shared_written, 0, block->shared_size);
     block->live_warps = block->warp_count;
+    if (block->race)
+        vn_race_start(block);
     for (uint32_t i = 0; i < block->warp_count; i++)
         start_warp(block, i);
 }
@@ -126,6 +130,8 @@ static void release(struct vn_block *block, uint32_t id)
                 continue;
             write_result(w, w->pc[l] - 1, l, &done);
             w->at_barrier &= ~(1u << l);
+            if (block->race)
+                vn_race_join(w, id);
         }
     }
     if (block->race)

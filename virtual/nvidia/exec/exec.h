@@ -150,6 +150,7 @@ struct vn_launch_state {
     const struct vn_code *code;
     const struct vn_insn *entry;
     uint8_t *params;
+    uint64_t workspace; /* of a cooperative grid: its size and the word its blocks meet at */
     uint32_t threads, warps, shared_size, local_size;
     uint64_t blocks;
     struct vn_worker *workers;
@@ -224,6 +225,9 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
                     uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
                     int other_lane, const char *format, ...)
     __attribute__((format(printf, 8, 9)));
+/* The other party of a race, which may have ended: by the numbers of its block and thread. */
+void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
+                  const struct vn_insn *other, uint64_t other_block, uint32_t other_thread);
 uint64_t vn_now_ns(void);
 
 /* block.c */
@@ -247,6 +251,9 @@ void vn_race_barrier(struct vn_block *block, uint32_t id);
 void vn_race_arrive(struct vn_warp *w, uint32_t id);
 void vn_race_warp(struct vn_warp *w, uint32_t mask);
 void vn_race_fence(struct vn_warp *w, uint16_t order);
+void vn_race_start(struct vn_block *block);
+void vn_race_join(struct vn_warp *w, uint32_t id);
+void vn_global_race_fence(struct vn_warp *w);
 
 /* memory.c: the slow paths */
 /* The host address of [address, address + size) for lane, or NULL after a fault. write: 0 load, 1

@@ -23,10 +23,9 @@ static void locate(const struct vn_module *m, const struct vn_insn *i, const cha
     *line = *file ? s->line : 0;
 }
 
-static void thread_of(const struct vn_warp *w, uint32_t lane, uint32_t thread[3])
+static void thread_of(const struct vn_warp *w, uint32_t t, uint32_t thread[3])
 {
     const uint32_t *block = w->launch->launch->block;
-    uint32_t t = w->index * 32 + lane;
     thread[0] = t % block[0];
     thread[1] = t / block[0] % block[1];
     thread[2] = t / (block[0] * block[1]);
@@ -45,9 +44,14 @@ static bool seen_before(struct vn_launch_state *s, const char *check, uint32_t l
     return false;
 }
 
+struct other { /* the second place of a finding */
+    const struct vn_insn *insn;
+    uint64_t block;
+    uint32_t thread;
+};
+
 static void send(struct vn_warp *w, const char *check, const struct vn_access *access,
-                 uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
-                 int other_lane, const char *text)
+                 uint32_t lanes, const struct other *other, const char *text)
 {
     struct vn_launch_state *s = w->launch;
     const struct vn_launch *l = s->launch;
@@ -59,17 +63,17 @@ static void send(struct vn_warp *w, const char *check, const struct vn_access *a
     locate(m, insn, &f.file, &f.line, &f.code_line);
     memcpy(f.grid, l->grid, sizeof f.grid);
     memcpy(f.block, w->block->id, sizeof f.block);
-    thread_of(w, lane, f.thread);
+    thread_of(w, w->index * 32 + lane, f.thread);
     if (access) {
         f.address = access->address;
         f.bytes = access->size;
     }
     if (other) {
-        locate(m, other, &f.other_file, &f.other_line, &f.other_code_line);
-        if (other_warp) {
-            memcpy(f.other_block, other_warp->block->id, sizeof f.other_block);
-            thread_of(other_warp, other_lane >= 0 ? (uint32_t)other_lane : 0, f.other_thread);
-        }
+        locate(m, other->insn, &f.other_file, &f.other_line, &f.other_code_line);
+        f.other_block[0] = (uint32_t)(other->block % l->grid[0]);
+        f.other_block[1] = (uint32_t)(other->block / l->grid[0] % l->grid[1]);
+        f.other_block[2] = (uint32_t)(other->block / ((uint64_t)l->grid[0] * l->grid[1]));
+        thread_of(w, other->thread, f.other_thread);
     }
     f.text = text;
     pthread_mutex_lock(&s->lock);
@@ -114,7 +118,7 @@ void vn_fault(struct vn_warp *w, enum vn_status status, const char *check,
     va_start(list, format);
     compose(text, sizeof text, w, access, format, list);
     va_end(list);
-    send(w, check, access, lanes, NULL, NULL, -1, text);
+    send(w, check, access, lanes, NULL, text);
     int ok = VN_OK;
     atomic_compare_exchange_strong(&w->launch->status, &ok, (int)status);
     longjmp(w->worker->fail, 1);
@@ -129,5 +133,31 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
     va_start(list, format);
     compose(text, sizeof text, w, access, format, list);
     va_end(list);
-    send(w, check, access, lanes, other, other_warp, other_lane, text);
+    struct other o = {other, other_warp ? other_warp->block->linear : 0,
+                      other_warp ? other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0)
+                                 : 0};
+    send(w, check, access, lanes, other ? &o : NULL, text);
+}
+
+static void race_text(char *out, size_t size, struct vn_warp *w, const struct vn_access *access,
+                      const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    compose(out, size, w, access, format, list);
+    va_end(list);
+}
+
+void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
+                  const struct vn_insn *other, uint64_t other_block, uint32_t other_thread)
+{
+    char text[640];
+    struct other o = {other, other_block, other_thread};
+    race_text(text, sizeof text, w, access,
+              "race with the %s at PTX line %u by thread %u of block %llu: nothing orders them",
+              vn_ops[other->op].cls == VN_CLASS_LOAD    ? "load"
+              : vn_ops[other->op].cls == VN_CLASS_STORE ? "store"
+                                                        : "access",
+              other->line, other_thread, (unsigned long long)other_block);
+    send(w, check, access, 1u << access->lane, &o, text);
 }

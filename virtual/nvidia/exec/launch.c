@@ -53,7 +53,8 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
         if (!b->shared_written)
             return false;
     }
-    if (s->checks & VN_CHECK_SHARED_RACES && s->shared_size && s->threads > 1) {
+    if ((s->checks & VN_CHECK_SHARED_RACES && s->shared_size && s->threads > 1) ||
+        s->checks & VN_CHECK_GLOBAL_RACES) {
         b->race = vn_race_create(s);
         if (!b->race)
             return false;
@@ -220,6 +221,8 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
         s->deadline_ns = s->started_ns + l->time_limit_ms * 1000000;
     pthread_mutex_init(&s->lock, NULL);
     int workers = l->pool ? vg_pool_threads(l->pool) : 1;
+    if (s->checks & VN_CHECK_GLOBAL_RACES)
+        workers = 1;
     if ((uint64_t)workers > s->blocks)
         workers = (int)s->blocks;
     s->share = (uint32_t)((s->blocks + (uint64_t)workers - 1) / (uint64_t)workers);
@@ -231,6 +234,14 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     memset(s->params, 0, padded(s->code->info.param_bytes));
     if (s->code->info.param_bytes)
         memcpy(s->params, l->params, s->code->info.param_bytes);
+    if (l->cooperative) {
+        struct vc_alloc_info info = {.bytes = 64, .align = 64, .device = l->device, .kind = VC_MODULE,
+                                     .access = 1u << l->device, .name = "cooperative workspace"};
+        s->workspace = vc_alloc(l->map, &info);
+        if (!s->workspace)
+            goto out;
+        memcpy((void *)(uintptr_t)s->workspace, &(uint32_t){64}, 4);
+    }
     for (uint32_t f = 0; f < m->function_count; f++) {
         s->counter_base[f] = (uint32_t)s->counter_count;
         s->counter_count += m->functions[f].insn_count + 1;
@@ -249,6 +260,8 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     if (counters && s->count && !vn_counters_collect(s, workers, counters) && status == VN_OK)
         status = VN_OUT_OF_MEMORY;
 out:
+    if (s->workspace)
+        vc_free(l->map, s->workspace);
     vn_maps_destroy(s);
     vn_global_race_destroy(s->global_race);
     for (int i = 0; s->workers && i < workers; i++) {

@@ -215,3 +215,24 @@ uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t s
     }
     return passes;
 }
+
+/* A copy to these bytes has not been waited for: its bytes are not there yet. */
+void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane, const char *kind)
+{
+    const struct vn_block *b = w->block;
+    if (!(w->launch->checks & VN_CHECK_ASYNC_COPY))
+        return;
+    for (uint32_t i = 0; i < b->warp_count; i++) {
+        const struct vn_warp *owner = &b->warps[i];
+        for (uint32_t k = 0; k < owner->async_count; k++) {
+            const struct vn_async *c = &owner->async[k];
+            if (address >= c->to + (uint64_t)c->bytes || c->to >= address + size)
+                continue;
+            struct vn_access access = {"shared", kind, address, size, lane};
+            vn_find_report(w, "async-copy", &access, 1u << lane, c->insn, owner, c->lane,
+                           "the bytes of a cp.async (PTX line %u) are used before its group is waited for",
+                           c->insn->line);
+            return;
+        }
+    }
+}

@@ -181,6 +181,8 @@ VN_INLINE void access_global(struct vn_warp *w, const struct vn_insn *insn, uint
         if (s->checks & VN_CHECK_UNINITIALISED)
             vn_mark_written(w, a, mask, size, false);
         write_lanes(w, insn, mask, base, a, bytes);
+        if (s->checks & VN_CHECK_GLOBAL_RACES && !(insn->q & 15))
+            vn_race_same_store(w, a, mask, size, base, registers(w, insn, &insn->b), bytes, false);
     } else {
         if (s->checks & VN_CHECK_UNINITIALISED)
             vn_check_written(w, a, mask, size, false);
@@ -210,6 +212,8 @@ VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint
         if (w->block->shared_written)
             vn_mark_written(w, a, mask, size, true);
         write_lanes(w, insn, mask, base, a, bytes);
+        if (w->block->race && s->checks & VN_CHECK_SHARED_RACES && !(insn->q & 15))
+            vn_race_same_store(w, a, mask, size, base, registers(w, insn, &insn->b), bytes, true);
     } else {
         if (w->block->shared_written)
             vn_check_written(w, a, mask, size, true);

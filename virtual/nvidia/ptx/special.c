@@ -24,6 +24,8 @@ static const struct {
     {"%lanemask_lt", 0, VN_LANEMASK_LT},
     {"%lanemask_ge", 0, VN_LANEMASK_GE},
     {"%lanemask_gt", 0, VN_LANEMASK_GT},
+    {"%envreg1", 0, VN_ENVREG1},
+    {"%envreg2", 0, VN_ENVREG2},
     {"%clock", 0, VN_CLOCK},
     {"%clock_hi", 0, VN_CLOCK_HI},
     {"%clock64", 0, VN_CLOCK64},

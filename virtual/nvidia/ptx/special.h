@@ -20,6 +20,7 @@ enum vn_special {
     VN_NWARPID, VN_NSMID,
     VN_DYNAMIC_SMEM_SIZE, VN_TOTAL_SMEM_SIZE,
     VN_DYNAMIC_SHARED, /* where extern shared arrays begin */
+    VN_ENVREG1, VN_ENVREG2, /* the address of a cooperative grid's workspace, upper half first */
     VN_ZERO, VN_ONE,
     VN_SPECIAL_VECTORS,
     VN_CLOCK = VN_SPECIAL_VECTORS, VN_CLOCK_HI, VN_GLOBALTIMER_LO, VN_GLOBALTIMER_HI,
