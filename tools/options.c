@@ -89,6 +89,8 @@ int parse_options(const struct command *command, const struct option *options, i
             if (value)
                 return usage_error(command, "--%s takes no value", o->name);
             *(bool *)o->target = true;
+            if (!strcmp(o->name, "virtual"))
+                setenv("MOEHAL_VIRTUAL", "1", 1); /* backends ask for it when they are loaded */
             continue;
         }
         if (!value && i + 1 == argc)

@@ -1,0 +1,223 @@
+/*
+ * nvidia.h: what the files of the NVIDIA backend share. The driver library (libcuda.so.1) is opened
+ * at run time; nothing of CUDA is needed to build this.
+ */
+#ifndef NVIDIA_H
+#define NVIDIA_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include <moehal/backend.h>
+
+/* ---- the driver's ABI, as far as it is used ---- */
+
+typedef int CUresult, CUdevice;
+typedef unsigned long long CUdeviceptr;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphNode_st *CUgraphNode;
+typedef struct CUgraphExec_st *CUgraphExec;
+
+typedef struct CUDA_KERNEL_NODE_PARAMS {
+    CUfunction function;
+    unsigned int grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+    void **params;
+    void **extra;
+} CUDA_KERNEL_NODE_PARAMS;
+
+enum {
+    CUDA_SUCCESS = 0,
+    CUDA_ERROR_INVALID_VALUE = 1,
+    CUDA_ERROR_OUT_OF_MEMORY = 2,
+    CUDA_ERROR_NO_DEVICE = 100,
+    CUDA_ERROR_INVALID_CONTEXT = 201,
+    CUDA_ERROR_ECC_UNCORRECTABLE = 214,
+    CUDA_ERROR_INVALID_PTX = 218,
+    CUDA_ERROR_NOT_FOUND = 500,
+    CUDA_ERROR_NOT_READY = 600,
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700, /* 700 to 720: a kernel died, the context with it */
+    CUDA_ERROR_LAUNCH_FAILED = 719,
+};
+
+enum {
+    CU_THREADS_PER_BLOCK = 1, /* of cuDeviceGetAttribute */
+    CU_SHARED_PER_BLOCK_OPTIN = 97,
+    CU_MULTIPROCESSORS = 16,
+    CU_CAPABILITY_MAJOR = 75,
+    CU_CAPABILITY_MINOR = 76,
+    CU_FUNC_THREADS = 0, /* of cuFuncGetAttribute */
+    CU_FUNC_STATIC_SHARED = 1,
+    CU_FUNC_MAX_DYNAMIC_SHARED = 8,
+    CU_JIT_INFO_LOG_BUFFER = 3,
+    CU_JIT_INFO_LOG_SIZE = 4,
+    CU_JIT_ERROR_LOG_BUFFER = 5,
+    CU_JIT_ERROR_LOG_SIZE = 6,
+    CU_POINTER_CONTEXT = 1,
+    CU_EVENT_BLOCKING_SYNC = 1,
+    CU_EVENT_NO_TIMING = 2,
+    CU_STREAM_NON_BLOCKING = 1,
+    CU_HOST_PORTABLE = 1,
+    CU_HOST_MAPPED = 2,
+};
+
+struct driver {
+#define SYMBOL(need, result, field, name, args) result(*field) args;
+#include "driver.def"
+#undef SYMBOL
+};
+
+/* ---- kernels (modules.c) ---- */
+
+/* Files of kernels/, some once for each format that they read. */
+enum family {
+#define PLAIN(family) FAMILY_##family,
+#define CACHE_TYPES PLAIN
+#define FORMATS_OF PLAIN
+#include "families.def"
+#undef PLAIN
+#undef CACHE_TYPES
+#undef FORMATS_OF
+    FAMILY_COUNT
+};
+
+enum { FORMATS = 5 }; /* 0 (none) and those of formats.def */
+
+enum kernel_id {
+#define KERNEL(family, name) KERNEL_##name,
+#include "kernels.def"
+#undef KERNEL
+    KERNEL_COUNT
+};
+
+/* ---- objects ---- */
+
+struct instance {
+    const mh_core *core;
+    void *library;
+    struct driver cu;
+    int version;    /* of the driver, 13000 is 13.0 */
+    bool simulated; /* the library is a virtual GPU */
+    int count;
+};
+
+struct device {
+    struct instance *instance;
+    const mh_core *core;
+    const struct driver *cu;
+    CUdevice ordinal;
+    CUcontext context;
+    uint32_t context_kind; /* MH_CONTEXT_OWN, ... */
+    uint32_t sm;           /* compute capability, 90 is 9.0 */
+    uint32_t multiprocessors;
+    uint32_t shared_optin; /* bytes of shared memory a block may have */
+    pthread_mutex_t lock;  /* loading of modules */
+    CUmodule modules[FAMILY_COUNT][FORMATS];
+    CUfunction functions[KERNEL_COUNT][FORMATS];
+};
+
+/* Counters of kernels whose last block does more (attention.ptx): zero before and after. */
+enum { COUNTER_COUNT = 65536 };
+
+struct mark {
+    uint64_t sequence;
+    CUevent event;
+    uint32_t waiters;
+};
+
+struct stream {
+    struct device *device;
+    CUstream stream;
+    bool wrapped;
+    CUdeviceptr counters;
+    pthread_mutex_t lock; /* of what follows */
+    uint64_t last;        /* sequence of the newest mark */
+    uint64_t passed;      /* every mark up to here has been seen passed */
+    struct mark *marks;   /* in order; recycled from the front */
+    uint32_t mark_count, mark_room;
+    CUevent *spare;
+    uint32_t spare_count, spare_room;
+};
+
+/* ---- failures ---- */
+
+/* Status of a driver call; a failure is recorded with the call, its code and name. */
+mh_status nv_check(const struct instance *instance, CUresult result, const char *call,
+                   const char *file, uint32_t line);
+#define CU(device, call)                                                                           \
+    nv_check((device)->instance, (device)->instance->cu.call, "cu" #call, __FILE__, __LINE__)
+
+#define FAIL(core, status, ...)                                                                    \
+    (core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__)
+
+/* The device's context on this thread, and back to the embedder's. */
+mh_status nv_enter(struct device *device);
+void nv_leave(struct device *device);
+
+/* ---- modules.c ---- */
+
+/* The kernel, loaded with its family at first use; format 0 for families without. */
+mh_status nv_function(struct device *device, enum kernel_id kernel, uint32_t format,
+                      CUfunction *function);
+/* Loads an image with the compiler's log in log[]; *result is the driver's own code. */
+mh_status nv_load(struct device *device, const void *image, char *log, uint32_t log_size,
+                  CUmodule *module);
+void nv_unload_all(struct device *device);
+bool nv_has_kernels(uint32_t sm);
+
+/* ---- ops.c: an op as launches ---- */
+
+enum { MAX_ARGS = 48, MAX_LAUNCHES = 3 };
+
+struct launch {
+    enum kernel_id kernel;
+    uint32_t format;
+    uint32_t grid[3];
+    uint32_t block;
+    uint32_t shared;
+    uint32_t arg_count;
+    uint64_t args[MAX_ARGS]; /* a slot of eight bytes each, whatever the kernel reads of it */
+};
+
+/* What memory kernels get besides the op's own. */
+struct launch_memory {
+    CUdeviceptr scratch, counters;
+};
+
+/* The launches of a supported op, in order; 0 where there is nothing to do. */
+uint32_t nv_plan(const struct device *device, const mh_op *op, const struct launch_memory *memory,
+                 struct launch out[MAX_LAUNCHES]);
+mh_status nv_supports(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
+uint64_t nv_scratch(void *device, const mh_op *op);
+
+/* ---- stream.c ---- */
+
+mh_status nv_stream_create(void *device, void **stream);
+void nv_stream_destroy(void *stream);
+mh_status nv_copy(void *stream, const mh_copy *copy);
+mh_status nv_mark(void *stream, uint64_t *sequence);
+mh_status nv_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
+mh_status nv_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
+mh_status nv_counters_create(struct device *device, CUdeviceptr *counters);
+mh_status nv_stream_make(struct device *device, CUstream native, bool wrapped, void **out);
+extern const mh_backend_event nv_event_group;
+
+/* ---- graph.c, module groups ---- */
+
+extern const mh_backend_graph nv_graph_group;
+extern const mh_backend_module nv_module_group;
+
+/* A user's kernel with its launch checked and its arguments packed. */
+struct user_launch {
+    CUfunction function;
+    uint32_t arg_count;
+    uint64_t slots[MH_MAX_KERNEL_ARGS][2];
+    void *params[MH_MAX_KERNEL_ARGS];
+};
+void nv_user_launch(const mh_op_kernel *op, struct user_launch *out);
+
+#endif

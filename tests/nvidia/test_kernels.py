@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Reads the PTX of the NVIDIA backend as it will be compiled and holds it against docs/numerics.md:
+every float instruction rounds to nearest by name, nothing flushes or approximates; and where ptxas
+is installed, every text assembles without spills or local memory.
+
+usage: test_kernels.py SOURCE BUILD     BUILD: where the preprocessed *.ptx lie
+"""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+FORBIDDEN = re.compile(r"\.(ftz|approx|full)\b")
+# Instructions on f32 that round, and must say how.
+ROUNDS = re.compile(r"\b(add|sub|mul|fma|mad|div|rcp|sqrt)\.(?!rn\.f32\b)[a-z.]*f32\b")
+NARROWS = re.compile(r"\bcvt\.(?!rn\.)(?!r[a-z]*i\.)[a-z0-9.]*(f16|bf16)\.f32\b")
+
+CASES = [  # line, is it allowed?
+    ("add.rn.f32 a, b, c;", True),
+    ("add.f32 a, b, c;", False),
+    ("fma.rn.ftz.f32 a, b, c, d;", False),
+    ("rcp.approx.f32 a, b;", False),
+    ("div.full.f32 a, b, c;", False),
+    ("mul.rz.f32 a, b, c;", False),
+    ("sqrt.rn.f32 a, b;", True),
+    ("add.u32 a, b, c; mad.lo.u32 a, b, c, d;", True),
+    ("cvt.f32.f16 a, b;", True),
+    ("cvt.rn.f16.f32 a, b;", True),
+    ("cvt.rz.f16.f32 a, b;", False),
+    ("cvt.rzi.u32.f32 a, b;", True),
+    ("max.f32 a, b, c;", True),
+]
+
+
+def offence(line):
+    return next((m[0] for m in (p.search(line) for p in (FORBIDDEN, ROUNDS, NARROWS)) if m), None)
+
+
+def assemble(ptxas, path):
+    """What is wrong with the file, in words, or None."""
+    sm = path.stem.rsplit("_", 1)[1]
+    run = subprocess.run([ptxas, f"-arch=sm_{sm}", "-v", str(path), "-o", "/dev/null"],
+                         capture_output=True, text=True, check=False)
+    if run.returncode:
+        return run.stderr.splitlines()[0]
+    for stack, stores in re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", run.stderr):
+        if int(stack) or int(stores):
+            return f"a kernel has a stack frame of {stack} bytes and spills {stores}"
+    return None
+
+
+def main():
+    source, build = map(pathlib.Path, sys.argv[1:])
+    complaints = [f"rule of this test: {line!r}" for line, allowed in CASES
+                  if allowed != (offence(line) is None)]
+    texts = sorted(build.glob("*.ptx"))
+    if not texts:
+        complaints.append(f"{build}: no PTX")
+    for path in texts:
+        for line in path.read_text().splitlines():
+            line = line.split("//")[0]
+            for statement in line.split(";"):
+                bad = offence(statement)
+                if bad:
+                    complaints.append(f"{path.name}: {bad} in '{statement.strip()}'")
+    status = (source / "hal/include/moehal/status.def").read_text()
+    number = re.search(r"MH_STATUS\((\d+), BAD_INDEX", status)[1]
+    common = (source / "backends/nvidia_ptx/kernels/common.inc").read_text()
+    if f"#define BAD_INDEX {number}\n" not in common:
+        complaints.append(f"common.inc: BAD_INDEX is not status.def's {number}")
+    ptxas = shutil.which("ptxas") or shutil.which("ptxas", path="/usr/local/cuda/bin")
+    if ptxas:
+        for path in texts:
+            bad = assemble(ptxas, path)
+            if bad:
+                complaints.append(f"{path.name}: ptxas: {bad}")
+    else:
+        print("no ptxas here: the texts were read, not assembled")
+    for line in complaints:
+        print(line)
+    print(f"{len(texts)} texts, {len(complaints)} complaints")
+    sys.exit(1 if complaints else 0)
+
+
+main()
