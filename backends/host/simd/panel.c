@@ -107,6 +107,10 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
         int64_t k = i * STRIPES, n = in - k < STRIPES ? in - k : STRIPES;
 #ifdef __AVX512F__
         if (n == STRIPES && rows[0].format == MH_FORMAT_BF16) {
+            for (int r = 0; r < LANES; r++) { /* two steps on: rows are a page apart */
+                __builtin_prefetch(rows[r].data + 2 * k + 256);
+                __builtin_prefetch(rows[r].data + 2 * k + 320);
+            }
             place_bf16(rows, i, pitch, panel);
             continue;
         }
