@@ -240,6 +240,7 @@ static inline __attribute__((always_inline)) void multiply(int rows, int vectors
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++)
                 a[r][v] = v_zero();
+#pragma GCC unroll 4
         for (int64_t i = 0; i < terms; i++, w += vectors * LANES) {
             vf weights[3];
             for (int v = 0; v < vectors; v++)
