@@ -1,8 +1,9 @@
 /*
  * soak.c: many tokens through one session, with sequences that join, fork, are rewound, saved,
- * restored, cancelled and removed at random. Memory stays flat: the device's is the same to the
- * byte after every step, the process's does not grow after the warm-up; no page is lost; and a
- * sequence that has been through it all writes what it writes alone.
+ * restored, cancelled and removed at random. Memory stays flat: after the warm-up neither the
+ * device's nor the process's grows by more than a mebibyte (the graphs that a session keeps have
+ * arenas of their own, and change), and with the session the device's goes to the byte; no page is
+ * lost; and a sequence that has been through it all writes what it writes alone.
  *
  * argv: MODEL_DIR TOKENS
  */
@@ -189,18 +190,19 @@ int main(int argc, char **argv)
     k.world = open_world(argv[1], "host", 2);
     struct text text = make_text(1, 90);
     write_alone(&k.world, &text);
+    uint64_t before = device_bytes(&k), device[4];
     /* Less than eight sequences may want: the cache runs full now and then. */
     k.session = make_session(&k.world, SEQUENCES, 32, 9 * 64);
     k.now[0].in_use = true;
     run(&k, part); /* warm: graphs, scratch and the allocator's own pools have their size */
     check_empty(&k, &text);
-    uint64_t device = device_bytes(&k);
+    device[0] = device_bytes(&k);
     long memory[4] = {process_memory()};
     for (int i = 1; i < 4; i++) {
         run(&k, part);
         check_empty(&k, &text);
         memory[i] = process_memory();
-        assert_int_equal(device_bytes(&k), device);
+        device[i] = device_bytes(&k);
     }
     printf("%llu tokens in %llu steps: %llu joined, %llu forked, %llu left, %llu rewound, "
            "%llu restored, %llu cancelled, %llu met a full cache\n",
@@ -208,15 +210,19 @@ int main(int argc, char **argv)
            (unsigned long long)k.forks, (unsigned long long)k.removes,
            (unsigned long long)k.rewinds, (unsigned long long)k.restores,
            (unsigned long long)k.cancels, (unsigned long long)k.full);
-    printf("device: %llu bytes all the time; process after each quarter: %ld %ld %ld %ld KiB\n",
-           (unsigned long long)device, memory[0], memory[1], memory[2], memory[3]);
+    printf("after each quarter, device: %llu %llu %llu %llu KiB; process: %ld %ld %ld %ld KiB\n",
+           (unsigned long long)device[0] / 1024, (unsigned long long)device[1] / 1024,
+           (unsigned long long)device[2] / 1024, (unsigned long long)device[3] / 1024, memory[0],
+           memory[1], memory[2], memory[3]);
     mh_session_release(k.session);
+    uint64_t left = device_bytes(&k) - before;
     free(text.logits);
     close_world(&k.world);
     unlink(k.path);
-    if (memory[3] > memory[0] + 1024) {
-        fprintf(stderr, "the process has grown by %ld KiB\n", memory[3] - memory[0]);
-        return 1;
-    }
-    return 0;
+    bool grown = memory[3] > memory[0] + 1024 || device[3] > device[0] + (1 << 20);
+    if (left)
+        fprintf(stderr, "the session left %llu bytes on the device\n", (unsigned long long)left);
+    if (grown)
+        fprintf(stderr, "memory has grown\n");
+    return left || grown;
 }
