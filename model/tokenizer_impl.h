@@ -33,8 +33,13 @@ typedef struct mh_token {
 } mh_token;
 
 /* text -> id and (left id, right id) -> merge: open addressing, at most half full. */
+typedef struct mh_text_slot {
+    int32_t id;    /* -1: empty */
+    uint32_t hash; /* of the text: most strangers are told apart here, without a miss */
+} mh_text_slot;
+
 typedef struct mh_text_table {
-    int32_t *slots; /* -1: empty. Owned */
+    mh_text_slot *slots; /* owned */
     uint64_t mask;
 } mh_text_table;
 

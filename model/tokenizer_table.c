@@ -55,21 +55,23 @@ mh_status mh_merge_table_init(mh_merge_table *table, uint64_t count)
 int32_t mh_text_table_find(const mh_text_table *table, const mh_token *tokens, const void *text,
                            uint64_t bytes)
 {
-    for (uint64_t slot = hash_text(text, bytes) & table->mask;; slot = (slot + 1) & table->mask) {
-        int32_t id = table->slots[slot];
+    uint64_t hash = hash_text(text, bytes);
+    for (uint64_t slot = hash & table->mask;; slot = (slot + 1) & table->mask) {
+        int32_t id = table->slots[slot].id;
         if (id < 0)
             return -1;
-        if (tokens[id].text_size == bytes && !memcmp(tokens[id].text, text, bytes))
+        if (table->slots[slot].hash == hash >> 32 && tokens[id].text_size == bytes &&
+            !memcmp(tokens[id].text, text, bytes))
             return id;
     }
 }
 
 void mh_text_table_add(mh_text_table *table, const mh_token *tokens, int32_t id)
 {
-    uint64_t slot = hash_text(tokens[id].text, tokens[id].text_size) & table->mask;
-    while (table->slots[slot] >= 0)
+    uint64_t hash = hash_text(tokens[id].text, tokens[id].text_size), slot = hash & table->mask;
+    while (table->slots[slot].id >= 0)
         slot = (slot + 1) & table->mask;
-    table->slots[slot] = id;
+    table->slots[slot] = (mh_text_slot){id, (uint32_t)(hash >> 32)};
 }
 
 static uint64_t pair_of(int32_t left, int32_t right)

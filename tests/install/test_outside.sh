@@ -20,7 +20,7 @@ compile -D_GNU_SOURCE -fPIC -shared -o null.so null/*.c $(pkg-config --cflags mo
 for program in "$source"/docs/examples/*.c; do
     name=$(basename "$program" .c)
     package=moehal
-    if [ "$name" = model ]; then
+    if [ "$name" = model ] || [ "$name" = sequences ]; then
         [ "$with_model" = true ] || continue
         package=moehal-model
     fi

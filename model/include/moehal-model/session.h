@@ -92,7 +92,7 @@ MH_API void mh_session_cancel(mh_session *session, uint32_t cancel);
  * others run beside it, or on which pages it has.
  */
 
-/* An empty sequence. MH_OUT_OF_MEMORY: all are in use. */
+/* An empty sequence, the lowest number that is free. MH_OUT_OF_MEMORY: all are in use. */
 MH_API mh_status mh_sequence_add(mh_session *session, uint32_t *sequence);
 MH_API mh_status mh_sequence_remove(mh_session *session, uint32_t sequence);
 /* A new sequence that begins as the first `position` tokens of `from`, sampling included; at
