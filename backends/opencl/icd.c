@@ -215,9 +215,9 @@ static void driver_words(const char *version, char *out, size_t size)
     out[0] = 0;
     if (sscanf(version, "OpenCL %*d.%*d %n", &skip) < 0 || !skip)
         return;
-    snprintf(out, size, "%s", version + skip);
+    snprintf(out, size, "%s", version + skip + (version[skip] == '('));
     for (char *c = out; *c; c++)
-        if (*c == ',' || (*c == ' ' && ++words == 2)) {
+        if (*c == ',' || *c == ')' || (*c == ' ' && ++words == 2)) {
             *c = 0;
             break;
         }

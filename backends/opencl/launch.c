@@ -23,7 +23,7 @@ static void arg(struct launch *l, size_t size, const void *value)
     l->next++;
 }
 
-static void arg_buffer(struct launch *l, void *handle)
+static void arg_handle(struct launch *l, void *handle)
 {
     cl_mem memory = handle;
     arg(l, sizeof(memory), &memory);
@@ -50,17 +50,12 @@ void arg_float(struct launch *l, float value)
     arg(l, sizeof(value), &value);
 }
 
-static int64_t bytes_of(mh_dtype dtype)
-{
-    return dtype == MH_F16 || dtype == MH_BF16 ? 2 : 4;
-}
-
 void arg_tensor(struct launch *l, const mh_tensor *t)
 {
     int64_t size = bytes_of(t->dtype), stride[3] = {0};
     for (uint32_t i = 0; i < t->rank && i < 3; i++)
         stride[i] = t->stride[i] / size;
-    arg_buffer(l, mh_view_buffer(t->buffer)->handle);
+    arg_handle(l, mh_view_buffer(t->buffer)->handle);
     arg_long4(l, (int64_t)t->offset / size, stride[0], stride[1], stride[2]);
 }
 
@@ -73,7 +68,7 @@ void arg_optional(struct launch *l, const mh_tensor *t, const mh_tensor *instead
 void arg_weight(struct launch *l, const mh_weight *weight)
 {
     const mh_weight_view *w = mh_view_weight(weight);
-    arg_buffer(l, w->buffer->handle);
+    arg_handle(l, w->buffer->handle);
     arg_long4(l, (int64_t)w->offset[0], w->expert_stride[0], w->row_stride[0], 0);
     if (w->plane_count > 1)
         arg_long4(l, (int64_t)w->offset[1], w->expert_stride[1], w->row_stride[1], 0);
@@ -83,14 +78,24 @@ void arg_weight(struct launch *l, const mh_weight *weight)
 
 void arg_fault(struct launch *l, const mh_tensor *fault)
 {
-    arg_buffer(l, mh_view_buffer(fault->buffer)->handle);
+    arg_handle(l, mh_view_buffer(fault->buffer)->handle);
     arg_long(l, (int64_t)fault->offset / 4);
+}
+
+void arg_scratch3(struct launch *l, uint64_t offset, int64_t stride0, int64_t stride1)
+{
+    arg_handle(l, l->run->scratch->handle);
+    arg_long4(l, (int64_t)(l->run->scratch->offset + offset) / 4, stride0, stride1, 0);
 }
 
 void arg_scratch(struct launch *l, uint64_t offset, int64_t columns)
 {
-    arg_buffer(l, l->run->scratch->handle);
-    arg_long4(l, (int64_t)(l->run->scratch->offset + offset) / 4, columns, 0, 0);
+    arg_scratch3(l, offset, columns, 0);
+}
+
+void arg_buffer(struct launch *l, const mh_buffer *buffer)
+{
+    arg_handle(l, mh_view_buffer(buffer)->handle);
 }
 
 mh_status launch_end(struct launch *l, int64_t x, int64_t y, int64_t z)

@@ -29,8 +29,11 @@ void arg_tensor(struct launch *l, const mh_tensor *t);
 void arg_optional(struct launch *l, const mh_tensor *t, const mh_tensor *instead);
 void arg_weight(struct launch *l, const mh_weight *w);
 void arg_fault(struct launch *l, const mh_tensor *fault);
-/* Floats of the scratch, as a tensor [.., .., columns] that begins `offset` bytes into it. */
+/* Part of the scratch from `offset` bytes on, as a dense tensor of rows of `columns` elements of
+ * four bytes; or with two outer strides. */
 void arg_scratch(struct launch *l, uint64_t offset, int64_t columns);
+void arg_scratch3(struct launch *l, uint64_t offset, int64_t stride0, int64_t stride1);
+void arg_buffer(struct launch *l, const mh_buffer *buffer);
 void arg_long(struct launch *l, int64_t value);
 void arg_long4(struct launch *l, int64_t a, int64_t b, int64_t c, int64_t d);
 void arg_int(struct launch *l, int32_t value);
@@ -38,6 +41,11 @@ void arg_float(struct launch *l, float value);
 
 /* Enqueues groups [x, y, z]. */
 mh_status launch_end(struct launch *l, int64_t x, int64_t y, int64_t z);
+
+static inline int64_t bytes_of(mh_dtype dtype)
+{
+    return dtype == MH_F16 || dtype == MH_BF16 ? 2 : 4;
+}
 
 /* How many blocks of `size` hold n. */
 static inline int64_t blocks(int64_t n, int64_t size)

@@ -1,46 +1,124 @@
-/* ops.c: which op runs with which kernels. One function an op; those of a family stand together. */
+/* ops.c: which op needs which kernels, and what cannot be run. */
 #include "ops.h"
 
 #include <stdio.h>
 
-/* ---- the table ---- */
-
 static const struct op_kernels {
-    encode_fn encode;
-    uint32_t count;
-    enum kernel_id kernels[4];
+    mh_status (*encode)(const struct run *run, const mh_op *op);
+    uint64_t (*scratch)(const mh_op *op); /* NULL: none */
+    enum kernel_id kernels[4];            /* one of each program that is used; then 0, the probe */
 } table[] = {
-    [MH_OP_ADD] = {encode_add, 1, {KERNEL_add}},
-    [MH_OP_SWIGLU] = {encode_swiglu, 1, {KERNEL_swiglu}},
-    [MH_OP_RMSNORM] = {encode_rmsnorm, 1, {KERNEL_rmsnorm}},
-    [MH_OP_COMBINE] = {encode_combine, 1, {KERNEL_combine}},
+#define OP(NAME, name, ...) [MH_OP_##NAME] = {encode_##name, NULL, {__VA_ARGS__}}
+#define OP_WITH_SCRATCH(NAME, name, ...)                                                           \
+    [MH_OP_##NAME] = {encode_##name, scratch_##name, {__VA_ARGS__}}
+    OP(ADD, add, KERNEL_add),
+    OP(SWIGLU, swiglu, KERNEL_swiglu),
+    OP(RMSNORM, rmsnorm, KERNEL_rmsnorm),
+    OP(COMBINE, combine, KERNEL_combine),
+    OP(COPY, copy, KERNEL_copy),
+    OP(CAST, cast, KERNEL_cast),
+    OP(FILL, fill, KERNEL_fill),
+    OP(ROPE, rope, KERNEL_rope),
+    OP(KV_WRITE, kv_write, KERNEL_kv_write),
+    OP(MLA_KV, mla_kv, KERNEL_mla_kv),
+    OP(ATTENTION, attention, KERNEL_attention),
+    OP(EMBED, embed, KERNEL_embed),
+    OP(LINEAR, linear, KERNEL_linear),
+    OP(LINEAR_ADD, linear_add, KERNEL_linear),
+    OP(LINEAR_SWIGLU, linear_swiglu, KERNEL_linear),
+    OP(HEAD_LINEAR, head_linear, KERNEL_linear),
+    OP(MLA_QUERY, mla_query, KERNEL_head_columns),
+    OP(ROUTER, router, KERNEL_router),
+    OP(ARGMAX, argmax, KERNEL_argmax),
+    OP_WITH_SCRATCH(SAMPLE, sample, KERNEL_sample),
+    OP_WITH_SCRATCH(ROUTER_LINEAR, router_linear, KERNEL_linear, KERNEL_router),
+    OP_WITH_SCRATCH(EXPERTS_GATE_UP, experts_gate_up, KERNEL_experts_linear),
+    OP_WITH_SCRATCH(EXPERTS_DOWN, experts_down, KERNEL_experts_linear),
+    OP_WITH_SCRATCH(EXPERTS_DOWN_COMBINE, experts_down_combine, KERNEL_experts_linear,
+                    KERNEL_combine),
+#undef OP
+#undef OP_WITH_SCRATCH
 };
 
 #define TABLE_SIZE (sizeof(table) / sizeof(table[0]))
 
-/* ---- supports ---- */
-
-static mh_status no(uint32_t *missing, uint32_t what, char reason[192], const char *text)
+/* The format of an op's weights, 0 if it has none. */
+static mh_format format_of(const mh_op *op)
 {
-    *missing = what;
-    snprintf(reason, 192, "%s", text);
-    return MH_OK;
+    mh_format format = 0;
+    switch (op->op) {
+#define MH_OUT(op, field, types, shape)
+#define MH_INOUT(op, field, types, shape)
+#define MH_IN(op, field, types, shape)
+#define MH_OPT_OUT(op, field, types, shape)
+#define MH_OPT_IN(op, field, types, shape)
+#define MH_WEIGHT(op, field, shape) format = mh_view_weight(o->field)->format;
+#define MH_OP(value, NAME, name, kind, doc, operands)                                              \
+    case value: {                                                                                  \
+        const mh_op_##name *o = (const void *)op;                                                  \
+        (void)o;                                                                                   \
+        operands break;                                                                            \
+    }
+#include <moehal/ops.def>
+#undef MH_OP
+#undef MH_OUT
+#undef MH_INOUT
+#undef MH_IN
+#undef MH_OPT_OUT
+#undef MH_OPT_IN
+#undef MH_WEIGHT
+    default:
+        break;
+    }
+    return format;
+}
+
+/* "" or the limit of a kernel that the op's shape is beyond. */
+static void check_limits(const mh_op *op, char reason[192])
+{
+    int64_t latent = 0, experts = 0;
+    reason[0] = 0;
+    if (op->op == MH_OP_ATTENTION)
+        latent = ((const mh_op_attention *)op)->y.shape[2];
+    else if (op->op == MH_OP_ROUTER)
+        experts = ((const mh_op_router *)op)->logits.shape[1];
+    else if (op->op == MH_OP_ROUTER_LINEAR)
+        experts = mh_view_weight(((const mh_op_router_linear *)op)->w)->out;
+    if (latent > MOST_LATENT)
+        snprintf(reason, 192, "L is %lld, the kernel's local memory holds %d", (long long)latent,
+                 MOST_LATENT);
+    if (experts > MOST_EXPERTS)
+        snprintf(reason, 192, "E is %lld, the kernel's local memory holds %d", (long long)experts,
+                 MOST_EXPERTS);
 }
 
 mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char reason[192])
 {
     struct device *device = user;
-    if (op->op >= TABLE_SIZE || !table[op->op].encode)
-        return no(missing, MH_MISSING_KERNEL, reason, "opencl has no kernel for it");
-    if (device->unfit[0])
-        return no(missing, MH_MISSING_KERNEL, reason, device->unfit);
-    const struct op_kernels *k = &table[op->op];
-    for (uint32_t i = 0; i < k->count; i++) {
-        char why[192];
-        opencl_prepare(device, k->kernels[i], opencl_format(op), why);
-        if (why[0])
-            return no(missing, MH_MISSING_KERNEL, reason, why);
+    *missing = MH_MISSING_KERNEL;
+    if (op->op >= TABLE_SIZE || !table[op->op].encode) {
+        snprintf(reason, 192, "opencl has no kernel for it");
+        return MH_OK;
     }
+    if (op->flags & MH_OP_FAST) {
+        snprintf(reason, 192, "opencl has no kernels of the fast profile yet");
+        return MH_OK;
+    }
+    if (device->unfit[0]) {
+        snprintf(reason, 192, "%s", device->unfit);
+        return MH_OK;
+    }
+    check_limits(op, reason);
+    if (reason[0]) {
+        *missing = MH_MISSING_LIMIT;
+        return MH_OK;
+    }
+    for (int i = 0; i < 4 && table[op->op].kernels[i]; i++) {
+        opencl_prepare(device, table[op->op].kernels[i], format_of(op), reason);
+        if (reason[0])
+            return MH_OK;
+    }
+    *missing = MH_MISSING_NOTHING;
     return MH_OK;
 }
 
@@ -52,13 +130,6 @@ mh_status opencl_encode(void *user, const mh_op *op, const mh_scratch *scratch)
 
 uint64_t opencl_scratch(void *device, const mh_op *op)
 {
-    (void)device, (void)op;
-    return 0;
-}
-
-mh_format opencl_format(const mh_op *op)
-{
-    mh_operand operand;
-    (void)operand, (void)op;
-    return 0;
+    (void)device;
+    return op->op < TABLE_SIZE && table[op->op].scratch ? table[op->op].scratch(op) : 0;
 }

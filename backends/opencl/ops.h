@@ -1,18 +1,70 @@
-/* ops.h: the functions that put an op's kernels into a queue, by family. */
+/*
+ * ops.h: how each op is run. A file a family of kernels; each op has a function that puts its
+ * kernels into a queue, a list of the kernels it needs, and where it wants any the bytes of its
+ * scratch.
+ */
 #ifndef OPENCL_OPS_H
 #define OPENCL_OPS_H
 
 #include "launch.h"
 
-typedef mh_status (*encode_fn)(const struct run *run, const mh_op *op);
+#define ENCODE(name) mh_status encode_##name(const struct run *run, const mh_op *op)
+#define SCRATCH(name) uint64_t scratch_##name(const mh_op *op)
 
 /* ops_rows.c */
-mh_status encode_add(const struct run *run, const mh_op *op);
-mh_status encode_swiglu(const struct run *run, const mh_op *op);
-mh_status encode_rmsnorm(const struct run *run, const mh_op *op);
-mh_status encode_combine(const struct run *run, const mh_op *op);
+ENCODE(add);
+ENCODE(swiglu);
+ENCODE(rmsnorm);
+ENCODE(combine);
+/* ops_move.c */
+ENCODE(copy);
+ENCODE(cast);
+ENCODE(fill);
+/* ops_mla.c */
+ENCODE(rope);
+ENCODE(kv_write);
+ENCODE(mla_kv);
+ENCODE(attention);
+/* ops_linear.c */
+ENCODE(embed);
+ENCODE(linear);
+ENCODE(linear_add);
+ENCODE(linear_swiglu);
+ENCODE(head_linear);
+ENCODE(mla_query);
+ENCODE(router_linear);
+SCRATCH(router_linear);
+/* ops_experts.c */
+ENCODE(experts_gate_up);
+SCRATCH(experts_gate_up);
+ENCODE(experts_down);
+SCRATCH(experts_down);
+ENCODE(experts_down_combine);
+SCRATCH(experts_down_combine);
+/* ops_choice.c */
+ENCODE(router);
+ENCODE(argmax);
+ENCODE(sample);
+SCRATCH(sample);
 
-/* The format of an op's weights, 0 if it has none. */
-mh_format opencl_format(const mh_op *op);
+/* From this many tokens on, kernels that read weights once for several of them. */
+#define FEW 4
+
+/* As in the kernels. */
+#define MOST_LATENT 1024
+#define MOST_EXPERTS 512
+
+/* The router's kernel on logits anywhere: a tensor, or scratch from `logits_at` on. */
+mh_status launch_router(const struct run *run, const mh_tensor *experts, const mh_tensor *weights,
+                        const mh_tensor *logits, uint64_t logits_at, int64_t count,
+                        const mh_tensor *bias, const mh_router_rule *rule);
+
+/* The kernels of y = x w^T, for one head or several. */
+struct linear {
+    const mh_tensor *y, *x, *residual; /* y NULL: scratch, [T, out]; residual NULL: none */
+    const mh_weight *w, *up;           /* up NULL: no SwiGLU */
+    int64_t heads, out, head_rows, first;
+};
+mh_status launch_linear(const struct run *run, const struct linear *l);
 
 #endif

@@ -3,7 +3,7 @@
 
 #define ROW_BLOCK 1024 /* as in rows.cl */
 
-mh_status encode_add(const struct run *run, const mh_op *op)
+ENCODE(add)
 {
     const mh_op_add *o = (const void *)op;
     struct launch l = launch_begin(run, KERNEL_add, 0);
@@ -14,7 +14,7 @@ mh_status encode_add(const struct run *run, const mh_op *op)
     return launch_end(&l, blocks(o->y.shape[1], ROW_BLOCK), o->y.shape[0], 1);
 }
 
-mh_status encode_swiglu(const struct run *run, const mh_op *op)
+ENCODE(swiglu)
 {
     const mh_op_swiglu *o = (const void *)op;
     struct launch l = launch_begin(run, KERNEL_swiglu, 0);
@@ -25,7 +25,7 @@ mh_status encode_swiglu(const struct run *run, const mh_op *op)
     return launch_end(&l, blocks(o->y.shape[1], ROW_BLOCK), o->y.shape[0], 1);
 }
 
-mh_status encode_rmsnorm(const struct run *run, const mh_op *op)
+ENCODE(rmsnorm)
 {
     const mh_op_rmsnorm *o = (const void *)op;
     struct launch l = launch_begin(run, KERNEL_rmsnorm, 0);
@@ -40,7 +40,7 @@ mh_status encode_rmsnorm(const struct run *run, const mh_op *op)
     return launch_end(&l, o->y.shape[0], 1, 1);
 }
 
-mh_status encode_combine(const struct run *run, const mh_op *op)
+ENCODE(combine)
 {
     const mh_op_combine *o = (const void *)op;
     struct launch l = launch_begin(run, KERNEL_combine, 0);

@@ -185,23 +185,19 @@ void raise_fault(global uint *fault)
         atomic_xchg(fault, BAD_INDEX);
 }
 
+/* Where expert `e` lies in the bank: a slot, -1 elsewhere, -2 out of range. */
+int expert_slot(global const int *map, const long4 map_view, int has_map, long count,
+                long resident, int e)
+{
+    if (e < 0 || e >= count)
+        return -2;
+    int slot = has_map ? map[map_view.s0 + e * map_view.s1] : e;
+    return slot < -1 || slot >= resident ? -2 : slot;
+}
+
 #ifdef FORM_CPU
 typedef float16 wide; /* stripes or columns that one work-item has at once */
 #define WIDE 16
-
-/* `count` floats, the rest +0. */
-float16 load_part(global const float *p, long count)
-{
-    float part[16];
-    for (int i = 0; i < 16; i++)
-        part[i] = i < count ? p[i] : 0.0f;
-    return vload16(0, part);
-}
-
-float16 load_wide(global const float *p, long left)
-{
-    return left >= 16 ? vload16(0, p) : load_part(p, left);
-}
 
 /* Rule 2's fold. */
 float fold_wide(float16 a0, float16 a1, float16 a2, float16 a3)
@@ -211,6 +207,11 @@ float fold_wide(float16 a0, float16 a1, float16 a2, float16 a3)
     float4 d = c.lo + c.hi;
     float2 e = d.lo + d.hi;
     return (e.x + e.y) + 0.0f;
+}
+
+float fold_stripes(const float *a)
+{
+    return fold_wide(vload16(0, a), vload16(1, a), vload16(2, a), vload16(3, a));
 }
 
 float group_dot(global const float *x, global const float *w, long count, local float *stripes)
@@ -223,14 +224,13 @@ float group_dot(global const float *x, global const float *w, long count, local 
         a2 = fma(vload16(2, x + k), vload16(2, w + k), a2);
         a3 = fma(vload16(3, x + k), vload16(3, w + k), a3);
     }
-    if (k < count) {
-        long left = count - k;
-        a0 = fma(load_wide(x + k, left), load_wide(w + k, left), a0);
-        a1 = fma(load_wide(x + k + 16, left - 16), load_wide(w + k + 16, left - 16), a1);
-        a2 = fma(load_wide(x + k + 32, left - 32), load_wide(w + k + 32, left - 32), a2);
-        a3 = fma(load_wide(x + k + 48, left - 48), load_wide(w + k + 48, left - 48), a3);
-    }
-    return fold_wide(a0, a1, a2, a3);
+    if (k == count)
+        return fold_wide(a0, a1, a2, a3);
+    float a[STRIPES];
+    vstore16(a0, 0, a), vstore16(a1, 1, a), vstore16(a2, 2, a), vstore16(a3, 3, a);
+    for (int j = 0; k < count; j++, k++)
+        a[j] = fma(x[k], w[k], a[j]);
+    return fold_stripes(a);
 }
 
 #define GROUP_MAX(value, space) (value)

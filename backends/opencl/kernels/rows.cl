@@ -50,15 +50,6 @@ KERNEL void rmsnorm(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float
     }
 }
 
-/* Where expert `e` lies in the bank: a slot, -1 elsewhere, -2 out of range. */
-int expert_slot(global const int *map, int has_map, long stride, long experts, long resident, int e)
-{
-    if (e < 0 || e >= experts)
-        return -2;
-    int slot = has_map ? map[e * stride] : e;
-    return slot < -1 || slot >= resident ? -2 : slot;
-}
-
 KERNEL void combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float, e),
                     TENSOR(const float, weights), TENSOR(const float, shared),
                     const int has_shared, TENSOR(const int, experts), const int has_experts,
@@ -70,7 +61,7 @@ KERNEL void combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float
     long end = min(begin + ROW_BLOCK, size);
     if (has_experts)
         for (long j = 0; j < slots; j++)
-            if (expert_slot(map + map_view.s0, has_map, map_view.s1, count, resident,
+            if (expert_slot(map, map_view, has_map, count, resident,
                             *ROW2(experts, t, j)) < 0) {
                 raise_fault(fault + fault_at);
                 return;

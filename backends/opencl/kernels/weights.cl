@@ -1,1 +1,185 @@
-/* weights.cl */
+/*
+ * weights.cl: put after numerics.cl in programs that read weights of one format. FORMAT is the value
+ * of moehal/formats.def. Numerics rules 1 and 2.
+ *
+ * A weight comes as a buffer and, for its data and its scales, {offset, stride of experts, stride of
+ * rows} in bytes. `wide` is what one work-item has at once: 16 elements of a row (cpu), one (gpu).
+ */
+#define F32 1
+#define F16 2
+#define BF16 3
+#define FP8 4
+
+#define WEIGHT(name) global const uchar *name, const long4 name##_data, const long4 name##_scale
+#define WEIGHT_ROW(name, expert, row) weight_row_of(name, name##_data, name##_scale, expert, row)
+
+typedef struct {
+    global const uchar *data;
+    global const float *scale; /* FP8: one for 128 columns */
+} weight_row;
+
+weight_row weight_row_of(global const uchar *w, long4 data, long4 scale, long expert, long row)
+{
+    weight_row r;
+    r.data = w + data.s0 + expert * data.s1 + row * data.s2;
+    r.scale = (global const float *)(w + scale.s0 + expert * scale.s1 + row / 128 * scale.s2);
+    return r;
+}
+
+#ifdef FORM_CPU
+#define wide_uint uint16
+#define as_wide as_float16
+#define as_wide_uint as_uint16
+#define to_wide_uint convert_uint16
+#define load(pointer) vload16(0, pointer)
+#else
+#define wide_uint uint
+#define as_wide as_float
+#define as_wide_uint as_uint
+#define to_wide_uint(value) ((uint)(value))
+#define load(pointer) (*(pointer))
+#endif
+
+/* Elements from k on, decoded. */
+wide decode(weight_row row, long k)
+{
+#if FORMAT == F32
+    return load((global const float *)row.data + k);
+#elif FORMAT == BF16
+    return as_wide(to_wide_uint(load((global const ushort *)row.data + k)) << 16);
+#elif FORMAT == F16
+    /* 2^112 moves the exponent's bias and makes halves' denormals normal. */
+    wide_uint bits = to_wide_uint(load((global const ushort *)row.data + k));
+    wide_uint rest = bits & 0x7FFF;
+    wide value = as_wide(rest << 13) * 0x1p112f;
+    wide_uint special = select((wide_uint)0, (wide_uint)0x7F800000, rest >= (wide_uint)0x7C00);
+    return as_wide(as_wide_uint(value) | special | (bits & 0x8000) << 16);
+#else
+    wide_uint byte = to_wide_uint(load(row.data + k)), rest = byte & 0x7F;
+    wide_uint nan = select((wide_uint)0, (wide_uint)0x7F800000, rest == (wide_uint)0x7F);
+    wide q = as_wide((byte & 0x80) << 24 | rest << 20 | nan) * 0x1p120f;
+    return q * row.scale[k / 128];
+#endif
+}
+
+#ifdef FORM_CPU
+/* One element. */
+float decode_one(weight_row row, long k)
+{
+#if FORMAT == F32
+    return ((global const float *)row.data)[k];
+#elif FORMAT == BF16
+    return from_bf16(((global const ushort *)row.data)[k]);
+#elif FORMAT == F16
+    uint bits = ((global const ushort *)row.data)[k], rest = bits & 0x7FFF;
+    float value = as_float(rest << 13) * 0x1p112f;
+    return as_float(as_uint(value) | (rest >= 0x7C00 ? 0x7F800000u : 0) | (bits & 0x8000) << 16);
+#else
+    uint byte = row.data[k], rest = byte & 0x7F;
+    float q = as_float((byte & 0x80) << 24 | rest << 20 | (rest == 0x7F ? 0x7F800000u : 0));
+    q = q * 0x1p120f;
+    return q * row.scale[k / 128];
+#endif
+}
+#else
+#define decode_one decode
+#endif
+
+/* ---- a tile: `rows` weight rows times `tokens` inputs ----
+ * results[r * tokens + t] = rows[r] . x[t], rule 2, for all lanes to read after the call.
+ * rows and tokens are constants where it is called, so that loops unroll and sums stay in registers;
+ * quarters is how many of a stripe's four sixteenths the cpu form takes at a time. */
+
+#ifdef FORM_CPU
+#define MOST_SUMS 24 /* rows * tokens * quarters */
+#define MOST_ROWS_TOKENS 24
+#else
+#define MOST_SUMS 32 /* rows * tokens */
+#endif
+#define MOST_TOKENS 8
+
+#ifdef FORM_CPU
+#define TILE_SPACE 1
+
+__attribute__((always_inline)) void tile(const int rows, const int tokens, const int quarters,
+                                         const weight_row *w, global const float *const *x,
+                                         long count, local float *results, local float *space)
+{
+    float sums[MOST_ROWS_TOKENS][STRIPES];
+    long whole = count / STRIPES * STRIPES;
+    for (int first = 0; first < 4; first += quarters) {
+        float16 a[MOST_SUMS];
+#pragma unroll
+        for (int i = 0; i < rows * tokens * quarters; i++)
+            a[i] = 0;
+        for (long k = 16 * first; k < whole; k += STRIPES)
+#pragma unroll
+            for (int q = 0; q < quarters; q++) {
+                float16 xs[MOST_TOKENS];
+#pragma unroll
+                for (int t = 0; t < tokens; t++)
+                    xs[t] = vload16(0, x[t] + k + 16 * q);
+#pragma unroll
+                for (int r = 0; r < rows; r++) {
+                    float16 row = decode(w[r], k + 16 * q);
+#pragma unroll
+                    for (int t = 0; t < tokens; t++)
+                        a[(r * tokens + t) * quarters + q] =
+                            fma(xs[t], row, a[(r * tokens + t) * quarters + q]);
+                }
+            }
+#pragma unroll
+        for (int i = 0; i < rows * tokens; i++)
+#pragma unroll
+            for (int q = 0; q < quarters; q++)
+                vstore16(a[i * quarters + q], first + q, sums[i]);
+    }
+    for (int i = 0; i < rows * tokens; i++) {
+        for (long k = whole; k < count; k++)
+            sums[i][k - whole] =
+                fma(x[i % tokens][k], decode_one(w[i / tokens], k), sums[i][k - whole]);
+        results[i] = fold_stripes(sums[i]);
+    }
+}
+
+#else
+#define TILE_SPACE (MOST_SUMS * STRIPES) /* floats */
+
+__attribute__((always_inline)) void tile(const int rows, const int tokens, const int quarters,
+                                         const weight_row *w, global const float *const *x,
+                                         long count, local float *results, local float *space)
+{
+    float a[MOST_SUMS];
+#pragma unroll
+    for (int i = 0; i < rows * tokens; i++)
+        a[i] = 0;
+    for (long k = LANE; k < count; k += STRIPES) {
+        float xs[MOST_TOKENS];
+#pragma unroll
+        for (int t = 0; t < tokens; t++)
+            xs[t] = x[t][k];
+#pragma unroll
+        for (int r = 0; r < rows; r++) {
+            float row = decode(w[r], k);
+#pragma unroll
+            for (int t = 0; t < tokens; t++)
+                a[r * tokens + t] = fma(xs[t], row, a[r * tokens + t]);
+        }
+    }
+    SYNC(); /* space and results may still be read */
+#pragma unroll
+    for (int i = 0; i < rows * tokens; i++)
+        space[i * STRIPES + LANE] = a[i];
+    SYNC();
+    for (int h = STRIPES / 2; h; h /= 2) {
+        for (int i = LANE; i < rows * tokens * h; i += LANES) {
+            int at = i / h * STRIPES + i % h;
+            space[at] = space[at] + space[at + h];
+        }
+        SYNC();
+    }
+    for (int i = LANE; i < rows * tokens; i += LANES)
+        results[i] = space[i * STRIPES] + 0.0f;
+    SYNC();
+}
+#endif

@@ -1,0 +1,180 @@
+/*
+ * linear.cl: linear, head_linear, embed, and what is fused with them: a residual, SwiGLU, rotation of
+ * the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
+ *
+ * Groups: (blocks of rows, tokens or blocks of tokens, heads). A linear layer has one head; head h owns
+ * the rows from h * head_rows + first on. linear_many takes MANY tokens at a time, for prefill; linear
+ * one, and is bound by memory. With `up` the result is SwiGLU of both products. Local memory: 8.3 KiB
+ * (gpu).
+ */
+#ifdef FORM_CPU
+#define ROW_TILES 4
+#define MANY 6
+#define COLUMN_TILES 4
+#else
+#define ROW_TILES 1
+#define MANY 8
+#define COLUMN_TILES 1
+#endif
+#define ROWS 4 /* of a tile */
+
+#define LINEAR                                                                                     \
+    TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),                       \
+        const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,           \
+        const long in, const long head_rows, const long first, const long token_count
+
+/* One tile: rows from `begin` on, `many` tokens from `t` on, at most `tokens`. */
+__attribute__((always_inline)) void linear_tile(const int tokens, const int quarters, LINEAR,
+                                                long begin, long t, long h, local float *results,
+                                                local float *space)
+{
+    global const float *xs[MANY];
+    weight_row rows[ROWS];
+    const int sums = ROWS * tokens;
+    for (int i = 0; i < tokens; i++)
+        xs[i] = ROW2(x, min(t + i, token_count - 1), h);
+    for (int side = 0; side <= has_up; side++) {
+        for (int r = 0; r < ROWS; r++) {
+            long row = h * head_rows + first + min(begin + r, out - 1);
+            rows[r] = side ? WEIGHT_ROW(up, 0, row) : WEIGHT_ROW(w, 0, row);
+        }
+        tile(ROWS, tokens, quarters, rows, xs, in, results + side * sums, space);
+    }
+    for (int i = LANE; i < sums; i += LANES) {
+        long o = begin + i / tokens, token = t + i % tokens;
+        if (o >= out || token >= token_count)
+            continue;
+        float value = results[i];
+        if (has_up)
+            value = swiglu_of(value, results[sums + i]);
+        if (has_residual)
+            value = ROW2(residual, token, h)[o] + value;
+        ROW2(y, token, h)[o] = value;
+    }
+}
+
+#define PASSED                                                                                     \
+    y, y_view, x, x_view, residual, residual_view, has_residual, w, w_data, w_scale, up, up_data,  \
+        up_scale, has_up, out, in, head_rows, first, token_count
+
+KERNEL void linear(LINEAR)
+{
+    local float results[2 * ROWS], space[TILE_SPACE];
+    for (int block = 0; block < ROW_TILES; block++) {
+        long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
+        if (begin < out)
+            linear_tile(1, 4, PASSED, begin, get_group_id(1), get_group_id(2), results, space);
+    }
+}
+
+KERNEL void linear_many(LINEAR)
+{
+    local float results[2 * ROWS * MANY], space[TILE_SPACE];
+    for (int block = 0; block < ROW_TILES; block++) {
+        long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
+        if (begin < out)
+            linear_tile(MANY, 1, PASSED, begin, get_group_id(1) * MANY, get_group_id(2), results,
+                        space);
+    }
+}
+
+/* Groups: (blocks of columns, tokens). */
+KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global uint *fault,
+                  const long fault_at, const long vocabulary, const long size)
+{
+    long t = get_group_id(1), begin = (long)get_group_id(0) * 1024, end = min(begin + 1024, size);
+    int token = *ROW1(tokens, t);
+    if (token < 0 || token >= vocabulary) {
+        raise_fault(fault + fault_at);
+        return;
+    }
+    weight_row row = WEIGHT_ROW(w, 0, token);
+    for (long k = begin + LANE; k < end; k += LANES)
+        ROW1(y, t)[k] = decode_one(row, k);
+}
+
+/* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c] ----
+ * A work-item has WIDE columns and makes their 64 stripes in an order in which rule 2's fold is a
+ * binary counter: bit-reversed. Six sums wait at most. */
+
+#ifdef FORM_CPU
+/* Up to 16 elements of a row, the rest +0. */
+float16 decode_columns(weight_row row, long column, long columns)
+{
+    float part[16];
+    if (column + 16 <= columns)
+        return decode(row, column);
+    for (int i = 0; i < 16; i++)
+        part[i] = column + i < columns ? decode_one(row, column + i) : 0.0f;
+    return vload16(0, part);
+}
+
+void store_columns(global float *y, long column, long columns, float16 value)
+{
+    float part[16];
+    vstore16(value, 0, part);
+    if (column + 16 <= columns)
+        vstore16(value, 0, y + column);
+    else
+        for (int i = 0; column + i < columns; i++)
+            y[column + i] = part[i];
+}
+#else
+#define decode_columns(row, column, columns) decode(row, column)
+#define store_columns(y, column, columns, value) ((y)[column] = (value))
+#endif
+
+wide project(weight_row first, long stride, long scale_stride, long row, long rows,
+             global const float *x, long column, long columns)
+{
+    wide waiting[6];
+    for (int i = 0;; i++) {
+        int s = (i & 1) << 5 | (i & 2) << 3 | (i & 4) << 1 | (i & 8) >> 1 | (i & 16) >> 3 | i >> 5;
+        wide a = 0;
+        for (long r = s; r < rows; r += STRIPES) {
+            weight_row from = first;
+            from.data += (row + r) * stride;
+            from.scale += (row + r) / 128 * scale_stride;
+            a = fma((wide)x[r], decode_columns(from, column, columns), a);
+        }
+        int level = 0;
+        for (; i >> level & 1; level++)
+            a = waiting[level] + a;
+        if (level == 6)
+            return a + 0.0f;
+        waiting[level] = a;
+    }
+}
+
+#define COLUMNS (LANES * WIDE * COLUMN_TILES) /* a group's */
+
+/* y = [columns of x's first `rows` | the rest, rotated]; without a rest (rotary_size 0) the projection
+ * alone. */
+KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, angles),
+                         TENSOR(const int, positions), WEIGHT(w), global uint *fault,
+                         const long fault_at, const long columns, const long rows,
+                         const long head_rows, const long first, const long rotary_size,
+                         const long table_rows)
+{
+    long t = get_group_id(1), h = get_group_id(2), begin = get_group_id(0) * COLUMNS;
+    global const float *from = ROW2(x, t, h);
+    global float *to = ROW2(y, t, h);
+    for (long c = begin + LANE * WIDE; c < begin + COLUMNS && c < columns; c += LANES * WIDE)
+        store_columns(to, c, columns,
+                      project(WEIGHT_ROW(w, 0, 0), w_data.s2, w_scale.s2 / 4,
+                              h * head_rows + first, rows, from, c, columns));
+    if (get_group_id(0) || !rotary_size)
+        return;
+    int position = *ROW1(positions, t);
+    if (position < 0 || position >= table_rows) {
+        raise_fault(fault + fault_at);
+        return;
+    }
+    global const float *cosines = ROW1(angles, position), *sines = cosines + rotary_size / 2;
+    for (long i = LANE; i < rotary_size / 2; i += LANES) {
+        float x0 = from[rows + 2 * i], x1 = from[rows + 2 * i + 1];
+        float a = x1 * sines[i], b = x1 * cosines[i];
+        to[columns + 2 * i] = fma(x0, cosines[i], -a);
+        to[columns + 2 * i + 1] = fma(x0, sines[i], b);
+    }
+}

@@ -1,0 +1,170 @@
+/* ops_experts.c: ops of kernels/experts.cl. */
+#include "ops.h"
+
+/* As in experts.cl: rows of a group. */
+static int64_t row_block(const struct device *device)
+{
+    return device->form == FORM_CPU ? 16 : 4;
+}
+
+/* What the ops of a bank share. */
+struct slots {
+    const mh_tensor *experts, *map, *fault;
+    int64_t resident;
+};
+
+static int64_t tokens_of(const struct slots *s)
+{
+    return s->experts->shape[0];
+}
+
+static void arg_slots(struct launch *l, const struct slots *s)
+{
+    arg_tensor(l, s->experts);
+    arg_optional(l, s->map, s->fault);
+    arg_long(l, s->map->rank ? s->map->shape[0] : s->resident);
+    arg_long(l, s->resident);
+    arg_long(l, s->experts->shape[1]);
+}
+
+/* The lists of kernel group_slots, in front of whatever else is in the scratch. */
+static uint64_t list_bytes(const mh_tensor *experts, const mh_weight *w)
+{
+    uint64_t bytes =
+        4 * (uint64_t)(mh_view_weight(w)->experts + 1 + experts->shape[0] * experts->shape[1]);
+    return (bytes + 255) & ~UINT64_C(255);
+}
+
+static mh_status launch_lists(const struct run *run, const struct slots *s, mh_format format)
+{
+    struct launch l = launch_begin(run, KERNEL_group_slots, format);
+    arg_slots(&l, s);
+    arg_scratch(&l, 0, 0);
+    arg_fault(&l, s->fault);
+    arg_long(&l, tokens_of(s));
+    return launch_end(&l, 1, 1, 1);
+}
+
+static void arg_lists(struct launch *l, const struct slots *s)
+{
+    arg_scratch(l, 0, 0);
+    arg_long(l, s->experts->shape[1]);
+    arg_long(l, s->resident);
+}
+
+SCRATCH(experts_gate_up)
+{
+    const mh_op_experts_gate_up *o = (const void *)op;
+    return o->experts.shape[0] < FEW ? 0 : list_bytes(&o->experts, o->gate);
+}
+
+/* y is a tensor, or floats of the scratch from y_at on; x has a row a token, or one a slot. */
+static mh_status launch_slots(const struct run *run, const struct slots *s, const mh_tensor *y,
+                              uint64_t y_at, const mh_tensor *x, const mh_weight *weight,
+                              const mh_weight *up)
+{
+    const mh_weight_view *w = mh_view_weight(weight);
+    int64_t slots = s->experts->shape[1];
+    bool many = tokens_of(s) >= FEW;
+    mh_status status = many ? launch_lists(run, s, w->format) : MH_OK;
+    if (status)
+        return status;
+    struct launch l =
+        launch_begin(run, many ? KERNEL_experts_many : KERNEL_experts_linear, w->format);
+    if (y)
+        arg_tensor(&l, y);
+    else
+        arg_scratch3(&l, y_at, slots * w->out, w->out);
+    arg_tensor(&l, x);
+    arg_int(&l, x->rank == 3);
+    if (many)
+        arg_lists(&l, s);
+    else
+        arg_slots(&l, s);
+    arg_weight(&l, weight);
+    arg_weight(&l, up ? up : weight);
+    arg_int(&l, up != NULL);
+    if (!many)
+        arg_fault(&l, s->fault);
+    arg_long(&l, w->out);
+    arg_long(&l, w->in);
+    int64_t groups = blocks(w->out, row_block(run->stream->device));
+    return many ? launch_end(&l, groups, w->experts, 1)
+                : launch_end(&l, groups, slots, tokens_of(s));
+}
+
+ENCODE(experts_gate_up)
+{
+    const mh_op_experts_gate_up *o = (const void *)op;
+    const struct slots s = {&o->experts, &o->expert_map, &o->fault,
+                            mh_view_weight(o->gate)->experts};
+    return launch_slots(run, &s, &o->y, 0, &o->x, o->gate, o->up);
+}
+
+SCRATCH(experts_down)
+{
+    const mh_op_experts_down *o = (const void *)op;
+    return o->experts.shape[0] < FEW ? 0 : list_bytes(&o->experts, o->w);
+}
+
+ENCODE(experts_down)
+{
+    const mh_op_experts_down *o = (const void *)op;
+    const struct slots s = {&o->experts, &o->expert_map, &o->fault, mh_view_weight(o->w)->experts};
+    return launch_slots(run, &s, &o->y, 0, &o->x, o->w, NULL);
+}
+
+/* For many tokens the lists, then the slots' outputs [T, k, D]. */
+SCRATCH(experts_down_combine)
+{
+    const mh_op_experts_down_combine *o = (const void *)op;
+    uint64_t slots = (uint64_t)(o->experts.shape[0] * o->experts.shape[1]);
+    return o->experts.shape[0] < FEW
+               ? 0
+               : list_bytes(&o->experts, o->w) + 4 * slots * (uint64_t)o->y.shape[1];
+}
+
+static mh_status down_then_combine(const struct run *run, const mh_op_experts_down_combine *o,
+                                   const struct slots *s)
+{
+    int64_t slots = o->experts.shape[1], size = o->y.shape[1];
+    uint64_t y_at = list_bytes(&o->experts, o->w);
+    mh_status status = launch_slots(run, s, NULL, y_at, &o->x, o->w, NULL);
+    if (status)
+        return status;
+    struct launch l = launch_begin(run, KERNEL_combine, 0);
+    arg_tensor(&l, &o->y);
+    arg_tensor(&l, &o->h);
+    arg_scratch3(&l, y_at, slots * size, size);
+    arg_tensor(&l, &o->weights);
+    arg_optional(&l, &o->shared, &o->h);
+    arg_optional(&l, &o->experts, &o->fault);
+    arg_optional(&l, &o->expert_map, &o->fault);
+    arg_fault(&l, &o->fault);
+    arg_long(&l, size);
+    arg_long(&l, slots);
+    arg_long(&l, o->expert_map.rank ? o->expert_map.shape[0] : s->resident);
+    arg_long(&l, s->resident);
+    return launch_end(&l, blocks(size, 1024), o->y.shape[0], 1);
+}
+
+ENCODE(experts_down_combine)
+{
+    const mh_op_experts_down_combine *o = (const void *)op;
+    const mh_weight_view *w = mh_view_weight(o->w);
+    const struct slots s = {&o->experts, &o->expert_map, &o->fault, w->experts};
+    if (tokens_of(&s) >= FEW)
+        return down_then_combine(run, o, &s);
+    struct launch l = launch_begin(run, KERNEL_experts_down_combine, w->format);
+    arg_tensor(&l, &o->y);
+    arg_tensor(&l, &o->h);
+    arg_tensor(&l, &o->x);
+    arg_tensor(&l, &o->weights);
+    arg_optional(&l, &o->shared, &o->h);
+    arg_slots(&l, &s);
+    arg_weight(&l, o->w);
+    arg_fault(&l, &o->fault);
+    arg_long(&l, w->out);
+    arg_long(&l, w->in);
+    return launch_end(&l, blocks(w->out, row_block(run->stream->device)), tokens_of(&s), 1);
+}
