@@ -35,6 +35,15 @@ static bool nothing_is_left(struct core *c, mh_device *device)
     return true;
 }
 
+/* How often a queue is looked at depends on how fast it is, and a look that fails tells nobody: the
+ * next real wait does, if the device still fails then. */
+static bool looks(mh_device *device, uint32_t call)
+{
+    mh_device_info info = MH_INIT(mh_device_info);
+    return (call == MH_CALL_WAIT || call == MH_CALL_MARK) && !mh_device_get_info(device, &info) &&
+           !(info.flags & MH_DEVICE_SYNCHRONOUS);
+}
+
 /* One injection: it fires, it is an error, nothing is left, and afterwards all is well. */
 static bool inject(struct core *c, mh_checkpoint *checkpoint, mh_faults faults,
                    const struct core_story *want)
@@ -49,9 +58,12 @@ static bool inject(struct core *c, mh_checkpoint *checkpoint, mh_faults faults,
         return false;
     mh_status status = play(device, checkpoint, &story);
     TRY(mh_device_get_faults(device, &report));
-    CHECK(report.fired == 1, "%s %llu: fired %llu times", call, nth,
-          (unsigned long long)report.fired);
-    CHECK(status, "%s %llu failed, and nobody was told", call, nth);
+    bool may_be_a_look = looks(device, faults.call);
+    CHECK(report.fired == 1 || (may_be_a_look && !report.fired), "%s %llu: fired %llu times", call,
+          nth, (unsigned long long)report.fired);
+    CHECK(status || may_be_a_look, "%s %llu failed, and nobody was told", call, nth);
+    CHECK(status || same_story(&story, want), "%s %llu failed, and the model tells another story",
+          call, nth);
     if (!mh_device_error(device, &cause))
         TRY(mh_device_reset(device));
     if (!nothing_is_left(c, device))

@@ -348,6 +348,9 @@ typedef mh_status (*hal_emit_fn)(void *context, const mh_op *part, uint64_t used
 mh_status hal_expand(const mh_op *op, mh_buffer *arena, uint64_t used, hal_emit_fn emit,
                      void *context);
 
+/* define.c: mh_core.define. */
+mh_status hal_define(void *runtime, const mh_op *op);
+
 /* fallback.c: runs `op` on the host in the stream's place, blocking. */
 mh_status hal_fallback_run(mh_stream *stream, const mh_op *op);
 void hal_fallback_free(struct hal_fallback *fallback);

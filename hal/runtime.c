@@ -157,6 +157,7 @@ mh_status mh_runtime_create(const mh_runtime_params *params, mh_runtime **out)
         .log = core_log,
         .fail = core_fail,
         .environment = core_environment,
+        .define = hal_define,
     };
     pthread_mutex_init(&runtime->lock, NULL);
     status = make_fork_mark(runtime);

@@ -66,6 +66,7 @@ mh_status opencl_open(void *user, uint32_t index, const mh_backend_open *params,
     snprintf(device->name, sizeof(device->name), "%s", e->info.name);
     snprintf(device->driver, sizeof(device->driver), "%s", e->info.driver);
     pthread_mutex_init(&device->lock, NULL);
+    pthread_mutex_init(&device->build_lock, NULL);
     cache_open(&device->cache, core, "opencl");
     mh_status status = start(device, e);
     if (status) {
@@ -82,6 +83,7 @@ void opencl_close(void *user)
     opencl_release_programs(device);
     if (device->context)
         device->cl->ReleaseContext(device->context);
+    pthread_mutex_destroy(&device->build_lock);
     pthread_mutex_destroy(&device->lock);
     device->core->deallocate(device->core->context, device);
 }

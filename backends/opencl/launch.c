@@ -3,7 +3,7 @@
 
 static const char *const names[] = {
 #define KERNEL(program, name) #name,
-#define PROGRAM(name, by_format)
+#define PROGRAM(name, by_format, sources)
 #include "kernels.def"
 #undef PROGRAM
 #undef KERNEL

@@ -6,6 +6,7 @@
  *   program.c  building programs, the cache, handing out kernels
  *   stream.c   queues: copies, marks, waits
  *   launch.c   arguments of kernels, and their launch
+ *   selfcheck.c  kernels against the definition, once
  *   ops.c      which op runs with which kernels (supports, encode)
  */
 #ifndef OPENCL_OPENCL_H
@@ -65,7 +66,7 @@ enum form { FORM_CPU, FORM_GPU };
 /* Every kernel, in the order of kernels.def. */
 enum kernel_id {
 #define KERNEL(program, name) KERNEL_##name,
-#define PROGRAM(name, by_format)
+#define PROGRAM(name, by_format, sources)
 #include "kernels.def"
 #undef KERNEL
 #undef PROGRAM
@@ -74,18 +75,20 @@ enum kernel_id {
 
 enum program_id {
 #define KERNEL(program, name)
-#define PROGRAM(name, by_format) PROGRAM_##name,
+#define PROGRAM(name, by_format, sources) PROGRAM_##name,
 #include "kernels.def"
 #undef KERNEL
 #undef PROGRAM
     PROGRAM_COUNT
 };
 
+#define BROKEN 160
 #define FORMATS 5 /* weight formats by their value; 0 for programs that know none */
 
-/* A program for one weight format. Kernels of a failed build are NULL. */
+/* A program for one weight format. */
 struct program {
     bool tried;
+    bool fresh; /* compiled from source, not in the cache yet */
     cl_program program;
     char reason[192]; /* why the build failed */
 };
@@ -105,9 +108,11 @@ struct device {
     char options[128]; /* what every program is built with */
     char unfit[192];   /* why the exact profile is not supported; "" if it is */
     struct cache cache;
-    pthread_mutex_t lock; /* programs, and kernels' arguments until they are enqueued */
+    pthread_mutex_t build_lock; /* programs */
+    pthread_mutex_t lock;       /* kernels' arguments until they are enqueued */
     struct program programs[PROGRAM_COUNT][FORMATS];
     cl_kernel kernels[KERNEL_COUNT][FORMATS];
+    char broken[KERNEL_COUNT][FORMATS][BROKEN]; /* what is wrong with a kernel; "" if nothing */
 };
 
 mh_status opencl_open(void *instance, uint32_t index, const mh_backend_open *params, void **out);
@@ -126,9 +131,10 @@ mh_status opencl_probe(struct device *device);
 void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
                     char reason[192]);
 void opencl_release_programs(struct device *device);
-/* Builds from source texts, outside the cache. *program is NULL on failure. */
-mh_status opencl_build(struct device *device, const char *const *sources, cl_uint count,
-                       cl_program *program);
+
+/* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. */
+void opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
+                         char reason[BROKEN]);
 
 /* ---- stream.c ---- */
 

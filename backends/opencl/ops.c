@@ -6,7 +6,7 @@
 static const struct op_kernels {
     mh_status (*encode)(const struct run *run, const mh_op *op);
     uint64_t (*scratch)(const mh_op *op); /* NULL: none */
-    enum kernel_id kernels[4];            /* one of each program that is used; then 0, the probe */
+    enum kernel_id kernels[4];            /* all that it may use; then 0, the probe */
 } table[] = {
 #define OP(NAME, name, ...) [MH_OP_##NAME] = {encode_##name, NULL, {__VA_ARGS__}}
 #define OP_WITH_SCRATCH(NAME, name, ...)                                                           \
@@ -23,19 +23,21 @@ static const struct op_kernels {
     OP(MLA_KV, mla_kv, KERNEL_mla_kv),
     OP(ATTENTION, attention, KERNEL_attention),
     OP(EMBED, embed, KERNEL_embed),
-    OP(LINEAR, linear, KERNEL_linear),
-    OP(LINEAR_ADD, linear_add, KERNEL_linear),
-    OP(LINEAR_SWIGLU, linear_swiglu, KERNEL_linear),
-    OP(HEAD_LINEAR, head_linear, KERNEL_linear),
+    OP(LINEAR, linear, KERNEL_linear, KERNEL_linear_many),
+    OP(LINEAR_ADD, linear_add, KERNEL_linear, KERNEL_linear_many),
+    OP(LINEAR_SWIGLU, linear_swiglu, KERNEL_linear, KERNEL_linear_many),
+    OP(HEAD_LINEAR, head_linear, KERNEL_linear, KERNEL_linear_many, KERNEL_head_columns),
     OP(MLA_QUERY, mla_query, KERNEL_head_columns),
     OP(ROUTER, router, KERNEL_router),
     OP(ARGMAX, argmax, KERNEL_argmax),
     OP_WITH_SCRATCH(SAMPLE, sample, KERNEL_sample),
-    OP_WITH_SCRATCH(ROUTER_LINEAR, router_linear, KERNEL_linear, KERNEL_router),
-    OP_WITH_SCRATCH(EXPERTS_GATE_UP, experts_gate_up, KERNEL_experts_linear),
-    OP_WITH_SCRATCH(EXPERTS_DOWN, experts_down, KERNEL_experts_linear),
-    OP_WITH_SCRATCH(EXPERTS_DOWN_COMBINE, experts_down_combine, KERNEL_experts_linear,
-                    KERNEL_combine),
+    OP_WITH_SCRATCH(ROUTER_LINEAR, router_linear, KERNEL_linear, KERNEL_linear_many, KERNEL_router),
+    OP_WITH_SCRATCH(EXPERTS_GATE_UP, experts_gate_up, KERNEL_experts_linear, KERNEL_experts_many,
+                    KERNEL_group_slots),
+    OP_WITH_SCRATCH(EXPERTS_DOWN, experts_down, KERNEL_experts_linear, KERNEL_experts_many,
+                    KERNEL_group_slots),
+    OP_WITH_SCRATCH(EXPERTS_DOWN_COMBINE, experts_down_combine, KERNEL_experts_down_combine,
+                    KERNEL_experts_many, KERNEL_group_slots, KERNEL_combine),
 #undef OP
 #undef OP_WITH_SCRATCH
 };

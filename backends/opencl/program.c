@@ -6,20 +6,22 @@
 
 #include "opencl.h"
 
+#define SOURCE(name) extern const char opencl_source_##name[];
 #define KERNEL(program, name)
-#define PROGRAM(name, by_format) extern const char opencl_source_##name[];
+#define PROGRAM(name, by_format, sources) sources
 #include "kernels.def"
+#undef SOURCE
 #undef PROGRAM
-#undef KERNEL
-extern const char opencl_source_numerics[], opencl_source_weights[];
 
 static const struct {
-    const char *name, *source;
+    const char *name;
     bool by_format;
+    const char *sources[8]; /* ended by NULL */
 } programs[] = {
-#define KERNEL(program, name)
-#define PROGRAM(name, by_format) {#name, opencl_source_##name, by_format},
+#define SOURCE(name) opencl_source_##name,
+#define PROGRAM(name, by_format, sources) {#name, by_format, {sources NULL}},
 #include "kernels.def"
+#undef SOURCE
 #undef PROGRAM
 #undef KERNEL
 };
@@ -29,7 +31,7 @@ static const struct {
     const char *name;
 } kernels[] = {
 #define KERNEL(program, name) {PROGRAM_##program, #name},
-#define PROGRAM(name, by_format)
+#define PROGRAM(name, by_format, sources)
 #include "kernels.def"
 #undef PROGRAM
 #undef KERNEL
@@ -58,7 +60,7 @@ static cl_program from_source(struct device *device, const char *const *sources,
                               const char *options, const char *name, char reason[192])
 {
     const struct cl_api *cl = device->cl;
-    const char *texts[4];
+    const char *texts[8];
     cl_int code;
     memcpy(texts, sources, count * sizeof(*texts));
     cl_program program = cl->CreateProgramWithSource(device->context, count, texts, NULL, &code);
@@ -87,114 +89,150 @@ static void cache_key(const struct device *device, const char *const *sources, c
              device->driver);
 }
 
-static cl_program from_cache(struct device *device, const char *key, const char *options)
+/* ---- entries: a line "kernel: what is wrong with it" each, a NUL, the binary ---- */
+
+#define MOST_REASONS 4096
+
+static void write_reasons(const struct device *device, enum program_id id, mh_format format,
+                          char text[MOST_REASONS])
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (int k = 0; k < KERNEL_COUNT; k++)
+        if (kernels[k].program == id && device->broken[k][format][0] && used < MOST_REASONS - 256)
+            used += (size_t)snprintf(text + used, MOST_REASONS - used, "%s: %s\n", kernels[k].name,
+                                     device->broken[k][format]);
+}
+
+static void read_reasons(struct device *device, enum program_id id, mh_format format,
+                         const char *text)
+{
+    for (; *text; text += strcspn(text, "\n"), text += *text == '\n')
+        for (int k = 0; k < KERNEL_COUNT; k++) {
+            size_t length = strlen(kernels[k].name);
+            if (kernels[k].program == id && !strncmp(text, kernels[k].name, length) &&
+                text[length] == ':')
+                snprintf(device->broken[k][format], sizeof(device->broken[k][format]), "%.*s",
+                         (int)strcspn(text + length + 2, "\n"), text + length + 2);
+        }
+}
+
+static cl_program from_cache(struct device *device, enum program_id id, mh_format format,
+                             const char *key, const char *options)
 {
     const struct cl_api *cl = device->cl;
     uint64_t bytes;
-    unsigned char *binary = cache_read(&device->cache, key, &bytes);
-    if (!binary)
-        return NULL;
-    const unsigned char *binaries[] = {binary};
-    const size_t size = bytes;
-    cl_int state = 0, code;
-    cl_program program = cl->CreateProgramWithBinary(device->context, 1, &device->id, &size,
-                                                     binaries, &state, &code);
-    device->core->deallocate(device->core->context, binary);
-    if (program && !code && !state)
-        code = cl->BuildProgram(program, 1, &device->id, options, NULL, NULL);
-    if (program && (code || state)) {
-        cl->ReleaseProgram(program);
-        program = NULL;
+    char *entry = cache_read(&device->cache, key, &bytes);
+    const char *end = entry ? memchr(entry, 0, bytes) : NULL;
+    cl_program program = NULL;
+    if (end) {
+        const unsigned char *binary = (const unsigned char *)end + 1;
+        const size_t size = bytes - (size_t)((const char *)binary - entry);
+        cl_int state = 0, code;
+        program = cl->CreateProgramWithBinary(device->context, 1, &device->id, &size, &binary,
+                                              &state, &code);
+        if (program && !code && !state)
+            code = cl->BuildProgram(program, 1, &device->id, options, NULL, NULL);
+        if (program && (code || state)) {
+            cl->ReleaseProgram(program);
+            program = NULL;
+        }
+        if (program)
+            read_reasons(device, id, format, entry);
     }
+    device->core->deallocate(device->core->context, entry);
     return program;
 }
 
-static void to_cache(struct device *device, const char *key, cl_program program)
+/* Once the device is done: the driver may compile more for the binary than what has run. */
+static void to_cache(struct device *device, enum program_id id, mh_format format, const char *key)
 {
     const mh_core *core = device->core;
     const struct cl_api *cl = device->cl;
-    size_t size = 0;
-    char reason[300], text[400];
+    cl_program program = device->programs[id][format].program;
+    size_t size = 0, text;
+    char reasons[MOST_REASONS], why[300], line[400];
     if (!device->cache.folder[0] ||
         cl->GetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof(size), &size, NULL) || !size)
         return;
-    unsigned char *binary = core->allocate(core->context, size);
-    if (!binary)
+    write_reasons(device, id, format, reasons);
+    text = strlen(reasons) + 1;
+    char *entry = core->allocate(core->context, text + size);
+    if (!entry)
         return;
+    memcpy(entry, reasons, text);
+    unsigned char *binary = (unsigned char *)entry + text;
     if (!cl->GetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof(binary), &binary, NULL) &&
-        !cache_write(&device->cache, key, binary, size, reason, sizeof(reason))) {
-        snprintf(text, sizeof(text), "opencl: programs are not kept: %s", reason);
-        core->log(core->context, MH_LOG_INFO, text);
+        !cache_write(&device->cache, key, entry, text + size, why, sizeof(why))) {
+        snprintf(line, sizeof(line), "opencl: programs are not kept: %s", why);
+        core->log(core->context, MH_LOG_INFO, line);
     }
-    core->deallocate(core->context, binary);
+    core->deallocate(core->context, entry);
 }
 
 /* ---- kernels ---- */
 
-static bool make_kernels(struct device *device, enum program_id id, mh_format format,
-                         char reason[192])
+static void make_kernel(struct device *device, int k, mh_format format)
 {
-    struct program *p = &device->programs[id][format];
-    for (int k = 0; k < KERNEL_COUNT; k++) {
-        cl_int code;
-        size_t most = 0;
-        if (kernels[k].program != id)
-            continue;
-        cl_kernel kernel = device->cl->CreateKernel(p->program, kernels[k].name, &code);
-        device->kernels[k][format] = kernel;
-        if (!kernel) {
-            snprintf(reason, 192, "kernel %s: clCreateKernel: %s", kernels[k].name,
-                     opencl_name(code) ? opencl_name(code) : "unknown error");
-            return false;
-        }
-        device->cl->GetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE,
-                                           sizeof(most), &most, NULL);
-        if (most < device->lanes) {
-            snprintf(reason, 192, "kernel %s: the device runs it with %zu work-items, it needs %u",
-                     kernels[k].name, most, device->lanes);
-            return false;
-        }
+    char *broken = device->broken[k][format];
+    size_t most = 0;
+    cl_int code;
+    cl_kernel kernel = device->cl->CreateKernel(
+        device->programs[kernels[k].program][format].program, kernels[k].name, &code);
+    device->kernels[k][format] = kernel;
+    if (!kernel) {
+        snprintf(broken, BROKEN, "clCreateKernel: %s",
+                 opencl_name(code) ? opencl_name(code) : "unknown error");
+        return;
     }
-    return true;
+    device->cl->GetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof(most),
+                                       &most, NULL);
+    if (most < device->lanes)
+        snprintf(broken, BROKEN, "the device runs it with %zu work-items, it needs %u", most,
+                 device->lanes);
 }
 
-static void drop(struct device *device, enum program_id id, mh_format format)
+static void describe(const struct device *device, enum program_id id, mh_format format,
+                     const char **sources, cl_uint *count, char options[256], char key[600])
 {
-    struct program *p = &device->programs[id][format];
-    for (int k = 0; k < KERNEL_COUNT; k++)
-        if (kernels[k].program == id && device->kernels[k][format]) {
-            device->cl->ReleaseKernel(device->kernels[k][format]);
-            device->kernels[k][format] = NULL;
-        }
-    if (p->program)
-        device->cl->ReleaseProgram(p->program);
-    p->program = NULL;
+    for (*count = 0; programs[id].sources[*count]; ++*count)
+        sources[*count] = programs[id].sources[*count];
+    snprintf(options, 256, "%s -DFORMAT=%u", device->options, format);
+    cache_key(device, sources, *count, options, key, 600);
+}
+
+/* Each kernel once against the definition; what is wrong is told and kept. */
+static void check_kernels(struct device *device, enum program_id id, mh_format format)
+{
+    for (int k = 0; k < KERNEL_COUNT; k++) {
+        char *broken = device->broken[k][format], line[300];
+        if (kernels[k].program != id || broken[0])
+            continue;
+        opencl_check_kernel(device, (enum kernel_id)k, format, broken);
+        if (!broken[0])
+            continue;
+        snprintf(line, sizeof(line), "opencl: %s miscompiles kernel %s (format %u): %s",
+                 device->name, kernels[k].name, format, broken);
+        device->core->log(device->core->context, MH_LOG_WARNING, line);
+    }
 }
 
 static void build(struct device *device, enum program_id id, mh_format format)
 {
     struct program *p = &device->programs[id][format];
-    const char *sources[3] = {opencl_source_numerics};
-    cl_uint count = 1;
+    const char *sources[8];
     char options[256], key[600];
-    if (programs[id].by_format)
-        sources[count++] = opencl_source_weights;
-    sources[count++] = programs[id].source;
-    snprintf(options, sizeof(options), "%s -DFORMAT=%u", device->options, format);
-    cache_key(device, sources, count, options, key, sizeof(key));
-    p->program = from_cache(device, key, options);
-    if (p->program && make_kernels(device, id, format, p->reason))
-        return;
-    drop(device, id, format);
-    p->reason[0] = 0;
-    p->program = from_source(device, sources, count, options, programs[id].name, p->reason);
+    cl_uint count;
+    describe(device, id, format, sources, &count, options, key);
+    p->program = from_cache(device, id, format, key, options);
+    p->fresh = !p->program;
     if (!p->program)
-        return;
-    if (!make_kernels(device, id, format, p->reason)) {
-        drop(device, id, format);
-        return;
-    }
-    to_cache(device, key, p->program);
+        p->program = from_source(device, sources, count, options, programs[id].name, p->reason);
+    for (int k = 0; p->program && k < KERNEL_COUNT; k++)
+        if (kernels[k].program == id)
+            make_kernel(device, k, format);
+    if (p->program && p->fresh)
+        check_kernels(device, id, format);
 }
 
 void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
@@ -204,17 +242,40 @@ void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format form
     if (!programs[id].by_format)
         format = 0;
     struct program *p = &device->programs[id][format];
-    pthread_mutex_lock(&device->lock);
+    pthread_mutex_lock(&device->build_lock);
     if (!p->tried)
         build(device, id, format);
     p->tried = true;
-    snprintf(reason, 192, "%s", p->reason);
-    pthread_mutex_unlock(&device->lock);
+    reason[0] = 0;
+    if (p->reason[0])
+        snprintf(reason, 192, "%s", p->reason);
+    else if (device->broken[kernel][format][0])
+        snprintf(reason, 192, "kernel %s: %s", kernels[kernel].name,
+                 device->broken[kernel][format]);
+    pthread_mutex_unlock(&device->build_lock);
+}
+
+static void drop(struct device *device, enum program_id id, mh_format format)
+{
+    for (int k = 0; k < KERNEL_COUNT; k++)
+        if (kernels[k].program == id && device->kernels[k][format])
+            device->cl->ReleaseKernel(device->kernels[k][format]);
+    device->cl->ReleaseProgram(device->programs[id][format].program);
 }
 
 void opencl_release_programs(struct device *device)
 {
     for (int id = 0; id < PROGRAM_COUNT; id++)
-        for (mh_format format = 0; format < FORMATS; format++)
+        for (mh_format format = 0; format < FORMATS; format++) {
+            const struct program *p = &device->programs[id][format];
+            const char *sources[8];
+            char options[256], key[600];
+            cl_uint count;
+            if (!p->program)
+                continue;
+            describe(device, (enum program_id)id, format, sources, &count, options, key);
+            if (p->fresh)
+                to_cache(device, (enum program_id)id, format, key);
             drop(device, (enum program_id)id, format);
+        }
 }

@@ -124,12 +124,20 @@ void store_columns(global float *y, long column, long columns, float16 value)
 #define store_columns(y, column, columns, value) ((y)[column] = (value))
 #endif
 
+/* Counts with the bits the other way round: 0, 32, 16, 48, ... */
+int next_reversed(int s)
+{
+    int bit = STRIPES / 2;
+    for (; s & bit; bit /= 2)
+        s ^= bit;
+    return s | bit;
+}
+
 wide project(weight_row first, long stride, long scale_stride, long row, long rows,
              global const float *x, long column, long columns)
 {
     wide waiting[6];
-    for (int i = 0;; i++) {
-        int s = (i & 1) << 5 | (i & 2) << 3 | (i & 4) << 1 | (i & 8) >> 1 | (i & 16) >> 3 | i >> 5;
+    for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
         wide a = 0;
         for (long r = s; r < rows; r += STRIPES) {
             weight_row from = first;

@@ -29,6 +29,9 @@ typedef struct mh_core {
                       const char *format, ...) MH_PRINTF(8, 9);
     /* An environment variable, or NULL where the runtime's policy forbids it. */
     const char *(*environment)(void *context, const char *name);
+    /* Runs an op by its definition, on the host: views of its buffers and weights have `host` set.
+     * For backends that check kernels which a vendor's compiler has just made. */
+    mh_status (*define)(void *context, const mh_op *op);
 } mh_core;
 
 /* How a backend sees a buffer: every mh_buffer begins with this. */

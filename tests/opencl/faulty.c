@@ -1,0 +1,149 @@
+/*
+ * An OpenCL library that passes every call on to the real loader, counts them, and fails one:
+ *   FAULTY="clSetKernelArg 17"   the 17th call of that function fails with CL_OUT_OF_RESOURCES
+ *   FAULTY_LOG=FILE              at exit: a line "function calls" each, and "fired" if one failed
+ */
+#define CL_TARGET_OPENCL_VERSION 120
+#define CL_USE_DEPRECATED_OPENCL_1_2_APIS
+#include <CL/cl.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FUNCTIONS 64
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    const char *name;
+    unsigned long calls;
+} counts[FUNCTIONS];
+static int fired;
+
+static void *real(const char *name)
+{
+    static void *loader;
+    if (!loader)
+        loader = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
+    void *found = loader ? dlsym(loader, name) : NULL;
+    if (!found)
+        abort(); /* the test checks that there is a loader */
+    return found;
+}
+
+__attribute__((destructor)) static void tell(void)
+{
+    const char *path = getenv("FAULTY_LOG");
+    FILE *log = path ? fopen(path, "w") : NULL;
+    for (int i = 0; log && i < FUNCTIONS && counts[i].name; i++)
+        fprintf(log, "%s %lu\n", counts[i].name, counts[i].calls);
+    if (log && fired)
+        fprintf(log, "fired\n");
+    if (log)
+        fclose(log);
+}
+
+/* Counts a call; is it the one to fail? Finds the real function at the first. */
+static int fails(const char *name, void **function)
+{
+    char wanted[64] = "";
+    unsigned long nth = 0;
+    const char *fault = getenv("FAULTY");
+    if (fault)
+        sscanf(fault, "%63s %lu", wanted, &nth);
+    pthread_mutex_lock(&lock);
+    if (!*function)
+        *function = real(name);
+    int i = 0;
+    while (counts[i].name && strcmp(counts[i].name, name))
+        i++;
+    counts[i].name = name;
+    int now = ++counts[i].calls == nth && !strcmp(wanted, name);
+    fired |= now;
+    pthread_mutex_unlock(&lock);
+    return now;
+}
+
+/* STATUS: returns a code; OBJECT: returns a handle, and a code by the last argument `e`. */
+#define STATUS(name, args, pass)                                                                   \
+    CL_API_ENTRY cl_int CL_API_CALL name args                                                      \
+    {                                                                                              \
+        static void *f;                                                                            \
+        return fails(#name, &f) ? CL_OUT_OF_RESOURCES : ((cl_int(*) args)f)pass;                   \
+    }
+#define OBJECT(type, name, args, pass)                                                             \
+    CL_API_ENTRY type CL_API_CALL name args                                                        \
+    {                                                                                              \
+        static void *f;                                                                            \
+        if (!fails(#name, &f))                                                                     \
+            return ((type(*) args)f)pass;                                                          \
+        *e = CL_OUT_OF_RESOURCES;                                                                  \
+        return NULL;                                                                               \
+    }
+#define EVENTS cl_uint n, const cl_event *w, cl_event *v
+
+STATUS(clGetPlatformIDs, (cl_uint a, cl_platform_id *b, cl_uint *c), (a, b, c))
+STATUS(clGetPlatformInfo, (cl_platform_id a, cl_platform_info b, size_t c, void *d, size_t *f_),
+       (a, b, c, d, f_))
+STATUS(clGetDeviceIDs,
+       (cl_platform_id a, cl_device_type b, cl_uint c, cl_device_id *d, cl_uint *g), (a, b, c, d, g))
+STATUS(clGetDeviceInfo, (cl_device_id a, cl_device_info b, size_t c, void *d, size_t *g),
+       (a, b, c, d, g))
+OBJECT(cl_context, clCreateContext,
+       (const cl_context_properties *a, cl_uint b, const cl_device_id *c,
+        void(CL_CALLBACK *d)(const char *, const void *, size_t, void *), void *g, cl_int *e),
+       (a, b, c, d, g, e))
+STATUS(clReleaseContext, (cl_context a), (a))
+OBJECT(cl_command_queue, clCreateCommandQueue,
+       (cl_context a, cl_device_id b, cl_command_queue_properties c, cl_int *e), (a, b, c, e))
+STATUS(clRetainCommandQueue, (cl_command_queue a), (a))
+STATUS(clReleaseCommandQueue, (cl_command_queue a), (a))
+OBJECT(cl_mem, clCreateBuffer, (cl_context a, cl_mem_flags b, size_t c, void *d, cl_int *e),
+       (a, b, c, d, e))
+STATUS(clRetainMemObject, (cl_mem a), (a))
+STATUS(clReleaseMemObject, (cl_mem a), (a))
+OBJECT(cl_program, clCreateProgramWithSource,
+       (cl_context a, cl_uint b, const char **c, const size_t *d, cl_int *e), (a, b, c, d, e))
+OBJECT(cl_program, clCreateProgramWithBinary,
+       (cl_context a, cl_uint b, const cl_device_id *c, const size_t *d, const unsigned char **g,
+        cl_int *h, cl_int *e),
+       (a, b, c, d, g, h, e))
+STATUS(clBuildProgram,
+       (cl_program a, cl_uint b, const cl_device_id *c, const char *d,
+        void(CL_CALLBACK *g)(cl_program, void *), void *h),
+       (a, b, c, d, g, h))
+STATUS(clGetProgramInfo, (cl_program a, cl_program_info b, size_t c, void *d, size_t *g),
+       (a, b, c, d, g))
+STATUS(clGetProgramBuildInfo,
+       (cl_program a, cl_device_id b, cl_program_build_info c, size_t d, void *g, size_t *h),
+       (a, b, c, d, g, h))
+STATUS(clReleaseProgram, (cl_program a), (a))
+OBJECT(cl_kernel, clCreateKernel, (cl_program a, const char *b, cl_int *e), (a, b, e))
+STATUS(clReleaseKernel, (cl_kernel a), (a))
+STATUS(clSetKernelArg, (cl_kernel a, cl_uint b, size_t c, const void *d), (a, b, c, d))
+STATUS(clGetKernelWorkGroupInfo,
+       (cl_kernel a, cl_device_id b, cl_kernel_work_group_info c, size_t d, void *g, size_t *h),
+       (a, b, c, d, g, h))
+STATUS(clEnqueueNDRangeKernel,
+       (cl_command_queue a, cl_kernel b, cl_uint c, const size_t *d, const size_t *g,
+        const size_t *h, EVENTS),
+       (a, b, c, d, g, h, n, w, v))
+STATUS(clEnqueueReadBuffer,
+       (cl_command_queue a, cl_mem b, cl_bool c, size_t d, size_t g, void *h, EVENTS),
+       (a, b, c, d, g, h, n, w, v))
+STATUS(clEnqueueWriteBuffer,
+       (cl_command_queue a, cl_mem b, cl_bool c, size_t d, size_t g, const void *h, EVENTS),
+       (a, b, c, d, g, h, n, w, v))
+STATUS(clEnqueueCopyBuffer,
+       (cl_command_queue a, cl_mem b, cl_mem c, size_t d, size_t g, size_t h, EVENTS),
+       (a, b, c, d, g, h, n, w, v))
+STATUS(clEnqueueMarkerWithWaitList, (cl_command_queue a, EVENTS), (a, n, w, v))
+STATUS(clWaitForEvents, (cl_uint a, const cl_event *b), (a, b))
+STATUS(clGetEventInfo, (cl_event a, cl_event_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
+STATUS(clGetEventProfilingInfo, (cl_event a, cl_profiling_info b, size_t c, void *d, size_t *g),
+       (a, b, c, d, g))
+STATUS(clRetainEvent, (cl_event a), (a))
+STATUS(clReleaseEvent, (cl_event a), (a))
+STATUS(clFlush, (cl_command_queue a), (a))
+STATUS(clFinish, (cl_command_queue a), (a))

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Every function of OpenCL fails: at its first, middle and last call, or with --all at every one. The
+command ends with an error that names the call, or, where the result is not needed, as if nothing had
+happened; it never crashes, hangs or says something else.
+
+usage: test_faults.py MOEHAL ROOT NULL-DIR OPENCL-DIR FAULTY-LIBRARY [--all]
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+TOOL, ROOT, _, MODULES, FAULTY = sys.argv[1:6]
+EVERY = "--all" in sys.argv
+COMMAND = (TOOL, "generate", "--device", "opencl:0", "--strict", "--model",
+           os.path.join(ROOT, "models/fairy"), "--ids", "1 2 3 4 5", "--max-tokens", "2", "--json")
+# Only asked, or only given back: work goes on without.
+TOLERATED = re.compile("cl(Release|Retain|Get(Platform|Device|Program|ProgramBuild|Event)Info"
+                       "|GetKernelWorkGroupInfo|GetDeviceIDs|CreateProgramWithBinary|Finish"
+                       "|WaitForEvents)")
+
+
+def run(folder, fault="", cache="warm"):
+    log = os.path.join(folder, "log")
+    env = dict(os.environ, MOEHAL_BACKENDS=MODULES, MOEHAL_OPENCL=FAULTY, FAULTY=fault,
+               FAULTY_LOG=log, MOEHAL_CACHE=os.path.join(folder, cache))
+    done = subprocess.run(COMMAND, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=120, stdin=subprocess.DEVNULL)
+    with open(log, encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    return done, lines
+
+
+def words(out):
+    return re.sub(r'"[a-z_]*(_ms|_per_s)": [\d.e+-]+,?', "", out)
+
+
+class Faults(unittest.TestCase):
+    def test_every_function(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run(folder)  # fills the cache
+            good, lines = run(folder)
+            self.assertEqual(good.returncode, 0, good.stderr)
+            calls = {name: int(count) for name, count in (line.split() for line in lines if " " in line)}
+            self.assertGreater(len(calls), 20, calls)
+            for name, count in sorted(calls.items()):
+                some = range(1, count + 1) if EVERY else sorted({1, (count + 1) // 2, count})
+                for nth in some:
+                    with self.subTest(function=name, nth=nth, of=count):
+                        self.check(folder, good, name, nth)
+
+    def check(self, folder, good, name, nth):
+        done, lines = run(folder, f"{name} {nth}")
+        self.assertIn("fired", lines)
+        self.assertIn(done.returncode, (0, 1, 2), done.stderr)
+        self.assertNotIn("Sanitizer", done.stderr)
+        if done.returncode:
+            self.assertRegex(done.stderr, r"cl[A-Z]\w+|CL_OUT_OF_RESOURCES|opencl")
+        else:
+            self.assertTrue(TOLERATED.match(name), f"{name} failed, and nobody was told")
+            self.assertEqual(words(done.stdout), words(good.stdout))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        probe = subprocess.run([TOOL, "devices"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env=dict(os.environ, MOEHAL_BACKENDS=MODULES), text=True)
+    if "PASS  opencl:0" not in probe.stdout:
+        print("SKIP: no OpenCL device here:\n" + probe.stdout)
+        sys.exit(77)
+    unittest.main(argv=sys.argv[:1])
