@@ -2,6 +2,7 @@
  */
 #include <dirent.h>
 #include <dlfcn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,6 +34,19 @@ mh_status opencl_status(cl_int code)
     default:
         return MH_VENDOR_ERROR;
     }
+}
+
+mh_status opencl_fail(const mh_core *core, const char *file, uint32_t line, const char *call,
+                      cl_int code, const char *format, ...)
+{
+    char text[512];
+    const char *name = opencl_name(code);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return core->fail(core->context, file, line, opencl_status(code), call, code, name,
+                      "%s: %s: %s (%d)", text, call, name ? name : "unknown error", code);
 }
 
 static const struct symbol symbols[] = {
@@ -91,8 +105,10 @@ static mh_status no_platform(const mh_core *core, const char *library, cl_int co
         judge_icd(parent, slash ? slash + 1 : folder, text, sizeof(text));
     }
     return core->fail(core->context, __FILE__, __LINE__, MH_NOT_FOUND, "clGetPlatformIDs", code,
-                      opencl_name(code), "%s knows no platform: %.200s holds %s.icd file%s%s",
-                      library, folder, text[0] ? "" : "no ", text[0] ? "s" : "", text);
+                      opencl_name(code),
+                      "%s knows no platform (clGetPlatformIDs: %s): %.200s holds %s.icd file%s%s",
+                      library, opencl_name(code), folder, text[0] ? "" : "no ", text[0] ? "s" : "",
+                      text);
 }
 
 /* ---- devices ---- */

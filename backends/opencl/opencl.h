@@ -30,11 +30,13 @@ struct cl_api {
 #define FAIL(core, status, ...)                                                                    \
     (core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__)
 
-/* A failure of a call of OpenCL, named by the call. */
+/* A failure of a call of OpenCL, named by the call and its code. */
 #define CL_FAIL(core, call, code, ...)                                                             \
-    (core)->fail((core)->context, __FILE__, __LINE__, opencl_status(code), (call), (code),         \
-                 opencl_name(code), __VA_ARGS__)
+    opencl_fail((core), __FILE__, __LINE__, (call), (code), __VA_ARGS__)
 
+MH_PRINTF(6, 7)
+mh_status opencl_fail(const mh_core *core, const char *file, uint32_t line, const char *call,
+                      cl_int code, const char *format, ...);
 const char *opencl_name(cl_int code); /* "CL_OUT_OF_RESOURCES" */
 mh_status opencl_status(cl_int code);
 

@@ -23,29 +23,34 @@ static mh_status run(struct device *device, float *out)
     const mh_core *core = device->core;
     const struct cl_api *cl = device->cl;
     cl_kernel kernel = device->kernels[KERNEL_probe][0];
-    cl_int rows = ROWS, code;
+    cl_int rows = ROWS, code = 0;
     float in[ROWS][3];
     size_t bytes = sizeof(float) * RESULTS * ROWS;
     for (int i = 0; i < ROWS; i++)
         memcpy(in[i], cases[i], sizeof(in[i]));
-    cl_mem from = cl->CreateBuffer(device->context, CL_MEM_READ_WRITE, sizeof(in), NULL, &code);
-    cl_mem to =
-        code ? NULL : cl->CreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, &code);
-    cl_command_queue queue =
-        code ? NULL : cl->CreateCommandQueue(device->context, device->id, 0, &code);
+    const char *call = NULL; /* the one that failed */
     const size_t local = device->lanes, global = 8 * local;
-    if (!code)
-        code = cl->EnqueueWriteBuffer(queue, from, CL_FALSE, 0, sizeof(in), in, 0, NULL, NULL);
-    if (!code)
-        code = cl->SetKernelArg(kernel, 0, sizeof(from), &from);
-    if (!code)
-        code = cl->SetKernelArg(kernel, 1, sizeof(to), &to);
-    if (!code)
-        code = cl->SetKernelArg(kernel, 2, sizeof(rows), &rows);
-    if (!code)
-        code = cl->EnqueueNDRangeKernel(queue, kernel, 1, NULL, &global, &local, 0, NULL, NULL);
-    if (!code)
-        code = cl->EnqueueReadBuffer(queue, to, CL_TRUE, 0, bytes, out, 0, NULL, NULL);
+    cl_mem from = NULL, to = NULL;
+    cl_command_queue queue = NULL;
+#define STEP(name, code_of_call)                                                                   \
+    if (!code && ((code_of_call), code))                                                           \
+        call = name;
+    STEP("clCreateBuffer",
+         from = cl->CreateBuffer(device->context, CL_MEM_READ_WRITE, sizeof(in), NULL, &code))
+    STEP("clCreateBuffer",
+         to = cl->CreateBuffer(device->context, CL_MEM_READ_WRITE, bytes, NULL, &code))
+    STEP("clCreateCommandQueue",
+         queue = cl->CreateCommandQueue(device->context, device->id, 0, &code))
+    STEP("clEnqueueWriteBuffer",
+         code = cl->EnqueueWriteBuffer(queue, from, CL_FALSE, 0, sizeof(in), in, 0, NULL, NULL))
+    STEP("clSetKernelArg", code = cl->SetKernelArg(kernel, 0, sizeof(from), &from))
+    STEP("clSetKernelArg", code = cl->SetKernelArg(kernel, 1, sizeof(to), &to))
+    STEP("clSetKernelArg", code = cl->SetKernelArg(kernel, 2, sizeof(rows), &rows))
+    STEP("clEnqueueNDRangeKernel",
+         code = cl->EnqueueNDRangeKernel(queue, kernel, 1, NULL, &global, &local, 0, NULL, NULL))
+    STEP("clEnqueueReadBuffer",
+         code = cl->EnqueueReadBuffer(queue, to, CL_TRUE, 0, bytes, out, 0, NULL, NULL))
+#undef STEP
     if (queue) {
         cl->Finish(queue);
         cl->ReleaseCommandQueue(queue);
@@ -54,9 +59,7 @@ static mh_status run(struct device *device, float *out)
         cl->ReleaseMemObject(to);
     if (from)
         cl->ReleaseMemObject(from);
-    return code ? CL_FAIL(core, "clEnqueueNDRangeKernel", code, "%s: the probe did not run",
-                          device->name)
-                : MH_OK;
+    return code ? CL_FAIL(core, call, code, "%s: the probe did not run", device->name) : MH_OK;
 }
 
 /* The first case that comes out wrong, -1 if none does. */

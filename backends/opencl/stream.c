@@ -85,6 +85,8 @@ static cl_int state_of(struct stream *stream, cl_event event)
     cl_int state = 0;
     cl_int code = stream->device->cl->GetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS,
                                                    sizeof(state), &state, NULL);
+    if (code) /* what cannot be asked for must not be under way */
+        stream->device->cl->Finish(stream->queue);
     return code ? code : state;
 }
 
@@ -128,8 +130,10 @@ mh_status opencl_mark(void *user, uint64_t *sequence)
     if (!status) {
         *sequence = ++stream->marks;
         stream->points[stream->count++] = (struct point){*sequence, event};
-    } else if (event) {
-        cl->ReleaseEvent(event);
+    } else {
+        if (event)
+            cl->ReleaseEvent(event);
+        cl->Finish(stream->queue); /* what cannot be waited for later must not be under way */
     }
     pthread_mutex_unlock(&stream->lock);
     return status;
@@ -142,46 +146,46 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* The first point at or behind `sequence`, retained; NULL once that is passed. */
-static cl_event find(struct stream *stream, uint64_t sequence, mh_status *error)
+/* Is work up to the point under way? Then *event is the first mark at or behind it, retained, or
+ * NULL where it cannot be; else *error is what became of it. */
+static bool is_pending(struct stream *stream, uint64_t sequence, cl_event *event, mh_status *error)
 {
-    cl_event event = NULL;
+    uint32_t i = 0;
     pthread_mutex_lock(&stream->lock);
     look(stream);
-    for (uint32_t i = 0; i < stream->count && !event; i++)
-        if (stream->points[i].sequence >= sequence)
-            event = stream->points[i].event;
-    if (event)
-        stream->device->cl->RetainEvent(event);
+    while (i < stream->count && stream->points[i].sequence < sequence)
+        i++;
+    bool pending = i < stream->count;
+    *event = pending ? stream->points[i].event : NULL;
+    if (pending && stream->device->cl->RetainEvent(*event))
+        *event = NULL;
     *error = stream->error;
     pthread_mutex_unlock(&stream->lock);
-    return event;
+    return pending;
 }
 
-/* OpenCL waits for ever or not at all: a timeout is a wait in growing naps. */
+/* OpenCL waits for ever or not at all: a timeout is a wait in growing naps, and so is a wait that
+ * the driver refuses. */
 mh_status opencl_wait(void *user, uint64_t sequence, uint64_t timeout_ns)
 {
     struct stream *stream = user;
     const struct cl_api *cl = stream->device->cl;
-    uint64_t begin = timeout_ns && timeout_ns != UINT64_MAX ? now() : 0;
+    bool for_ever = timeout_ns == UINT64_MAX;
+    uint64_t begin = timeout_ns && !for_ever ? now() : 0;
     long nap = 20000;
-    for (;;) {
-        mh_status error;
-        cl_event event = find(stream, sequence, &error);
-        if (!event)
-            return error;
-        cl_int code = timeout_ns == UINT64_MAX ? cl->WaitForEvents(1, &event) : 0;
-        bool stuck = code && state_of(stream, event) > CL_COMPLETE;
-        cl->ReleaseEvent(event); /* work that failed is found by look */
-        if (stuck)
-            return CL_FAIL(stream->device->core, "clWaitForEvents", code, "%s: a wait",
-                           stream->device->name);
-        if (timeout_ns == UINT64_MAX)
+    cl_event event;
+    mh_status error;
+    while (is_pending(stream, sequence, &event, &error)) {
+        bool waited = event && for_ever && !cl->WaitForEvents(1, &event);
+        if (event)
+            cl->ReleaseEvent(event);
+        if (waited) /* work that failed is found by look */
             continue;
-        if (!timeout_ns || now() - begin >= timeout_ns)
+        if (!for_ever && (!timeout_ns || now() - begin >= timeout_ns))
             return MH_TIMEOUT;
         struct timespec t = {.tv_nsec = nap};
         nanosleep(&t, NULL);
         nap = nap < 500000 ? 2 * nap : 1000000;
     }
+    return error;
 }

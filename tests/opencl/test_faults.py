@@ -16,10 +16,13 @@ TOOL, ROOT, _, MODULES, FAULTY = sys.argv[1:6]
 EVERY = "--all" in sys.argv
 COMMAND = (TOOL, "generate", "--device", "opencl:0", "--strict", "--model",
            os.path.join(ROOT, "models/fairy"), "--ids", "1 2 3 4 5", "--max-tokens", "2", "--json")
-# Only asked, or only given back: work goes on without.
+# Only asked, or only given back; a binary that is not taken is built again; a kernel may be one that the
+# model does not need; a wait that is refused becomes naps: work goes on without.
 TOLERATED = re.compile("cl(Release|Retain|Get(Platform|Device|Program|ProgramBuild|Event)Info"
-                       "|GetKernelWorkGroupInfo|GetDeviceIDs|CreateProgramWithBinary|Finish"
-                       "|WaitForEvents)")
+                       "|GetKernelWorkGroupInfo|GetDeviceIDs|CreateProgramWithBinary|BuildProgram"
+                       "|CreateKernel|Finish|WaitForEvents)")
+LAST = ("clEnqueueMarkerWithWaitList", "clFlush")  # the last ones when all results are there
+VARY = re.compile("cl(WaitForEvents|(Get|Retain|Release)Event)")  # as often as it takes
 
 
 def run(folder, fault="", cache="warm"):
@@ -49,17 +52,22 @@ class Faults(unittest.TestCase):
                 some = range(1, count + 1) if EVERY else sorted({1, (count + 1) // 2, count})
                 for nth in some:
                     with self.subTest(function=name, nth=nth, of=count):
-                        self.check(folder, good, name, nth)
+                        self.check(folder, good, name, nth, count)
 
-    def check(self, folder, good, name, nth):
+    def check(self, folder, good, name, nth, count):
         done, lines = run(folder, f"{name} {nth}")
-        self.assertIn("fired", lines)
+        if not VARY.match(name):
+            self.assertIn("fired", lines)
         self.assertIn(done.returncode, (0, 1, 2), done.stderr)
         self.assertNotIn("Sanitizer", done.stderr)
         if done.returncode:
-            self.assertRegex(done.stderr, r"cl[A-Z]\w+|CL_OUT_OF_RESOURCES|opencl")
+            self.assertTrue(done.stderr.startswith("moehal: "), done.stderr)
+            if not TOLERATED.match(name):
+                self.assertIn(name, done.stderr)
+                self.assertIn("CL_OUT_OF_RESOURCES", done.stderr)
         else:
-            self.assertTrue(TOLERATED.match(name), f"{name} failed, and nobody was told")
+            self.assertTrue(TOLERATED.match(name) or (name in LAST and nth == count),
+                            f"{name} failed, and nobody was told")
             self.assertEqual(words(done.stdout), words(good.stdout))
 
 
