@@ -33,19 +33,30 @@ static mh_status choose_form(struct device *device, uint32_t kind)
     return MH_OK;
 }
 
-static mh_status start(struct device *device, const struct entry *e)
+static mh_status make_context(struct device *device, const struct entry *e)
 {
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
                                                 (cl_context_properties)e->platform, 0};
-    cl_int code;
+    cl_int code = 0;
     device->context = device->cl->CreateContext(properties, 1, &device->id, NULL, NULL, &code);
-    if (!device->context)
-        return CL_FAIL(device->core, "clCreateContext", code, "%s: no context", device->name);
+    return device->context
+               ? MH_OK
+               : CL_FAIL(device->core, "clCreateContext", code, "%s: no context", device->name);
+}
+
+static mh_status start(struct device *device, const struct entry *e, const mh_backend_open *params)
+{
+    mh_status status = params->context == MH_CONTEXT_OWN ? make_context(device, e)
+                                                         : opencl_wrap_context(device, params);
+    if (status)
+        return status;
     device->global_bytes = e->info.memory_bytes;
     device->most_bytes = number(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
     device->compute_units = e->info.compute_units;
-    mh_status status = choose_form(device, e->info.kind);
-    snprintf(device->options, sizeof(device->options), "-cl-std=CL1.2 -DFORM_%s=1 -DBAD_INDEX=%u",
+    status = choose_form(device, e->info.kind);
+    bool divides = number(device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT;
+    snprintf(device->options, sizeof(device->options), "-cl-std=CL1.2%s -DFORM_%s=1 -DBAD_INDEX=%u",
+             divides ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
              device->form == FORM_CPU ? "CPU" : "GPU", MH_BAD_INDEX);
     return status ? status : opencl_probe(device);
 }
@@ -55,7 +66,6 @@ mh_status opencl_open(void *user, uint32_t index, const mh_backend_open *params,
     struct instance *in = user;
     const mh_core *core = in->core;
     const struct entry *e = &in->entries[index];
-    (void)params;
     struct device *device = core->allocate(core->context, sizeof(*device));
     if (!device)
         return MH_OUT_OF_MEMORY;
@@ -68,7 +78,7 @@ mh_status opencl_open(void *user, uint32_t index, const mh_backend_open *params,
     pthread_mutex_init(&device->lock, NULL);
     pthread_mutex_init(&device->build_lock, NULL);
     cache_open(&device->cache, core, "opencl");
-    mh_status status = start(device, e);
+    mh_status status = start(device, e, params);
     if (status) {
         opencl_close(device);
         return status;

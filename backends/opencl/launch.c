@@ -1,6 +1,8 @@
 /* launch.c: see launch.h. */
 #include "launch.h"
 
+#include <string.h>
+
 static const char *const names[] = {
 #define KERNEL(program, name) #name,
 #define PROGRAM(name, by_format, sources)
@@ -11,15 +13,20 @@ static const char *const names[] = {
 
 struct launch launch_begin(const struct run *run, enum kernel_id kernel, mh_format format)
 {
-    struct device *device = run->stream->device;
-    pthread_mutex_lock(&device->lock);
-    return (struct launch){.run = run, .id = kernel, .kernel = device->kernels[kernel][format]};
+    struct launch l = {.run = run, .id = kernel, .format = format};
+    if (run->graph) {
+        l.kernel = opencl_clone(run->device, kernel, format, &l.code);
+        return l;
+    }
+    pthread_mutex_lock(&run->device->lock);
+    l.kernel = run->device->kernels[kernel][format];
+    return l;
 }
 
 static void arg(struct launch *l, size_t size, const void *value)
 {
     if (!l->code)
-        l->code = l->run->stream->device->cl->SetKernelArg(l->kernel, l->next, size, value);
+        l->code = l->run->device->cl->SetKernelArg(l->kernel, l->next, size, value);
     l->next++;
 }
 
@@ -98,23 +105,58 @@ void arg_buffer(struct launch *l, const mh_buffer *buffer)
     arg_handle(l, mh_view_buffer(buffer)->handle);
 }
 
+/* Room for one more node; the graph is the only one that grows. */
+static bool has_room(struct graph *graph)
+{
+    const mh_core *core = graph->device->core;
+    if (graph->count < graph->capacity)
+        return true;
+    uint32_t capacity = graph->capacity ? 2 * graph->capacity : 64;
+    struct node *nodes = core->allocate(core->context, capacity * sizeof(*nodes));
+    if (!nodes)
+        return false;
+    if (graph->count)
+        memcpy(nodes, graph->nodes, graph->count * sizeof(*nodes));
+    core->deallocate(core->context, graph->nodes);
+    graph->nodes = nodes;
+    graph->capacity = capacity;
+    return true;
+}
+
+static mh_status record(struct launch *l, const size_t global[3])
+{
+    struct graph *graph = l->run->graph;
+    bool kept = !l->code && has_room(graph);
+    if (kept) {
+        struct node *node = &graph->nodes[graph->count++];
+        node->kernel = l->kernel;
+        memcpy(node->global, global, sizeof(node->global));
+    } else if (l->kernel) {
+        l->run->device->cl->ReleaseKernel(l->kernel);
+    }
+    return kept || l->code ? MH_OK : MH_OUT_OF_MEMORY;
+}
+
 mh_status launch_end(struct launch *l, int64_t x, int64_t y, int64_t z)
 {
-    struct stream *stream = l->run->stream;
-    struct device *device = stream->device;
+    struct device *device = l->run->device;
     const size_t local[3] = {device->lanes, 1, 1};
     const size_t global[3] = {(size_t)x * device->lanes, (size_t)y, (size_t)z};
-    const char *call = "clSetKernelArg";
-    if (!l->code) {
-        call = "clEnqueueNDRangeKernel";
-        l->code = device->cl->EnqueueNDRangeKernel(stream->queue, l->kernel, 3, NULL, global, local,
-                                                   0, NULL, NULL);
+    const char *call = l->kernel ? "clSetKernelArg" : "clCreateKernel";
+    mh_status status = MH_OK;
+    if (l->run->graph) {
+        status = record(l, global);
+    } else {
+        if (!l->code) {
+            call = "clEnqueueNDRangeKernel";
+            l->code = device->cl->EnqueueNDRangeKernel(l->run->queue, l->kernel, 3, NULL, global,
+                                                       local, 0, NULL, NULL);
+        }
+        pthread_mutex_unlock(&device->lock);
     }
-    pthread_mutex_unlock(&device->lock);
-    return l->code ? CL_FAIL(device->core, call, l->code,
-                             "%s: kernel %s, argument %u of groups "
-                             "%lld x %lld x %lld",
-                             device->name, names[l->id], l->next, (long long)x, (long long)y,
-                             (long long)z)
-                   : MH_OK;
+    if (l->code)
+        return CL_FAIL(device->core, call, l->code,
+                       "%s: kernel %s, argument %u of groups %lld x %lld x %lld", device->name,
+                       names[l->id], l->next, (long long)x, (long long)y, (long long)z);
+    return status;
 }

@@ -4,16 +4,32 @@
 
 #include "opencl.h"
 
-/* Where an op's kernels go. */
+/* A launch that a graph keeps: its kernel has its arguments set once and for all. */
+struct node {
+    cl_kernel kernel;
+    size_t global[3];
+};
+
+struct graph {
+    struct device *device;
+    struct node *nodes;
+    uint32_t count, capacity;
+};
+
+/* Where an op's kernels go: into a queue, or into a graph. */
 struct run {
-    struct stream *stream;
+    struct device *device;
+    cl_command_queue queue;
+    struct graph *graph; /* NULL: the queue */
     const mh_scratch *scratch;
 };
 
-/* From launch_begin to launch_end the device is locked: a cl_kernel has one set of arguments. */
+/* From launch_begin to launch_end the device is locked: a cl_kernel has one set of arguments.
+ * (Graphs have a cl_kernel of their own for each node, and lock nothing.) */
 struct launch {
     const struct run *run;
     enum kernel_id id;
+    mh_format format;
     cl_kernel kernel;
     cl_uint next; /* argument */
     cl_int code;  /* the first failure */
@@ -38,6 +54,9 @@ void arg_long(struct launch *l, int64_t value);
 void arg_long4(struct launch *l, int64_t a, int64_t b, int64_t c, int64_t d);
 void arg_int(struct launch *l, int32_t value);
 void arg_float(struct launch *l, float value);
+
+/* An op's kernels into a queue or a graph. */
+mh_status opencl_run(const struct run *run, const mh_op *op);
 
 /* Enqueues groups [x, y, z]. */
 mh_status launch_end(struct launch *l, int64_t x, int64_t y, int64_t z);

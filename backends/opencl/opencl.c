@@ -24,6 +24,12 @@ static const mh_backend_table table = {
     .supports = opencl_supports,
     .encode = opencl_encode,
     .scratch = &scratch,
+    .import = &opencl_import_group,
+    .graph = &opencl_graph_group,
+    .event = &opencl_event_group,
+    .gate = &opencl_gate_group,
+    .wrap = &opencl_wrap_group,
+    .module = &opencl_module_group,
 };
 
 MH_DEFINE_BACKEND(table)

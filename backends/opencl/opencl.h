@@ -8,6 +8,7 @@
  *   launch.c   arguments of kernels, and their launch
  *   selfcheck.c  kernels against the definition, once
  *   ops.c      which op runs with which kernels (supports, encode)
+ *   graph.c    recorded launches; event.c: events and gates; foreign.c: what the embedder made
  */
 #ifndef OPENCL_OPENCL_H
 #define OPENCL_OPENCL_H
@@ -16,6 +17,7 @@
 #include <stdbool.h>
 
 #include <moehal/backend.h>
+#include <moehal/kernel.h>
 
 #include "cache.h"
 #include "cl.h"
@@ -107,7 +109,7 @@ struct device {
     uint32_t compute_units;
     uint32_t lanes; /* work-items of a group */
     enum form form;
-    char options[128]; /* what every program is built with */
+    char options[160]; /* what every program is built with */
     char unfit[192];   /* why the exact profile is not supported; "" if it is */
     struct cache cache;
     pthread_mutex_t build_lock; /* programs */
@@ -134,6 +136,11 @@ void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format form
                     char reason[192]);
 void opencl_release_programs(struct device *device);
 
+/* Another cl_kernel of a prepared one, with arguments of its own. NULL, and the code, on failure.
+ */
+cl_kernel opencl_clone(struct device *device, enum kernel_id kernel, mh_format format,
+                       cl_int *code);
+
 /* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. */
 void opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
                          char reason[BROKEN]);
@@ -149,7 +156,6 @@ struct point {
 struct stream {
     struct device *device;
     cl_command_queue queue;
-    bool wrapped; /* the embedder's own queue */
     pthread_mutex_t lock;
     uint64_t marks, passed;
     mh_status error; /* of work up to `passed` */
@@ -158,10 +164,27 @@ struct stream {
 };
 
 mh_status opencl_stream_create(void *device, void **out);
+/* On the embedder's queue. */
+mh_status opencl_stream_of(struct device *device, cl_command_queue queue, void **out);
 void opencl_stream_destroy(void *stream);
 mh_status opencl_copy(void *stream, const mh_copy *copy);
 mh_status opencl_mark(void *stream, uint64_t *sequence);
 mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
+
+/* ---- graph.c, event.c, foreign.c: the optional groups ---- */
+
+extern const mh_backend_graph opencl_graph_group;
+extern const mh_backend_event opencl_event_group;
+extern const mh_backend_gate opencl_gate_group;
+extern const mh_backend_import opencl_import_group;
+extern const mh_backend_wrap opencl_wrap_group;
+extern const mh_backend_module opencl_module_group;
+
+/* The embedder's context in place of one of our own: is the device in it? */
+mh_status opencl_wrap_context(struct device *device, const mh_backend_open *params);
+/* A kernel of the embedder's as an op. */
+void opencl_supports_kernel(struct device *device, const mh_op_kernel *op, char reason[192]);
+mh_status opencl_encode_kernel(struct stream *stream, const mh_op_kernel *op);
 
 /* ---- ops.c ---- */
 

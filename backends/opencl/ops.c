@@ -98,6 +98,12 @@ mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char r
 {
     struct device *device = user;
     *missing = MH_MISSING_KERNEL;
+    if (op->op == MH_OP_KERNEL) {
+        reason[0] = 0;
+        opencl_supports_kernel(device, (const mh_op_kernel *)op, reason);
+        *missing = reason[0] ? MH_MISSING_LIMIT : MH_MISSING_NOTHING;
+        return MH_OK;
+    }
     if (op->op >= TABLE_SIZE || !table[op->op].encode) {
         snprintf(reason, 192, "opencl has no kernel for it");
         return MH_OK;
@@ -124,10 +130,17 @@ mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char r
     return MH_OK;
 }
 
+mh_status opencl_run(const struct run *run, const mh_op *op)
+{
+    return table[op->op].encode(run, op);
+}
+
 mh_status opencl_encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
-    const struct run run = {user, scratch};
-    return table[op->op].encode(&run, op);
+    struct stream *stream = user;
+    const struct run run = {stream->device, stream->queue, NULL, scratch};
+    return op->op == MH_OP_KERNEL ? opencl_encode_kernel(stream, (const mh_op_kernel *)op)
+                                  : opencl_run(&run, op);
 }
 
 uint64_t opencl_scratch(void *device, const mh_op *op)

@@ -88,7 +88,7 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
         arg_fault(&l, s->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    int64_t groups = blocks(w->out, row_block(run->stream->device));
+    int64_t groups = blocks(w->out, row_block(run->device));
     return many ? launch_end(&l, groups, w->experts, 1)
                 : launch_end(&l, groups, slots, tokens_of(s));
 }
@@ -166,5 +166,5 @@ ENCODE(experts_down_combine)
     arg_fault(&l, &o->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    return launch_end(&l, blocks(w->out, row_block(run->stream->device)), tokens_of(&s), 1);
+    return launch_end(&l, blocks(w->out, row_block(run->device)), tokens_of(&s), 1);
 }

@@ -16,7 +16,7 @@ static int64_t token_block(const struct device *device, bool many)
 
 mh_status launch_linear(const struct run *run, const struct linear *l)
 {
-    const struct device *device = run->stream->device;
+    const struct device *device = run->device;
     const mh_weight_view *w = mh_view_weight(l->w);
     bool many = l->x->shape[0] >= FEW;
     struct launch k = launch_begin(run, many ? KERNEL_linear_many : KERNEL_linear, w->format);

@@ -255,6 +255,12 @@ void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format form
     pthread_mutex_unlock(&device->build_lock);
 }
 
+cl_kernel opencl_clone(struct device *device, enum kernel_id kernel, mh_format format, cl_int *code)
+{
+    cl_program program = device->programs[kernels[kernel].program][format].program;
+    return device->cl->CreateKernel(program, kernels[kernel].name, code);
+}
+
 static void drop(struct device *device, enum program_id id, mh_format format)
 {
     for (int k = 0; k < KERNEL_COUNT; k++)

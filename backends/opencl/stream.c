@@ -5,24 +5,43 @@
 
 #include "opencl.h"
 
-mh_status opencl_stream_create(void *user, void **out)
+/* Takes over one reference of the queue. */
+static mh_status make_stream(struct device *device, cl_command_queue queue, void **out)
 {
-    struct device *device = user;
     const mh_core *core = device->core;
-    cl_int code;
     struct stream *stream = core->allocate(core->context, sizeof(*stream));
-    if (!stream)
+    if (!stream) {
+        device->cl->ReleaseCommandQueue(queue);
         return MH_OUT_OF_MEMORY;
+    }
     memset(stream, 0, sizeof(*stream));
     stream->device = device;
-    stream->queue = device->cl->CreateCommandQueue(device->context, device->id, 0, &code);
-    if (!stream->queue) {
-        core->deallocate(core->context, stream);
-        return CL_FAIL(core, "clCreateCommandQueue", code, "%s: no queue", device->name);
-    }
+    stream->queue = queue;
     pthread_mutex_init(&stream->lock, NULL);
     *out = stream;
     return MH_OK;
+}
+
+/* With profiling, so that events have times; without where the device has none. */
+mh_status opencl_stream_create(void *user, void **out)
+{
+    struct device *device = user;
+    const struct cl_api *cl = device->cl;
+    cl_int code = 0;
+    cl_command_queue queue =
+        cl->CreateCommandQueue(device->context, device->id, CL_QUEUE_PROFILING_ENABLE, &code);
+    if (!queue && code == CL_INVALID_QUEUE_PROPERTIES)
+        queue = cl->CreateCommandQueue(device->context, device->id, 0, &code);
+    return queue
+               ? make_stream(device, queue, out)
+               : CL_FAIL(device->core, "clCreateCommandQueue", code, "%s: no queue", device->name);
+}
+
+mh_status opencl_stream_of(struct device *device, cl_command_queue queue, void **out)
+{
+    cl_int code = device->cl->RetainCommandQueue(queue);
+    return code ? CL_FAIL(device->core, "clRetainCommandQueue", code, "the queue")
+                : make_stream(device, queue, out);
 }
 
 void opencl_stream_destroy(void *user)

@@ -94,15 +94,21 @@ OBJECT(cl_context, clCreateContext,
        (const cl_context_properties *a, cl_uint b, const cl_device_id *c,
         void(CL_CALLBACK *d)(const char *, const void *, size_t, void *), void *g, cl_int *e),
        (a, b, c, d, g, e))
+STATUS(clRetainContext, (cl_context a), (a))
 STATUS(clReleaseContext, (cl_context a), (a))
+STATUS(clGetContextInfo, (cl_context a, cl_context_info b, size_t c, void *d, size_t *g),
+       (a, b, c, d, g))
 OBJECT(cl_command_queue, clCreateCommandQueue,
        (cl_context a, cl_device_id b, cl_command_queue_properties c, cl_int *e), (a, b, c, e))
 STATUS(clRetainCommandQueue, (cl_command_queue a), (a))
 STATUS(clReleaseCommandQueue, (cl_command_queue a), (a))
+STATUS(clGetCommandQueueInfo,
+       (cl_command_queue a, cl_command_queue_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
 OBJECT(cl_mem, clCreateBuffer, (cl_context a, cl_mem_flags b, size_t c, void *d, cl_int *e),
        (a, b, c, d, e))
 STATUS(clRetainMemObject, (cl_mem a), (a))
 STATUS(clReleaseMemObject, (cl_mem a), (a))
+STATUS(clGetMemObjectInfo, (cl_mem a, cl_mem_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
 OBJECT(cl_program, clCreateProgramWithSource,
        (cl_context a, cl_uint b, const char **c, const size_t *d, cl_int *e), (a, b, c, d, e))
 OBJECT(cl_program, clCreateProgramWithBinary,
@@ -139,6 +145,9 @@ STATUS(clEnqueueCopyBuffer,
        (cl_command_queue a, cl_mem b, cl_mem c, size_t d, size_t g, size_t h, EVENTS),
        (a, b, c, d, g, h, n, w, v))
 STATUS(clEnqueueMarkerWithWaitList, (cl_command_queue a, EVENTS), (a, n, w, v))
+STATUS(clEnqueueBarrierWithWaitList, (cl_command_queue a, EVENTS), (a, n, w, v))
+OBJECT(cl_event, clCreateUserEvent, (cl_context a, cl_int *e), (a, e))
+STATUS(clSetUserEventStatus, (cl_event a, cl_int b), (a, b))
 STATUS(clWaitForEvents, (cl_uint a, const cl_event *b), (a, b))
 STATUS(clGetEventInfo, (cl_event a, cl_event_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
 STATUS(clGetEventProfilingInfo, (cl_event a, cl_profiling_info b, size_t c, void *d, size_t *g),

@@ -1,0 +1,29 @@
+#!/bin/sh
+# A second, different driver: Intel's CPU runtime from PyPI, in a virtual environment of its own. The
+# golden models in both forms, strict, and the quick conformance cases.
+# usage: test_second_driver.sh MOEHAL ROOT OPENCL-DIR FOLDER
+set -u
+moehal=$1 root=$2 modules=$3 dir=$4
+venv=$dir/intel
+mkdir -p "$dir"
+if ! ls "$venv"/lib/libintelocl.so >/dev/null 2>&1; then
+    if ! python3 -m venv "$venv" >"$dir/log" 2>&1 ||
+        ! "$venv/bin/pip" install -q intel-opencl-rt intel-cmplr-lib-rt >>"$dir/log" 2>&1; then
+        echo "SKIP: pip could not install intel-opencl-rt: $(tail -n 1 "$dir/log")"
+        exit 77
+    fi
+fi
+mkdir -p "$dir/vendors"
+ls "$venv"/lib/libintelocl.so >"$dir/vendors/intel.icd" || exit 1
+export OCL_ICD_VENDORS="$dir/vendors" MOEHAL_BACKENDS="$modules" MOEHAL_CACHE="$dir/cache"
+"$moehal" devices | grep opencl:0 || {
+    echo "SKIP: Intel's runtime does not run here: $("$moehal" devices 2>&1 | grep -A1 opencl)"
+    exit 77
+}
+failed=0
+for form in cpu gpu; do
+    MOEHAL_OPENCL_FORM=$form "$moehal" check --device opencl:0 --quick >"$dir/log" || failed=1
+    tail -n 1 "$dir/log"
+done
+python3 "$root/tests/opencl/test_golden.py" "$moehal" "$root" - "$modules" || failed=1
+exit $failed
