@@ -221,17 +221,28 @@ static mh_status copy(void *stream, const mh_copy *c)
     return status ? status : l->base.below->copy(below_of(stream), c);
 }
 
+/* A failure that is injected leaves the device below alive: its work must not outlive the memory that
+ * the caller now gives up. */
+static mh_status after_its_work(void *stream, mh_status status)
+{
+    const mh_backend_table *below = layer_of(stream)->base.below;
+    uint64_t sequence;
+    if (status && !below->mark(below_of(stream), &sequence))
+        below->wait(below_of(stream), sequence, MH_FOREVER);
+    return status;
+}
+
 static mh_status mark(void *stream, uint64_t *sequence)
 {
     struct layer *l = layer_of(stream);
-    mh_status status = pass(l, MH_CALL_MARK);
+    mh_status status = after_its_work(stream, pass(l, MH_CALL_MARK));
     return status ? status : l->base.below->mark(below_of(stream), sequence);
 }
 
 static mh_status wait_for(void *stream, uint64_t sequence, uint64_t timeout_ns)
 {
     struct layer *l = layer_of(stream);
-    mh_status status = pass(l, MH_CALL_WAIT);
+    mh_status status = after_its_work(stream, pass(l, MH_CALL_WAIT));
     return status ? status : l->base.below->wait(below_of(stream), sequence, timeout_ns);
 }
 

@@ -64,6 +64,7 @@ static mh_status wait_event(void *user, void *handle)
     struct stream *stream = user;
     struct device *device = stream->device;
     cl_event point = point_of(device, handle);
+    stream->dirty = true;
     if (!point)
         return MH_OK;
     cl_int code = device->cl->EnqueueBarrierWithWaitList(stream->queue, 1, &point, NULL);
@@ -109,6 +110,7 @@ static mh_status hold(void *user, void *gate)
 {
     struct stream *stream = user;
     cl_event event = gate;
+    stream->dirty = true;
     const struct cl_api *cl = stream->device->cl;
     cl_int code = cl->EnqueueBarrierWithWaitList(stream->queue, 1, &event, NULL);
     return code ? CL_FAIL(stream->device->core, "clEnqueueBarrierWithWaitList", code, "a gate")

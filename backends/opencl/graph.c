@@ -43,6 +43,7 @@ static mh_status launch(void *user, void *recorded)
     struct stream *stream = user;
     struct graph *graph = recorded;
     struct device *device = stream->device;
+    stream->dirty = true;
     const size_t local[3] = {device->lanes, 1, 1};
     for (uint32_t i = 0; i < graph->count; i++) {
         const struct node *node = &graph->nodes[i];

@@ -156,6 +156,8 @@ struct point {
 struct stream {
     struct device *device;
     cl_command_queue queue;
+    bool wrapped; /* the embedder's own queue, which may hold work that we have not seen */
+    bool dirty;   /* there may be work behind the last mark */
     pthread_mutex_t lock;
     uint64_t marks, passed;
     mh_status error; /* of work up to `passed` */

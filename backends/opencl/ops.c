@@ -138,6 +138,7 @@ mh_status opencl_run(const struct run *run, const mh_op *op)
 mh_status opencl_encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct stream *stream = user;
+    stream->dirty = true;
     const struct run run = {stream->device, stream->queue, NULL, scratch};
     return op->op == MH_OP_KERNEL ? opencl_encode_kernel(stream, (const mh_op_kernel *)op)
                                   : opencl_run(&run, op);

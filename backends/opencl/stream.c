@@ -6,7 +6,8 @@
 #include "opencl.h"
 
 /* Takes over one reference of the queue. */
-static mh_status make_stream(struct device *device, cl_command_queue queue, void **out)
+static mh_status make_stream(struct device *device, cl_command_queue queue, bool wrapped,
+                             void **out)
 {
     const mh_core *core = device->core;
     struct stream *stream = core->allocate(core->context, sizeof(*stream));
@@ -17,6 +18,7 @@ static mh_status make_stream(struct device *device, cl_command_queue queue, void
     memset(stream, 0, sizeof(*stream));
     stream->device = device;
     stream->queue = queue;
+    stream->dirty = stream->wrapped = wrapped;
     pthread_mutex_init(&stream->lock, NULL);
     *out = stream;
     return MH_OK;
@@ -33,7 +35,7 @@ mh_status opencl_stream_create(void *user, void **out)
     if (!queue && code == CL_INVALID_QUEUE_PROPERTIES)
         queue = cl->CreateCommandQueue(device->context, device->id, 0, &code);
     return queue
-               ? make_stream(device, queue, out)
+               ? make_stream(device, queue, false, out)
                : CL_FAIL(device->core, "clCreateCommandQueue", code, "%s: no queue", device->name);
 }
 
@@ -41,7 +43,7 @@ mh_status opencl_stream_of(struct device *device, cl_command_queue queue, void *
 {
     cl_int code = device->cl->RetainCommandQueue(queue);
     return code ? CL_FAIL(device->core, "clRetainCommandQueue", code, "the queue")
-                : make_stream(device, queue, out);
+                : make_stream(device, queue, true, out);
 }
 
 void opencl_stream_destroy(void *user)
@@ -59,6 +61,7 @@ void opencl_stream_destroy(void *user)
 mh_status opencl_copy(void *user, const mh_copy *c)
 {
     struct stream *stream = user;
+    stream->dirty = true;
     const struct cl_api *cl = stream->device->cl;
     const mh_core *core = stream->device->core;
     cl_mem from = (cl_mem)(uintptr_t)c->from, to = c->to;
@@ -136,8 +139,15 @@ mh_status opencl_mark(void *user, uint64_t *sequence)
     cl_event event = NULL;
     mh_status status = MH_OK;
     pthread_mutex_lock(&stream->lock);
-    if (stream->count >= 8)
+    if (stream->count)
         look(stream);
+    if (!stream->dirty) { /* no later than the last mark */
+        *sequence = ++stream->marks;
+        if (stream->count)
+            stream->points[stream->count - 1].sequence = *sequence;
+        pthread_mutex_unlock(&stream->lock);
+        return MH_OK;
+    }
     if (!has_room(stream))
         status = MH_OUT_OF_MEMORY;
     cl_int code = status ? 0 : cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, &event);
@@ -149,6 +159,7 @@ mh_status opencl_mark(void *user, uint64_t *sequence)
     if (!status) {
         *sequence = ++stream->marks;
         stream->points[stream->count++] = (struct point){*sequence, event};
+        stream->dirty = stream->wrapped;
     } else {
         if (event)
             cl->ReleaseEvent(event);
