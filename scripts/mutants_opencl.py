@@ -204,7 +204,7 @@ class Workshop:
         else:
             command.append("--quick")
         try:
-            done = subprocess.run(command, env=env, timeout=120, stdin=subprocess.DEVNULL,
+            done = subprocess.run(command, env=env, timeout=40, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                   errors="replace")
         except subprocess.TimeoutExpired:
