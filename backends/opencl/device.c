@@ -55,7 +55,8 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
     device->compute_units = e->info.compute_units;
     status = choose_form(device, e->info.kind);
     bool divides = number(device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT;
-    snprintf(device->options, sizeof(device->options), "-cl-std=CL1.2%s -DFORM_%s=1 -DBAD_INDEX=%u",
+    snprintf(device->options, sizeof(device->options),
+             "-cl-std=CL1.2 -w%s -DFORM_%s=1 -DBAD_INDEX=%u",
              divides ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
              device->form == FORM_CPU ? "CPU" : "GPU", MH_BAD_INDEX);
     return status ? status : opencl_probe(device);
