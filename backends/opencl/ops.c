@@ -61,7 +61,9 @@ static mh_format format_of(const mh_op *op)
         (void)o;                                                                                   \
         operands break;                                                                            \
     }
+#define MH_OPT_WEIGHT(op, field, shape)
 #include <moehal/ops.def>
+#undef MH_OPT_WEIGHT
 #undef MH_OP
 #undef MH_OUT
 #undef MH_INOUT

@@ -42,7 +42,9 @@ static const struct operand operands[] = {
 #define MH_OPT_IN(op, field, types, shape) TENSOR(op, field, READ, types, shape)
 #define MH_WEIGHT(op, field, shape) TENSOR(op, field, WEIGHT, 0, shape)
 #define MH_OP(value, NAME, name, kind, doc, operands) operands
+#define MH_OPT_WEIGHT(op, field, shape)
 #include <moehal/ops.def>
+#undef MH_OPT_WEIGHT
 #undef MH_OP
 #undef MH_OUT
 #undef MH_INOUT
