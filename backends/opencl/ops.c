@@ -6,7 +6,7 @@
 static const struct op_kernels {
     mh_status (*encode)(const struct run *run, const mh_op *op);
     uint64_t (*scratch)(const mh_op *op); /* NULL: none */
-    enum kernel_id kernels[4];            /* all that it may use; then 0, the probe */
+    enum kernel_id kernels[8];            /* all that it may use; then 0, the probe */
 } table[] = {
 #define OP(NAME, name, ...) [MH_OP_##NAME] = {encode_##name, NULL, {__VA_ARGS__}}
 #define OP_WITH_SCRATCH(NAME, name, ...)                                                           \
@@ -38,6 +38,15 @@ static const struct op_kernels {
                     KERNEL_group_slots),
     OP_WITH_SCRATCH(EXPERTS_DOWN_COMBINE, experts_down_combine, KERNEL_experts_down_combine,
                     KERNEL_experts_many, KERNEL_group_slots, KERNEL_combine),
+    OP_WITH_SCRATCH(NORM_LINEAR, norm_linear, KERNEL_rmsnorm, KERNEL_linear, KERNEL_linear_many),
+    OP(MLA_QKV, mla_qkv, KERNEL_mla_kv, KERNEL_head_columns),
+    OP_WITH_SCRATCH(NORM_ROUTER, norm_router, KERNEL_rmsnorm, KERNEL_linear, KERNEL_linear_many,
+                    KERNEL_router),
+    OP_WITH_SCRATCH(MOE_GATE_UP, moe_gate_up, KERNEL_experts_linear, KERNEL_experts_many,
+                    KERNEL_group_slots, KERNEL_linear, KERNEL_linear_many),
+    OP_WITH_SCRATCH(MOE_DOWN_COMBINE, moe_down_combine, KERNEL_experts_down_combine,
+                    KERNEL_experts_many, KERNEL_group_slots, KERNEL_combine, KERNEL_linear,
+                    KERNEL_linear_many),
 #undef OP
 #undef OP_WITH_SCRATCH
 };
@@ -88,6 +97,8 @@ static void check_limits(const mh_op *op, char reason[192])
         experts = ((const mh_op_router *)op)->logits.shape[1];
     else if (op->op == MH_OP_ROUTER_LINEAR)
         experts = mh_view_weight(((const mh_op_router_linear *)op)->w)->out;
+    else if (op->op == MH_OP_NORM_ROUTER)
+        experts = mh_view_weight(((const mh_op_norm_router *)op)->w)->out;
     if (latent > MOST_LATENT)
         snprintf(reason, 192, "L is %lld, the kernel's local memory holds %d", (long long)latent,
                  MOST_LATENT);
@@ -123,7 +134,7 @@ mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char r
         *missing = MH_MISSING_LIMIT;
         return MH_OK;
     }
-    for (int i = 0; i < 4 && table[op->op].kernels[i]; i++) {
+    for (int i = 0; table[op->op].kernels[i]; i++) {
         opencl_prepare(device, table[op->op].kernels[i], format_of(op), reason);
         if (reason[0])
             return MH_OK;

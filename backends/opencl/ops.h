@@ -47,6 +47,17 @@ ENCODE(argmax);
 ENCODE(sample);
 SCRATCH(sample);
 
+/* ops_fused.c */
+ENCODE(norm_linear);
+SCRATCH(norm_linear);
+ENCODE(mla_qkv);
+ENCODE(norm_router);
+SCRATCH(norm_router);
+ENCODE(moe_gate_up);
+SCRATCH(moe_gate_up);
+ENCODE(moe_down_combine);
+SCRATCH(moe_down_combine);
+
 /* From this many tokens on, kernels that read weights once for several of them. */
 #define FEW 4
 
