@@ -8,7 +8,7 @@
  *   launch.c   arguments of kernels, and their launch
  *   selfcheck.c  kernels against the definition, once
  *   ops.c      which op runs with which kernels (supports, encode)
- *   graph.c    recorded launches; event.c: events and gates; foreign.c: what the embedder made
+ *   graph.c    recorded launches; event.c: events; foreign.c: what the embedder made
  */
 #ifndef OPENCL_OPENCL_H
 #define OPENCL_OPENCL_H
@@ -177,7 +177,6 @@ mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
 
 extern const mh_backend_graph opencl_graph_group;
 extern const mh_backend_event opencl_event_group;
-extern const mh_backend_gate opencl_gate_group;
 extern const mh_backend_import opencl_import_group;
 extern const mh_backend_wrap opencl_wrap_group;
 extern const mh_backend_module opencl_module_group;
