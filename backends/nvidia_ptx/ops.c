@@ -105,8 +105,9 @@ mh_status nv_supports(void *user, const mh_op *op, uint32_t *missing, char reaso
         if (l->grid[1] > 65535 || l->grid[2] > 65535)
             return limit(missing, reason, "the grid", l->grid[1] > 65535 ? l->grid[1] : l->grid[2],
                          65535);
-        if (l->block > 1024)
-            return limit(missing, reason, "threads of a block", l->block, 1024);
+        uint32_t threads = op->op == MH_OP_ATTENTION ? 512 : 1024; /* its registers allow no more */
+        if (l->block > threads)
+            return limit(missing, reason, "threads of a block", l->block, threads);
     }
     return MH_OK;
 }

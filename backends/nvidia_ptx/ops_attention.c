@@ -93,7 +93,8 @@ static struct attention_shape attention_shape(const struct device *device, const
     /* Heads of a block share the reading of rows; fewer where that leaves multiprocessors idle. How
      * many of the segments are in use is not known here: 16 are taken for many. */
     int64_t side_by_side = split ? (segments < 16 ? (int64_t)segments : 16) : 1;
-    while (s.heads_log2 < 3 && (1 << s.heads_log2) < heads &&
+    s.heads_log2 = latent > 512; /* with one head a block a thread has one column */
+    while (s.heads_log2 < 3 && (latent <= 1024 || !s.heads_log2) && (1 << s.heads_log2) < heads &&
            staged_bytes(o->q.shape[2], 2u << s.heads_log2) <= device->shared_optin / 2 &&
            ceil_div(heads, 2 << s.heads_log2) * tokens * side_by_side >= device->multiprocessors)
         s.heads_log2++;
@@ -113,11 +114,11 @@ PLAN_OP(attention)
     begin(l, KERNEL_attention_h1 + s.heads_log2,
           o->cache.dtype == MH_BF16 ? MH_FORMAT_BF16 : MH_FORMAT_F32);
     set_grid(l, s.segments, s.groups, o->y.shape[0]);
-    /* Four columns a thread; where registers allow, more threads for the scores. */
-    uint32_t least = s.heads_log2 < 2 ? 256 : 128;
-    l->block = (uint32_t)((latent + 3) / 4 + 31) / 32 * 32;
-    if (l->block < least)
-        l->block = least;
+    /* A thread owns four columns, or one with one head; two heads leave registers for more threads,
+     * which then share the scores. */
+    uint32_t least = s.heads_log2 == 0 ? 512 : s.heads_log2 == 1 ? 256 : 128;
+    l->block = ceil_div(latent, s.heads_log2 ? 4 : 1);
+    l->block = l->block < least ? least : (l->block + 31) / 32 * 32;
     l->shared = (uint32_t)staged_bytes(width, 1u << s.heads_log2);
     put_cache(l, &o->cache, &o->positions, &o->slots, &o->page_table, &o->fault);
     put_tensor(l, &o->y, 2);

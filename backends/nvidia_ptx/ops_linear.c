@@ -104,7 +104,8 @@ static void plan_normed(const struct device *device, const struct normed *p,
     int64_t tokens = p->x->shape[0], columns = p->w->in, rows2 = p->w2 ? p->w2->out : 0;
     uint32_t log2 = tokens_log2(device, tokens, columns, 3);
     uint32_t tiles = ceil_div(tokens, 1 << log2);
-    uint32_t count = warps(device, p->w->out + rows2, tiles);
+    /* Eight warps share the norm, which is what takes the time where rows are few. */
+    uint32_t count = columns > 4096 || shared_a_token ? 8 : warps(device, p->w->out + rows2, tiles);
     begin(l, first_kernel + log2, p->w->format);
     set_grid(l, tiles, ceil_div(p->w->out + rows2, 4 * count), 1);
     l->block = 32 * count;
