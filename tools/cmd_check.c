@@ -333,8 +333,7 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         {"device", OPTION_TEXT, &c->uri, "URI",
          "host, nvidia:0, ...; default: MOEHAL_DEVICE, else auto"},
-        {"virtual", OPTION_FLAG, &c->is_virtual, NULL,
-         "use the project's virtual GPUs (none in this version)"},
+        {"virtual", OPTION_FLAG, &c->is_virtual, NULL, "use the project's virtual GPUs"},
         {"filter", OPTION_TEXT, &c->filter, "GLOB",
          "only cases whose name matches, 'linear/*' say; or the name of one case of any size"},
         {"quick", OPTION_FLAG, &c->quick, NULL, "a seeded part of the suite"},

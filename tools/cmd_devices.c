@@ -105,7 +105,7 @@ static int run(int argc, char **argv)
 {
     bool json = false, is_virtual = false;
     const struct option options[] = {
-        {"virtual", OPTION_FLAG, &is_virtual, NULL, "the virtual GPUs (none in this version)"},
+        {"virtual", OPTION_FLAG, &is_virtual, NULL, "the virtual GPUs"},
         {"json", OPTION_FLAG, &json, NULL, "one JSON array on stdout"},
         {0},
     };

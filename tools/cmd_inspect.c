@@ -135,7 +135,7 @@ static int run(int argc, char **argv)
     bool json = false, is_virtual = false;
     const struct option options[] = {
         {"device", OPTION_TEXT, &device, "URI[,URI...]", "does it fit there?"},
-        {"virtual", OPTION_FLAG, &is_virtual, NULL, "use the virtual GPUs (none in this version)"},
+        {"virtual", OPTION_FLAG, &is_virtual, NULL, "use the virtual GPUs"},
         {"json", OPTION_FLAG, &json, NULL, "one JSON object on stdout"},
         {0},
     };

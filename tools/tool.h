@@ -75,7 +75,7 @@ struct setup_options {
         {"device", OPTION_TEXT, &(s).device, "URI",                                                  \
          "host, nvidia:0, ...; default: MOEHAL_DEVICE, else auto"},                                  \
         {"virtual", OPTION_FLAG, &(s).is_virtual, NULL,                                              \
-         "use the project's virtual GPUs (none in this version)"},                                   \
+         "use the project's virtual GPUs"},                                   \
         {"profile", OPTION_TEXT, &(s).profile, "exact|fast", "arithmetic; default exact"},           \
         {"kv", OPTION_TEXT, &(s).kv, "f32|bf16", "dtype of the cache; default f32"},                 \
         {"placement", OPTION_TEXT, &(s).placement, "auto|strict",                                    \

@@ -37,9 +37,8 @@ def offence(line):
     return next((m[0] for m in (p.search(line) for p in (FORBIDDEN, ROUNDS, NARROWS)) if m), None)
 
 
-def assemble(ptxas, path):
+def assemble(ptxas, path, sm):
     """What is wrong with the file, in words, or None."""
-    sm = path.stem.rsplit("_", 1)[1]
     run = subprocess.run([ptxas, f"-arch=sm_{sm}", "-v", str(path), "-o", "/dev/null"],
                          capture_output=True, text=True, check=False)
     if run.returncode:
@@ -72,9 +71,10 @@ def main():
     ptxas = shutil.which("ptxas") or shutil.which("ptxas", path="/usr/local/cuda/bin")
     if ptxas:
         for path in texts:
-            bad = assemble(ptxas, path)
-            if bad:
-                complaints.append(f"{path.name}: ptxas: {bad}")
+            for sm in {path.stem.rsplit("_", 1)[1], "90"}:
+                bad = assemble(ptxas, path, sm)
+                if bad:
+                    complaints.append(f"{path.name}: ptxas, sm_{sm}: {bad}")
     else:
         print("no ptxas here: the texts were read, not assembled")
     for line in complaints:
