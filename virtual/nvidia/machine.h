@@ -112,9 +112,10 @@ enum vn_check {
     VN_CHECK_GLOBAL_RACES = 1 << 3,
     VN_CHECK_ASYNC_COPY = 1 << 4,
     VN_CHECK_BARRIERS = 1 << 5,
+    VN_CHECK_LOCAL = 1 << 6, /* unwritten local memory too: compilers copy padding, so not by default */
     VN_CHECK_DEFAULT = VN_CHECK_BOUNDS | VN_CHECK_UNINITIALISED | VN_CHECK_SHARED_RACES |
                        VN_CHECK_ASYNC_COPY | VN_CHECK_BARRIERS,
-    VN_CHECK_ALL = 63,
+    VN_CHECK_ALL = 127,
 };
 
 enum vn_schedule { VN_ROUND_ROBIN, VN_RANDOM, VN_ADVERSARIAL };

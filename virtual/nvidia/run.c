@@ -58,7 +58,7 @@ static void usage(FILE *out)
           "  --arg buffer:BYTES[:FILL]  a pointer to device memory; FILL: zero (default), none, iota,\n"
           "                        iota-f32, random, random-f32, @FILE\n"
           "  --dump N:TYPE:COUNT   print the first COUNT elements of argument N (from 0) afterwards\n"
-          "  --checks LIST         bounds,uninitialised,shared-races,global-races,async,barriers;\n"
+          "  --checks LIST         bounds,uninitialised,shared-races,global-races,async,barriers,local;\n"
           "                        default, all or none (default)\n"
           "  --schedule NAME       round-robin, random or adversarial\n"
           "  --seed N              of the schedule and of random buffers (1)\n"
@@ -219,15 +219,16 @@ static bool parse_checks(const char *text, unsigned *checks)
                  {"global-races", VN_CHECK_GLOBAL_RACES},
                  {"async", VN_CHECK_ASYNC_COPY},
                  {"barriers", VN_CHECK_BARRIERS},
+                 {"local", VN_CHECK_LOCAL},
                  {"default", VN_CHECK_DEFAULT},
                  {"all", VN_CHECK_ALL},
                  {"none", 0}};
     *checks = 0;
     for (const char *p = text; *p;) {
         size_t n = strcspn(p, ","), i = 0;
-        while (i < 9 && (strlen(names[i].name) != n || strncmp(names[i].name, p, n)))
+        while (i < 10 && (strlen(names[i].name) != n || strncmp(names[i].name, p, n)))
             i++;
-        if (i == 9)
+        if (i == 10)
             return bad("--checks: unknown check", p);
         *checks |= names[i].bits;
         p += n + (p[n] == ',');

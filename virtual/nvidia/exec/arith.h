@@ -342,6 +342,7 @@ VN_INLINE float sincos_core(float a, int quarter)
     double x = (double)a;
     double k = rint(x * 0.636619772367581343076);
     double r = (x - k * 1.57079632679489655800) - k * 6.12323399573676603587e-17;
+    r = fabs(r) < 2.0 ? r : 0.0; /* so large that nothing is left of the argument */
     double z = r * r;
     double s = -1.0 / 39916800;
     s = s * z + 1.0 / 362880;
@@ -530,7 +531,8 @@ VN_INLINE uint32_t tf32_from_f32(float x) /* to nearest, ties away */
 {
     uint32_t u = bits32(x);
     uint32_t r = (u + 0x1000) & 0xffffe000;
-    return (u & 0x7fffffff) >= 0x7f800000 ? u : r;
+    /* a NaN of small payload becomes infinity */
+    return (u & 0x7fffffff) > 0x7fffefff ? u & 0xffffe000 : r;
 }
 VN_INLINE uint32_t tf32_from_f32_rn(float x)
 {

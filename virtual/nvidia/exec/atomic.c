@@ -1,11 +1,16 @@
 /* Atomics: lanes in order, each one operation of the host. */
 #include "memory.h"
 
+/* In global memory f32 sums flush subnormals; in shared memory they do not. */
+enum { ATOM_F32_FTZ = 100 };
+
 VN_INLINE uint64_t combine(uint32_t op, uint32_t type, uint64_t old, uint64_t b)
 {
     switch (type) {
     case VN_ATOM_F32:
         return bits32(nan32(float32((uint32_t)old) + float32((uint32_t)b)));
+    case ATOM_F32_FTZ:
+        return bits32(nan32(ftz(ftz(float32((uint32_t)old)) + ftz(float32((uint32_t)b)))));
     case VN_ATOM_F64:
         return bits64(float64(old) + float64(b));
     case VN_ATOM_F16:
@@ -150,7 +155,8 @@ VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint
     for (uint32_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctz(m);
         uint64_t b = load_operand(pb, insn->b, wide, l), c = pc ? load_operand(pc, insn->c, wide, l) : 0;
-        uint64_t old = size == 4   ? atomic_4(places[l], insn->mode, insn->p, b, c)
+        uint32_t type = insn->p == VN_ATOM_F32 && !(shared >> l & 1) ? ATOM_F32_FTZ : insn->p;
+        uint64_t old = size == 4   ? atomic_4(places[l], insn->mode, type, b, c)
                        : size == 8 ? atomic_8(places[l], insn->mode, insn->p, b, c)
                                    : atomic_2(places[l], insn->mode, insn->p, b, c);
         if (d && wide)

@@ -76,6 +76,8 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
     memset(block->barriers, 0, sizeof block->barriers);
     if (block->shared_written)
         memset(block->shared_written, 0, block->shared_size);
+    if (block->local_written)
+        memset(block->local_written, 0, (size_t)block->launch->local_size * 32 * block->warp_count);
     block->live_warps = block->warp_count;
     if (block->race)
         vn_race_start(block);
@@ -271,6 +273,17 @@ static void check_limits(struct vn_block *block)
         longjmp(block->worker->fail, 1);
     }
     if (s->deadline_ns && (block->quanta & 15) == 0 && vn_now_ns() > s->deadline_ns) {
+        for (uint32_t i = 0; i < block->warp_count; i++) {
+            struct vn_warp *w = &block->warps[i];
+            if (!w->at_barrier || !(s->checks & VN_CHECK_BARRIERS))
+                continue;
+            int lane = __builtin_ctz(w->at_barrier);
+            w->next = w->pc[lane]; /* behind the barrier; the launch ends here anyway */
+            vn_enter_frame(w, w->lane_frame[lane]);
+            vn_find_report(w, "barrier", NULL, w->at_barrier, NULL, NULL, -1,
+                           "the time limit passed while lanes 0x%08x waited at barrier %u for others",
+                           w->at_barrier, w->barrier[lane]);
+        }
         for (uint32_t i = 0; i < block->warp_count; i++) {
             if (runnable(&block->warps[i]))
                 vn_fault(&block->warps[i], VN_TIMEOUT, "timeout", NULL, block->warps[i].live,

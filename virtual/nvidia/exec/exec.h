@@ -80,7 +80,7 @@ struct vn_warp {
     uint8_t *r32, *r64;           /* register stacks */
     uint32_t *preds;
     uint32_t size32, size64, sizep;
-    uint8_t *local;
+    uint8_t *local, *local_written;
     uint64_t last_base, last_size; /* the allocation of the last global access */
     bool last_all, last_writable;
     struct vn_async *async;
@@ -118,6 +118,7 @@ struct vn_block {
     uint8_t *shared;
     uint32_t shared_size;
     uint8_t *shared_written; /* a byte a byte, if uninitialised reads are checked */
+    uint8_t *local_written;  /* likewise, of all lanes */
     struct vn_race *race;
     struct vn_barrier barriers[VN_BARRIERS];
     struct vn_worker *worker;

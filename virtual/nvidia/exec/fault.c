@@ -23,6 +23,12 @@ static void locate(const struct vn_module *m, const struct vn_insn *i, const cha
     *line = *file ? s->line : 0;
 }
 
+static bool is_header(const char *file)
+{
+    const char *dot = strrchr(file, '.');
+    return dot && (!strcmp(dot, ".h") || !strcmp(dot, ".hpp") || !strcmp(dot, ".cuh"));
+}
+
 static void thread_of(const struct vn_warp *w, uint32_t t, uint32_t thread[3])
 {
     const uint32_t *block = w->launch->launch->block;
@@ -61,6 +67,17 @@ static void send(struct vn_warp *w, const char *check, const struct vn_access *a
     struct vc_finding f = {.check = check, .kernel = s->code->info.name, .lanes = lanes,
                            .device = l->device};
     locate(m, insn, &f.file, &f.line, &f.code_line);
+    /* In a helper without lines, or of a header: the line that called it. */
+    for (uint32_t at = w->frame; (!f.file || is_header(f.file)) && w->frames[at].depth;
+         at = w->frames[at].parent) {
+        const char *file;
+        uint32_t line, ignored;
+        locate(m, w->frames[at].ret - 1, &file, &line, &ignored);
+        if (file && !is_header(file)) {
+            f.file = file;
+            f.line = line;
+        }
+    }
     memcpy(f.grid, l->grid, sizeof f.grid);
     memcpy(f.block, w->block->id, sizeof f.block);
     thread_of(w, w->index * 32 + lane, f.thread);

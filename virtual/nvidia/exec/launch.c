@@ -24,6 +24,7 @@ static void free_block(struct vn_block *b)
     free(b->warps);
     free(b->shared);
     free(b->shared_written);
+    free(b->local_written);
     vn_race_destroy(b->race);
 }
 
@@ -66,6 +67,11 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
         if (local == MAP_FAILED)
             return false;
     }
+    if (local && s->checks & VN_CHECK_LOCAL) {
+        b->local_written = malloc((size_t)s->local_size * 32 * s->warps);
+        if (!b->local_written)
+            return false;
+    }
     const struct vn_code *code = s->code;
     for (uint32_t i = 0; i < s->warps; i++) {
         struct vn_warp *w = &b->warps[i];
@@ -74,6 +80,8 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
         w->launch = s;
         w->index = i;
         w->local = local ? local + (size_t)i * 32 * s->local_size : NULL;
+        w->local_written =
+            b->local_written ? b->local_written + (size_t)i * 32 * s->local_size : NULL;
         w->size32 = (uint32_t)padded(code->size32);
         w->size64 = (uint32_t)padded(code->size64);
         w->sizep = (uint32_t)padded(code->preds * 4) / 4;

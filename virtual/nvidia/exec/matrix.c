@@ -238,20 +238,21 @@ struct floats {
     float a[MAX_M][MAX_K], b[MAX_K][MAX_N], c[MAX_M][MAX_N];
 };
 
-/* The common case: 16 x 8 accumulators. Products in f32, added in order of k. */
+/* The common case: 16 x 8 accumulators. Exact products, added in f64 in order of k and rounded once: like
+ * hardware, no partial sum overflows. */
 VN_INLINE void multiply_16x8(struct floats *f, uint32_t k)
 {
     for (uint32_t i = 0; i < 16; i++) {
-        float sum[8];
+        double sum[8];
         for (uint32_t j = 0; j < 8; j++)
             sum[j] = f->c[i][j];
         for (uint32_t p = 0; p < k; p++) {
-            float x = f->a[i][p];
+            double x = f->a[i][p];
             for (uint32_t j = 0; j < 8; j++)
-                sum[j] += x * f->b[p][j];
+                sum[j] += x * (double)f->b[p][j];
         }
         for (uint32_t j = 0; j < 8; j++)
-            f->c[i][j] = sum[j];
+            f->c[i][j] = (float)sum[j];
     }
 }
 
@@ -294,9 +295,11 @@ static void float_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
         multiply_16x8(&f, s->k);
     } else {
         for (uint32_t i = 0; i < s->m; i++) {
-            for (uint32_t p = 0; p < s->k; p++) {
-                for (uint32_t j = 0; j < s->n; j++)
-                    f.c[i][j] += f.a[i][p] * f.b[p][j];
+            for (uint32_t j = 0; j < s->n; j++) {
+                double sum = f.c[i][j];
+                for (uint32_t p = 0; p < s->k; p++)
+                    sum += (double)f.a[i][p] * (double)f.b[p][j];
+                f.c[i][j] = (float)sum;
             }
         }
     }
@@ -384,7 +387,7 @@ static void double_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
 /* m16n8k16 with bf16 and f32, by far the commonest: no general index arithmetic. */
 static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, bool bf16)
 {
-    float a[16][16], b[16][8], c[16][8];
+    double a[16][16], b[16][8], c[16][8];
     for (uint32_t i = 0; i < 8; i++) {
         const uint32_t *reg = vn_at(w, s->codes[1][i / 2]);
         uint32_t shift = 16 * (i & 1), row = 8 * (i / 2 & 1), col = 8 * (i / 4) + (i & 1);
@@ -395,7 +398,7 @@ static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, b
             VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
         }
         for (uint32_t l = 0; l < 32; l++)
-            a[row + l / 4][col + 2 * (l % 4)] = v[l];
+            a[row + l / 4][col + 2 * (l % 4)] = (double)v[l];
     }
     for (uint32_t i = 0; i < 4; i++) {
         const uint32_t *reg = vn_at(w, s->codes[2][i / 2]);
@@ -407,15 +410,15 @@ static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, b
             VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
         }
         for (uint32_t l = 0; l < 32; l++)
-            b[row + 2 * (l % 4)][l / 4] = v[l];
+            b[row + 2 * (l % 4)][l / 4] = (double)v[l];
     }
     for (uint32_t i = 0; i < 4; i++) {
         const float *reg = vn_at(w, s->codes[3][i]);
         for (uint32_t l = 0; l < 32; l++)
-            c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)] = reg[l];
+            c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)] = (double)reg[l];
     }
     for (uint32_t i = 0; i < 16; i++) {
-        float sum[8];
+        double sum[8];
         for (uint32_t j = 0; j < 8; j++)
             sum[j] = c[i][j];
         for (uint32_t p = 0; p < 16; p++) {
@@ -423,13 +426,13 @@ static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, b
                 sum[j] += a[i][p] * b[p][j];
         }
         for (uint32_t j = 0; j < 8; j++)
-            c[i][j] = nan32(sum[j]);
+            c[i][j] = sum[j];
     }
     for (uint32_t i = 0; i < 4; i++) {
         float *d = vn_at(w, s->codes[0][i]);
         for (uint32_t l = 0; l < 32; l++) {
             if (mask >> l & 1)
-                d[l] = c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)];
+                d[l] = nan32((float)c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)]);
         }
     }
 }

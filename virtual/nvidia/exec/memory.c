@@ -140,6 +140,24 @@ void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t m
     }
 }
 
+void vn_local_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
+                      bool store)
+{
+    for (uint32_t m = mask; m; m &= m - 1) {
+        uint32_t l = (uint32_t)__builtin_ctz(m);
+        uint8_t *written = w->local_written + a->at[l];
+        if (store) {
+            memset(written, 1, size);
+        } else if (memchr(written, 0, size)) {
+            struct vn_access access = {"local", "load", a->at[l] - (uint64_t)l * w->launch->local_size,
+                                       size, l};
+            vn_find_report(w, "uninitialised", &access, 1u << l, NULL, NULL, -1,
+                           "read of memory that was never written");
+            return;
+        }
+    }
+}
+
 /* ---- sectors and banks ---- */
 
 static void touch_sectors(struct vn_warp *w, uint64_t first, uint64_t last, bool store)

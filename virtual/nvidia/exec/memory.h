@@ -77,6 +77,9 @@ void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t 
                       uint32_t size, bool shared);
 void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                      bool shared);
+/* Local memory: checks a load, records a store; addresses are places in the warp's piece. */
+void vn_local_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
+                      bool store);
 void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane,
                     const char *kind);
 /* race.c */

@@ -235,6 +235,8 @@ VN_INLINE void access_local(struct vn_warp *w, const struct vn_insn *insn, uint3
     for (int l = 0; l < 32; l++)
         a->at[l] += (uint64_t)room * (uint32_t)l;
     a->consecutive = a->same = false;
+    if (w->local_written)
+        vn_local_written(w, a, mask, size, store);
     if (store)
         write_lanes(w, insn, mask, w->local, a, bytes);
     else
