@@ -59,6 +59,7 @@ bool settings_checks(const char *list, unsigned *checks)
         {"global-races", VN_CHECK_GLOBAL_RACES},
         {"async-copy", VN_CHECK_ASYNC_COPY},
         {"barriers", VN_CHECK_BARRIERS},
+        {"local", VN_CHECK_LOCAL},
     };
     unsigned result = 0;
     for (const char *at = list; *at;) {
@@ -204,7 +205,7 @@ bool settings_read(void)
     if ((text = setting("MOEHAL_VIRTUAL_CHECKS")) && !settings_checks(text, &driver.checks))
         return complain("MOEHAL_VIRTUAL_CHECKS", text,
                         "none, default, all, or a list of bounds, uninitialised, shared-races, "
-                        "global-races, async-copy, barriers");
+                        "global-races, async-copy, barriers, local");
     if ((text = setting("MOEHAL_VIRTUAL_SCHEDULE")) && !settings_schedule(text))
         return complain("MOEHAL_VIRTUAL_SCHEDULE", text,
                         "round-robin, random[:SEED] or adversarial[:SEED]");

@@ -11,6 +11,7 @@ VN_HANDLER(cp_async)
     uint32_t size = insn->vec;
     vn_gather_addresses(w, insn->b, insn->flags & VN_ADDRESS64_B, (int32_t)(insn->imm >> 32), mask,
                         size, &from);
+    vn_spread(&from, size);
     const void *pa = vn_at(w, insn->a);
     const uint32_t *left = insn->c == VN_NONE ? NULL : vn_at(w, insn->c);
     uint32_t ignored = insn->p == VN_NO_PRED ? 0 : w->pred[insn->p];

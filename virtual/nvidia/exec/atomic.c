@@ -102,6 +102,7 @@ VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint
     const struct vn_launch_state *s = w->launch;
     uint32_t size = insn->vec;
     vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask, size, &a);
+    vn_spread(&a, size);
     const void *pb = vn_at(w, insn->b), *pc = insn->c == VN_NONE ? NULL : vn_at(w, insn->c);
     void *d = insn->d == VN_NONE ? NULL : vn_at(w, insn->d);
     bool wide = size == 8;

@@ -32,11 +32,15 @@ void vn_maps_destroy(struct vn_launch_state *s)
 
 static void unique(struct vn_launch_state *s, int workers, struct vn_counters *out)
 {
-    uint64_t pieces = (s->range_bytes >> 20) + 1;
-    for (uint64_t p = 0; p < pieces; p++) {
-        uint8_t touched = 0;
+    uint64_t first = UINT64_MAX, last = 0;
+    for (int i = 0; i < workers; i++) {
+        first = s->workers[i].touched_first < first ? s->workers[i].touched_first : first;
+        last = s->workers[i].touched_last > last ? s->workers[i].touched_last : last;
+    }
+    for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
+        bool touched = false;
         for (int i = 0; i < workers; i++)
-            touched |= s->workers[i].touched ? s->workers[i].touched[p] : 0;
+            touched |= s->workers[i].touched && s->workers[i].touched[p];
         if (!touched)
             continue;
         /* 1 MiB is 32768 sectors: 512 words. */

@@ -136,7 +136,8 @@ struct vn_worker {
     uint64_t load_bytes, store_bytes, load_sectors, store_sectors, ideal_load, ideal_store;
     uint64_t shared_passes, matrix_ops, matrix_flops, atomics;
     uint64_t random, clock;
-    uint8_t *touched; /* bytes, one a 1 MiB piece of the range: bit 0 loads, 1 stores */
+    uint8_t *touched; /* bytes, one a 1 MiB piece of the range */
+    uint64_t touched_first, touched_last; /* the pieces between which any is set */
     jmp_buf fail;     /* an access that ends the launch */
 };
 

@@ -178,6 +178,7 @@ static void work(void *context, int index)
     uint32_t capacity = s->cooperative ? s->share : MOST_RESIDENT;
     struct resident r = {.blocks = calloc(capacity, sizeof *r.blocks)};
     worker->counters = calloc(s->counter_count + 1, sizeof *worker->counters);
+    worker->touched_first = UINT64_MAX;
     if (s->count)
         worker->touched = calloc((s->range_bytes >> 20) + 2, 1);
     if (!r.blocks || !worker->counters || (s->count && !worker->touched)) {

@@ -16,6 +16,7 @@ static void rows(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, b
     uint32_t count = insn->vec, used = count == 4 ? UINT32_MAX : (1u << 8 * count) - 1;
     struct vn_addresses a;
     vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask, 16, &a);
+    vn_spread(&a, 16);
     if (insn->mode & 2) { /* generic */
         for (int l = 0; l < 32; l++)
             a.at[l] -= VN_SHARED_WINDOW;
@@ -384,57 +385,65 @@ static void double_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
     }
 }
 
-/* m16n8k16 with bf16 and f32, by far the commonest: no general index arithmetic. */
-static void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, bool bf16)
+typedef double doubles8 __attribute__((vector_size(64)));
+typedef float floats8 __attribute__((vector_size(32)));
+typedef float floats4 __attribute__((vector_size(16)));
+
+VN_INLINE float pair_half(uint32_t x, bool bf16)
 {
-    double a[16][16], b[16][8], c[16][8];
-    for (uint32_t i = 0; i < 8; i++) {
-        const uint32_t *reg = vn_at(w, s->codes[1][i / 2]);
-        uint32_t shift = 16 * (i & 1), row = 8 * (i / 2 & 1), col = 8 * (i / 4) + (i & 1);
-        float v[32];
-        if (bf16) {
-            VN_LANES v[l] = bf16_to_f32(reg[l] >> shift & 0xffff);
-        } else {
-            VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
-        }
-        for (uint32_t l = 0; l < 32; l++)
-            a[row + l / 4][col + 2 * (l % 4)] = (double)v[l];
-    }
+    return bf16 ? bf16_to_f32(x) : half_to_f32(x);
+}
+
+/* m16n8k16 of bf16 or f16 into f32, by far the commonest. A register of a or b, seen as 64 halves in the
+ * order of lanes, is an 8 x 8 matrix by rows (of b, by columns). Columns of c are taken in the order 0 2 4
+ * 6 1 3 5 7, in which a lane's pair lies in two registers. */
+VN_INLINE void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, bool bf16)
+{
+    double a[16][16];
+    doubles8 b[16];
+    float out[4][32];
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t *reg = vn_at(w, s->codes[2][i / 2]);
-        uint32_t shift = 16 * (i & 1), row = 8 * (i / 2) + (i & 1);
-        float v[32];
-        if (bf16) {
-            VN_LANES v[l] = bf16_to_f32(reg[l] >> shift & 0xffff);
-        } else {
-            VN_LANES v[l] = half_to_f32(reg[l] >> shift & 0xffff);
+        const uint16_t *h = vn_at(w, s->codes[1][i]);
+        for (uint32_t g = 0; g < 8; g++) {
+            for (uint32_t c = 0; c < 8; c++)
+                a[g + 8 * (i & 1)][c + 8 * (i >> 1)] = (double)pair_half(h[8 * g + c], bf16);
         }
-        for (uint32_t l = 0; l < 32; l++)
-            b[row + 2 * (l % 4)][l / 4] = (double)v[l];
     }
-    for (uint32_t i = 0; i < 4; i++) {
-        const float *reg = vn_at(w, s->codes[3][i]);
-        for (uint32_t l = 0; l < 32; l++)
-            c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)] = (double)reg[l];
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint16_t *h = vn_at(w, s->codes[2][i]);
+        float v[64];
+        for (uint32_t k = 0; k < 64; k++)
+            v[k] = pair_half(h[k], bf16);
+        for (uint32_t c = 0; c < 8; c++) {
+            for (uint32_t j = 0; j < 8; j++)
+                b[8 * i + c][j] = (double)v[8 * (j < 4 ? 2 * j : 2 * j - 7) + c];
+        }
     }
     for (uint32_t i = 0; i < 16; i++) {
-        double sum[8];
-        for (uint32_t j = 0; j < 8; j++)
-            sum[j] = c[i][j];
-        for (uint32_t p = 0; p < 16; p++) {
-            for (uint32_t j = 0; j < 8; j++)
-                sum[j] += a[i][p] * b[p][j];
-        }
-        for (uint32_t j = 0; j < 8; j++)
-            c[i][j] = sum[j];
+        floats4 even, odd;
+        memcpy(&even, (const float *)vn_at(w, s->codes[3][2 * (i / 8)]) + 4 * (i % 8), 16);
+        memcpy(&odd, (const float *)vn_at(w, s->codes[3][2 * (i / 8) + 1]) + 4 * (i % 8), 16);
+        doubles8 sum = {even[0], even[1], even[2], even[3], odd[0], odd[1], odd[2], odd[3]};
+        for (uint32_t p = 0; p < 16; p++)
+            sum += a[i][p] * b[p];
+        floats8 r = __builtin_convertvector(sum, floats8);
+        memcpy(&out[2 * (i / 8)][4 * (i % 8)], &r, 16);
+        memcpy(&out[2 * (i / 8) + 1][4 * (i % 8)], (const char *)&r + 16, 16);
     }
     for (uint32_t i = 0; i < 4; i++) {
         float *d = vn_at(w, s->codes[0][i]);
-        for (uint32_t l = 0; l < 32; l++) {
-            if (mask >> l & 1)
-                d[l] = nan32((float)c[8 * (i / 2) + l / 4][2 * (l % 4) + (i & 1)]);
-        }
+        VN_LANES d[l] = mask >> l & 1 ? nan32(out[i][l]) : d[l];
     }
+}
+
+static void mma_bf16(struct vn_warp *w, const struct shape *s, uint32_t mask)
+{
+    mma_16816(w, s, mask, true);
+}
+
+static void mma_f16(struct vn_warp *w, const struct shape *s, uint32_t mask)
+{
+    mma_16816(w, s, mask, false);
 }
 
 VN_HANDLER(mma)
@@ -445,7 +454,7 @@ VN_HANDLER(mma)
     describe(w, insn, &s);
     bool half = s.types[1] == VN_ELEMENT_BF16 || s.types[1] == VN_ELEMENT_F16;
     if (!s.wmma && half && s.m == 16 && s.n == 8 && s.k == 16 && s.types[0] == VN_ELEMENT_F32)
-        mma_16816(w, &s, mask, s.types[1] == VN_ELEMENT_BF16);
+        (s.types[1] == VN_ELEMENT_BF16 ? mma_bf16 : mma_f16)(w, &s, mask);
     else if (s.types[1] == VN_ELEMENT_S8 || s.types[1] == VN_ELEMENT_U8)
         integer_mma(w, &s, mask);
     else if (s.types[1] == VN_ELEMENT_F64)
@@ -467,6 +476,7 @@ static void wmma_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t 
     const uint32_t *stride = vn_at(w, insn->b), *codes = w->pool + insn->pool;
     struct vn_addresses base;
     vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask, 1, &base);
+    vn_spread(&base, 1);
     for (uint32_t i = 0; i < slots; i++) {
         struct vn_addresses a = {.low = ~(uint64_t)0};
         uint8_t *at[32] = {0};

@@ -101,8 +101,12 @@ void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t 
                       bool shared)
 {
     struct vc_map *map = w->launch->launch->map;
-    if (!shared && a->consecutive && vc_uninitialised(map, a->low, 32 * size) == 32 * size)
+    if (!shared && a->consecutive) {
+        uint64_t n = vc_uninitialised(map, a->low, 32 * size);
+        if (n != 32 * size)
+            unwritten(w, a->low + n / size * size, size, (uint32_t)(n / size), false);
         return;
+    }
     if (!shared && a->same && vc_uninitialised(map, a->low, size) == size)
         return;
     for (uint32_t m = mask; m; m &= m - 1) {
@@ -167,14 +171,14 @@ static void touch_sectors(struct vn_warp *w, uint64_t first, uint64_t last, bool
     if (offset >= s->range_bytes)
         return;
     uint64_t *map = store ? s->store_map : s->load_map;
-    w->worker->touched[offset >> 20] |= store ? 2 : 1;
+    vn_touch_piece(w->worker, offset >> 20);
     for (uint64_t k = first; k <= last; k++) {
         uint64_t at = k - (s->range_base >> 5);
         uint64_t bit = (uint64_t)1 << (at & 63);
         if (!(__atomic_load_n(&map[at >> 6], __ATOMIC_RELAXED) & bit))
             __atomic_fetch_or(&map[at >> 6], bit, __ATOMIC_RELAXED);
     }
-    w->worker->touched[((last << 5) - s->range_base) >> 20] |= store ? 2 : 1;
+    vn_touch_piece(w->worker, ((last << 5) - s->range_base) >> 20);
 }
 
 uint32_t vn_count_sectors(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,

@@ -12,9 +12,48 @@ struct vn_addresses {
     bool consecutive, same;
 };
 
+/* Whether all 32 addresses follow each other; *first is the lowest. */
+VN_INLINE bool vn_consecutive(const struct vn_warp *w, uint32_t code, bool wide, uint32_t size,
+                              uint64_t *first)
+{
+    uint64_t step = 0;
+    if (wide) {
+        const uint64_t *p = vn_at(w, code);
+        uint64_t zero = *first = p[0];
+        for (int l = 0; l < 32; l++)
+            step |= p[l] ^ (zero + (uint64_t)l * size);
+    } else {
+        const uint32_t *p = vn_at(w, code);
+        uint32_t zero = p[0], narrow = 0;
+        *first = zero;
+        for (int l = 0; l < 32; l++)
+            narrow |= p[l] ^ (zero + (uint32_t)l * size);
+        step = narrow;
+    }
+    return step == 0;
+}
+
+/* Consecutive addresses are kept as the first alone: this writes out the rest. */
+VN_INLINE void vn_spread(struct vn_addresses *a, uint32_t size)
+{
+    if (!a->consecutive)
+        return;
+    for (int l = 0; l < 32; l++)
+        a->at[l] = a->low + (uint64_t)l * size;
+}
+
 VN_INLINE void vn_gather_addresses(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
                                    uint32_t mask, uint32_t size, struct vn_addresses *out)
 {
+    uint64_t first;
+    if (VN_LIKELY(mask == UINT32_MAX) && vn_consecutive(w, code, wide, size, &first)) {
+        first = wide ? first + (uint64_t)imm : (uint32_t)((uint32_t)first + (uint32_t)imm);
+        out->at[0] = out->low = out->bits = first;
+        out->high = first + 31 * size;
+        out->consecutive = true;
+        out->same = false;
+        return;
+    }
     if (wide) {
         const uint64_t *p = vn_at(w, code);
         for (int l = 0; l < 32; l++)
@@ -24,39 +63,21 @@ VN_INLINE void vn_gather_addresses(const struct vn_warp *w, uint32_t code, bool 
         for (int l = 0; l < 32; l++)
             out->at[l] = (uint32_t)(p[l] + (uint32_t)imm);
     }
-    uint64_t first = out->at[0], step = 0, differ = 0;
-    if (VN_LIKELY(mask == UINT32_MAX)) {
-        uint64_t low = ~(uint64_t)0, high = 0, bits = 0;
-        for (int l = 0; l < 32; l++) {
-            uint64_t a = out->at[l];
-            step |= a ^ (first + (uint64_t)l * size);
-            differ |= a ^ first;
-        }
-        out->consecutive = step == 0;
-        out->same = differ == 0;
-        if (out->consecutive) {
-            out->low = first;
-            out->high = first + 31 * size;
-            out->bits = first;
-            return;
-        }
+    uint64_t some = out->at[__builtin_ctz(mask)], low = some, high = some, bits = some;
+    if (mask == UINT32_MAX) {
         for (int l = 0; l < 32; l++) {
             uint64_t a = out->at[l];
             low = a < low ? a : low;
             high = a > high ? a : high;
             bits |= a;
         }
-        out->low = low;
-        out->high = high;
-        out->bits = bits;
-        return;
-    }
-    uint64_t some = out->at[__builtin_ctz(mask)], low = some, high = some, bits = some;
-    for (int l = 0; l < 32; l++) {
-        uint64_t a = mask >> l & 1 ? out->at[l] : some;
-        low = a < low ? a : low;
-        high = a > high ? a : high;
-        bits |= a;
+    } else {
+        for (int l = 0; l < 32; l++) {
+            uint64_t a = mask >> l & 1 ? out->at[l] : some;
+            low = a < low ? a : low;
+            high = a > high ? a : high;
+            bits |= a;
+        }
     }
     out->low = low;
     out->high = high;
@@ -94,13 +115,41 @@ void vn_race_strong(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
 void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                         const uint8_t *base, const uint32_t *regs, uint32_t bytes, bool shared);
 
+VN_INLINE void vn_touch_piece(struct vn_worker *worker, uint64_t piece)
+{
+    worker->touched[piece] = 1;
+    worker->touched_first = piece < worker->touched_first ? piece : worker->touched_first;
+    worker->touched_last = piece > worker->touched_last ? piece : worker->touched_last;
+}
+
+/* Marks sectors in the launch's map, when they lie in one word of it. */
+VN_INLINE bool vn_touch_word(struct vn_warp *w, uint64_t first, uint64_t last, bool store)
+{
+    struct vn_launch_state *s = w->launch;
+    uint64_t offset = (first << 5) - s->range_base, at = offset >> 5, n = last - first + 1;
+    if (offset >= s->range_bytes || (at & 63) + n > 64)
+        return false;
+    uint64_t *word = (store ? s->store_map : s->load_map) + (at >> 6);
+    uint64_t bits = (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << (at & 63);
+    if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits) {
+        __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+        vn_touch_piece(w->worker, offset >> 20);
+    }
+    return true;
+}
+
 VN_INLINE void vn_count_access(struct vn_warp *w, const struct vn_insn *insn,
                                const struct vn_addresses *a, uint32_t mask, uint32_t size,
                                bool store)
 {
     struct vn_insn_counters *c = w->counters + (insn - w->code);
     uint32_t lanes = (uint32_t)__builtin_popcount(mask);
-    uint32_t sectors = vn_count_sectors(w, a, mask, size, store);
+    uint64_t first = a->low >> 5, last = (a->high + size - 1) >> 5;
+    uint32_t sectors;
+    if ((a->consecutive || last == first) && vn_touch_word(w, first, last, store))
+        sectors = (uint32_t)(last - first) + 1;
+    else
+        sectors = vn_count_sectors(w, a, mask, size, store);
     c->bytes += lanes * size;
     c->sectors += sectors;
     c->ideal += (lanes * size + 31) / 32;

@@ -5,12 +5,13 @@
  * has found that they are (or ended the launch). */
 enum where { GLOBAL, SHARED, LOCAL };
 
-VN_INLINE uint8_t *global_base(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+VN_INLINE uint8_t *global_base(struct vn_warp *w, struct vn_addresses *a, uint32_t mask,
                                uint32_t size, bool store)
 {
     if (VN_UNLIKELY(a->bits & (size - 1)) || a->low < w->last_base ||
         a->high + size > w->last_base + w->last_size || (store && !w->last_writable)) {
         if ((a->bits & (size - 1)) || !vn_find_allocation(w, a->low, a->high, size, store)) {
+            vn_spread(a, size);
             for (uint32_t m = mask; m; m &= m - 1) {
                 uint32_t l = (uint32_t)__builtin_ctz(m);
                 vn_global(w, a->at[l], size, store, l);
@@ -20,11 +21,12 @@ VN_INLINE uint8_t *global_base(struct vn_warp *w, const struct vn_addresses *a, 
     return NULL;
 }
 
-VN_INLINE uint8_t *shared_base(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+VN_INLINE uint8_t *shared_base(struct vn_warp *w, struct vn_addresses *a, uint32_t mask,
                                uint32_t size, bool store)
 {
     const struct vn_block *b = w->block;
     if (VN_UNLIKELY((a->bits & (size - 1)) || a->high + size > b->shared_size || a->high > UINT32_MAX)) {
+        vn_spread(a, size);
         for (uint32_t m = mask; m; m &= m - 1) {
             uint32_t l = (uint32_t)__builtin_ctz(m);
             vn_shared(w, a->at[l], size, store, l);
@@ -54,7 +56,7 @@ VN_INLINE const uint32_t *registers(const struct vn_warp *w, const struct vn_ins
 
 /* Reads lanes from base + at. */
 VN_INLINE void read_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,
-                          const uint8_t *base, const struct vn_addresses *a, uint32_t bytes)
+                          const uint8_t *base, struct vn_addresses *a, uint32_t bytes)
 {
     const uint32_t *regs = registers(w, insn, &insn->d);
     uint32_t vec = insn->vec;
@@ -92,6 +94,7 @@ VN_INLINE void read_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32_
             return;
         }
     }
+    vn_spread(a, bytes * vec);
     if (bytes == 4 && !is_signed) {
         for (uint32_t k = 0; k < vec; k++) {
             if ((regs[k] & VN_FILE_MASK) == VN_R64)
@@ -131,7 +134,7 @@ general:
 }
 
 VN_INLINE void write_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,
-                           uint8_t *base, const struct vn_addresses *a, uint32_t bytes)
+                           uint8_t *base, struct vn_addresses *a, uint32_t bytes)
 {
     const uint32_t *regs = registers(w, insn, &insn->b);
     uint32_t vec = insn->vec;
@@ -156,6 +159,7 @@ VN_INLINE void write_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32
         }
         return;
     }
+    vn_spread(a, bytes * vec);
     for (uint32_t k = 0; k < vec; k++) {
         const void *s = vn_at(w, regs[k]);
         bool wide = (regs[k] & VN_FILE_MASK) == VN_R64 || (bytes == 8 && (regs[k] & VN_FILE_MASK) == VN_CONSTANT);
@@ -168,13 +172,15 @@ VN_INLINE void write_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32
 }
 
 VN_INLINE void access_global(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,
-                             const struct vn_addresses *a, uint32_t bytes, bool store)
+                             struct vn_addresses *a, uint32_t bytes, bool store)
 {
     uint32_t size = bytes * insn->vec;
     const struct vn_launch_state *s = w->launch;
     uint8_t *base = global_base(w, a, mask, size, store);
     if (s->count)
         vn_count_access(w, insn, a, mask, size, store);
+    if (VN_UNLIKELY(s->checks & VN_CHECK_GLOBAL_RACES))
+        vn_spread(a, size);
     if (s->checks & VN_CHECK_GLOBAL_RACES && !insn->mode)
         vn_race_global(w, a, mask, size, insn->q & 15 ? VN_ATOMIC | (store ? 4 : 8) : store);
     if (store) {
@@ -191,15 +197,19 @@ VN_INLINE void access_global(struct vn_warp *w, const struct vn_insn *insn, uint
 }
 
 VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,
-                             const struct vn_addresses *a, uint32_t bytes, bool store)
+                             struct vn_addresses *a, uint32_t bytes, bool store)
 {
     uint32_t size = bytes * insn->vec;
     const struct vn_launch_state *s = w->launch;
     uint8_t *base = shared_base(w, a, mask, size, store);
     if (s->count) {
         struct vn_insn_counters *c = w->counters + (insn - w->code);
-        c->passes += size == 4 && a->high - a->low < 128 ? 1 : vn_count_passes(a, mask, size);
+        c->passes += size <= 4 && a->high - a->low < 128 ? 1
+                     : a->consecutive                ? size / 4
+                                                     : vn_count_passes(a, mask, size);
     }
+    if (w->block->async_pending || w->block->race || w->block->shared_written)
+        vn_spread(a, size);
     if (w->block->async_pending) {
         for (uint32_t m = mask; m; m &= m - 1) {
             uint32_t l = (uint32_t)__builtin_ctz(m);
@@ -226,6 +236,7 @@ VN_INLINE void access_local(struct vn_warp *w, const struct vn_insn *insn, uint3
                             struct vn_addresses *a, uint32_t bytes, bool store)
 {
     uint32_t size = bytes * insn->vec, room = w->launch->local_size;
+    vn_spread(a, size);
     if (VN_UNLIKELY((a->bits & (size - 1)) || a->high + size > room || a->high > UINT32_MAX)) {
         for (uint32_t m = mask; m; m &= m - 1) {
             uint32_t l = (uint32_t)__builtin_ctz(m);
@@ -252,6 +263,7 @@ VN_INLINE void access_generic(struct vn_warp *w, const struct vn_insn *insn, uin
         return;
     }
     uint32_t shared = 0, local = 0;
+    vn_spread(a, bytes * insn->vec);
     for (uint32_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctz(m);
         shared |= a->at[l] - VN_SHARED_WINDOW < VN_WINDOW_SIZE ? 1u << l : 0;

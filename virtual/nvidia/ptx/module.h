@@ -63,6 +63,7 @@ struct vn_insn { /* one cache line */
     uint32_t pool;  /* index of further operand codes */
     int64_t imm;    /* address offset, target */
     uint32_t line, source; /* source: index of vn_source */
+    uint64_t reserved;     /* to 64 bytes */
 };
 
 struct vn_source {
