@@ -160,20 +160,22 @@ GLOBAL async_wait_one_short(ARGS) { __shared__ __align__(16) float s[256]; int t
     a[t] = s[128 + t * 4]; // BUG async-copy 1 32 0
 }
 GLOBAL barrier_in_branch(ARGS) { int t = threadIdx.x;
-    if (t < 32)
-        __syncthreads(); // BUG barrier 1 64 0
+    if (t & 1)
+        __syncthreads(); // BUG barrier 1 32 0
     else
-        while (!*(volatile int *)c) ; // it waits for what comes after the barrier
-    *(volatile int *)c = t + 1;
+        c[t] = t;
+    c[t] += 1;
 }
 GLOBAL barrier_half_warp(ARGS) { int t = threadIdx.x;
     if (t & 1)
-        asm volatile("barrier.sync 1, 64;"); // BUG barrier 1 64 0
+        asm volatile("barrier.sync 1, 64;"); // BUG deadlock 1 64 0
     c[t] = 1;
 }
 GLOBAL shuffle_absent_lane(ARGS) { int t = threadIdx.x, v = t;
     if (t < 16)
         v = __shfl_sync(0xffffffff, v, 3); // BUG deadlock 1 32 0
+    else
+        __syncthreads(); // BUG deadlock 1 32 0
     c[t] = v;
 }
 GLOBAL waits_forever(ARGS) { volatile int *flag = c;
