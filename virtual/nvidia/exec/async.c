@@ -83,8 +83,8 @@ static void land(struct vn_warp *w, uint32_t mask, int64_t keep)
             continue;
         }
         memcpy(w->block->shared + c->to, c->data, c->bytes);
-        if (w->block->shared_written)
-            memset(w->block->shared_written + c->to, 1, c->bytes);
+        if (w->block->shared_unwritten)
+            vn_mark_shared(w->block, c->to, c->bytes);
         if (w->block->race) {
             a.at[c->lane] = a.low = a.high = c->to;
             vn_race_shared(w, &a, 1u << c->lane, c->bytes, VN_WRITE);

@@ -143,7 +143,7 @@ VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint
         } else if (global) {
             vn_mark_written(w, &a, global, size, false);
         }
-        if (shared && w->block->shared_written) {
+        if (shared && w->block->shared_unwritten) {
             if (insn->mode != VN_ATOM_EXCH)
                 vn_check_written(w, &a, shared, size, true);
             vn_mark_written(w, &a, shared, size, true);

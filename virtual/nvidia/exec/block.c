@@ -76,6 +76,7 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
     memset(block->barriers, 0, sizeof block->barriers);
     if (block->shared_written)
         memset(block->shared_written, 0, block->shared_size);
+    block->shared_unwritten = block->shared_written ? block->shared_size : 0;
     if (block->local_written)
         memset(block->local_written, 0, (size_t)block->launch->local_size * 32 * block->warp_count);
     block->live_warps = block->warp_count;
@@ -158,10 +159,10 @@ void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t m
         vn_fault(w, VN_ILLEGAL_INSTRUCTION, "barrier", NULL, mask,
                  "barrier %u for %u threads: a multiple of the warp size is needed", id, count);
     struct vn_barrier *b = &block->barriers[id];
-    if (insn->vec && mask != w->live && block->launch->checks & VN_CHECK_BARRIERS)
-        vn_find_report(w, "barrier", NULL, mask, NULL, NULL, -1,
-                       "divergent barrier %u: lanes 0x%08x of the warp's 0x%08x are at it", id, mask,
-                       w->live);
+    /* Lanes that come later to the same barrier are no mistake; to another one they are. */
+    if (w->partial && w->partial != insn)
+        vn_divergent_barrier(w, "lanes 0x%08x of the warp wait at it, others at another barrier");
+    w->partial = insn->vec && (mask | w->at_barrier) != w->live ? insn : NULL;
     if (!b->open) {
         *b = (struct vn_barrier){.open = true, .all = true, .expected = count, .insn = insn,
                                  .first = w, .first_function = w->frames[w->frame].function};
@@ -197,9 +198,22 @@ void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t m
         release(block, id);
 }
 
+void vn_divergent_barrier(struct vn_warp *w, const char *text)
+{
+    const struct vn_insn *next = w->next;
+    if (w->block->launch->checks & VN_CHECK_BARRIERS && w->at_barrier) {
+        w->next = w->partial + 1;
+        vn_find_divergence(w, text, w->at_barrier);
+        w->next = next;
+    }
+    w->partial = NULL;
+}
+
 void vn_barrier_exit(struct vn_warp *w)
 {
     struct vn_block *block = w->block;
+    if (w->partial && w->live)
+        vn_divergent_barrier(w, "lanes 0x%08x of the warp wait at it, others have exited");
     if (!w->live)
         block->live_warps--;
     for (uint32_t id = 0; id < VN_BARRIERS; id++) {

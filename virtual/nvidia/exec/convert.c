@@ -1,4 +1,5 @@
 /* Element-wise handlers of conversions and half precision. */
+#define VN_ONE_LOOP
 #include "isa.h"
 
 #define E1 DEFINE_E1

@@ -4,44 +4,95 @@
 
 #include "exec.h"
 
-static uint64_t map_bytes(const struct vn_launch_state *s)
+static uint64_t map_bytes(uint64_t range_bytes)
 {
-    return (s->range_bytes >> 8) + 4096; /* a bit a sector of 32 bytes */
+    return (range_bytes >> 8) + 4096; /* a bit a sector of 32 bytes */
+}
+
+static uint64_t piece_bytes(uint64_t range_bytes)
+{
+    return (range_bytes >> 20) + 4096;
+}
+
+static void *zeros(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
 }
 
 bool vn_maps_create(struct vn_launch_state *s)
 {
-    uint64_t **maps[] = {&s->load_map, &s->store_map};
-    for (int i = 0; i < 2; i++) {
-        void *p = mmap(NULL, map_bytes(s), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED)
+    struct vn_image *image = (struct vn_image *)(uintptr_t)s->image; /* the spare is not seen outside */
+    struct vn_maps *m = atomic_exchange(&image->spare, NULL);
+    if (!m) {
+        m = calloc(1, sizeof *m);
+        if (!m)
             return false;
-        *maps[i] = p;
+        m->range_bytes = s->range_bytes;
+        m->load = zeros(map_bytes(s->range_bytes));
+        m->store = zeros(map_bytes(s->range_bytes));
+        m->touched = zeros(piece_bytes(s->range_bytes));
+        if (!m->load || !m->store || !m->touched) {
+            vn_maps_destroy(m);
+            return false;
+        }
     }
+    s->maps = m;
+    s->load_map = m->load;
+    s->store_map = m->store;
+    s->touched = m->touched;
     return true;
 }
 
-void vn_maps_destroy(struct vn_launch_state *s)
+void vn_maps_destroy(struct vn_maps *m)
 {
-    if (s->load_map)
-        munmap(s->load_map, map_bytes(s));
-    if (s->store_map)
-        munmap(s->store_map, map_bytes(s));
+    if (!m)
+        return;
+    if (m->load)
+        munmap(m->load, map_bytes(m->range_bytes));
+    if (m->store)
+        munmap(m->store, map_bytes(m->range_bytes));
+    if (m->touched)
+        munmap(m->touched, piece_bytes(m->range_bytes));
+    free(m);
+}
+
+/* The pieces that any worker touched. */
+static void touched_range(const struct vn_launch_state *s, int workers, uint64_t *first, uint64_t *last)
+{
+    *first = UINT64_MAX;
+    *last = 0;
+    for (int i = 0; i < workers; i++) {
+        const struct vn_worker *w = &s->workers[i];
+        *first = w->touched_first < *first ? w->touched_first : *first;
+        *last = w->touched_last > *last ? w->touched_last : *last;
+    }
+}
+
+void vn_maps_release(struct vn_launch_state *s, int workers)
+{
+    struct vn_image *image = (struct vn_image *)(uintptr_t)s->image;
+    uint64_t first, last;
+    if (!s->maps)
+        return;
+    touched_range(s, workers, &first, &last);
+    for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
+        if (!s->touched[p])
+            continue;
+        memset(s->load_map + p * 512, 0, 4096);
+        memset(s->store_map + p * 512, 0, 4096);
+        s->touched[p] = 0;
+    }
+    vn_maps_destroy(atomic_exchange(&image->spare, s->maps));
 }
 
 static void unique(struct vn_launch_state *s, int workers, struct vn_counters *out)
 {
-    uint64_t first = UINT64_MAX, last = 0;
-    for (int i = 0; i < workers; i++) {
-        first = s->workers[i].touched_first < first ? s->workers[i].touched_first : first;
-        last = s->workers[i].touched_last > last ? s->workers[i].touched_last : last;
-    }
+    uint64_t first, last;
+    touched_range(s, workers, &first, &last);
     for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
-        bool touched = false;
-        for (int i = 0; i < workers; i++)
-            touched |= s->workers[i].touched && s->workers[i].touched[p];
-        if (!touched)
+        if (!s->touched[p])
             continue;
         /* 1 MiB is 32768 sectors: 512 words. */
         const uint64_t *loads = s->load_map + p * 512, *stores = s->store_map + p * 512;

@@ -27,7 +27,16 @@
 
 enum { VN_MAX_WARPS = 32, VN_MAX_DEPTH = 8192, VN_BARRIERS = 16 };
 
+/* Which sectors a launch touched. Kept by the image for the next launch: making it costs more than a small
+ * kernel. */
+struct vn_maps {
+    uint64_t *load, *store;
+    uint8_t *touched;
+    uint64_t range_bytes;
+};
+
 struct vn_image {
+    _Atomic(struct vn_maps *) spare;
     struct vn_module *module;
     const struct vn_isa *isa;
     struct vc_map *map;
@@ -69,6 +78,7 @@ struct vn_warp {
     uint32_t index;     /* in the block */
     uint32_t waiting;   /* lanes at a .sync that lacks others */
     uint32_t at_barrier;
+    const struct vn_insn *partial; /* an aligned barrier that only some lanes have reached */
     uint32_t carry;     /* CC.CF */
     uint32_t ran;       /* lanes that used up a quantum since the others last ran */
     const struct vn_insn *pc[32]; /* of lanes outside the active group */
@@ -81,8 +91,9 @@ struct vn_warp {
     uint32_t *preds;
     uint32_t size32, size64, sizep;
     uint8_t *local, *local_written;
-    uint64_t last_base, last_size; /* the allocation of the last global access */
-    bool last_all, last_writable;
+    struct {
+        uint64_t base, size;
+    } recent[2]; /* allocations of the last global accesses */
     struct vn_async *async;
     uint32_t async_count, async_capacity;
     uint32_t async_groups[32];    /* committed groups, by lane */
@@ -118,6 +129,7 @@ struct vn_block {
     uint8_t *shared;
     uint32_t shared_size;
     uint8_t *shared_written; /* a byte a byte, if uninitialised reads are checked */
+    uint32_t shared_unwritten; /* bytes; at 0 there is nothing to check */
     uint8_t *local_written;  /* likewise, of all lanes */
     struct vn_race *race;
     struct vn_barrier barriers[VN_BARRIERS];
@@ -128,7 +140,17 @@ struct vn_block {
     bool resident;
 };
 
+/* Bank passes depend on where the lanes' addresses lie to each other alone: an instruction's last
+ * pattern is remembered. */
+struct vn_bank_memo {
+    const struct vn_insn *insn;
+    uint32_t passes, relative[32];
+};
+
+enum { VN_BANK_MEMOS = 128 };
+
 struct vn_worker {
+    struct vn_bank_memo banks[VN_BANK_MEMOS];
     struct vn_launch_state *launch;
     int index;
     struct vn_insn_counters *counters; /* of all functions, one array */
@@ -136,7 +158,6 @@ struct vn_worker {
     uint64_t load_bytes, store_bytes, load_sectors, store_sectors, ideal_load, ideal_store;
     uint64_t shared_passes, matrix_ops, matrix_flops, atomics;
     uint64_t random, clock;
-    uint8_t *touched; /* bytes, one a 1 MiB piece of the range */
     uint64_t touched_first, touched_last; /* the pieces between which any is set */
     jmp_buf fail;     /* an access that ends the launch */
 };
@@ -163,7 +184,9 @@ struct vn_launch_state {
     uint64_t started_ns, deadline_ns;
     uint32_t *counter_base; /* by function: index of its first instruction's counters */
     uint64_t counter_count;
+    struct vn_maps *maps;
     uint64_t *load_map, *store_map; /* a bit a sector of the range */
+    uint8_t *touched;               /* a byte a MiB of it: 1 if any bit is set */
     struct vn_site sites[64];
     uint32_t site_count;
     uint64_t report_count;
@@ -230,10 +253,12 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
 /* The other party of a race, which may have ended: by the numbers of its block and thread. */
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
                   const struct vn_insn *other, uint64_t other_block, uint32_t other_thread);
+void vn_find_divergence(struct vn_warp *w, const char *text, uint32_t lanes);
 uint64_t vn_now_ns(void);
 
 /* block.c */
 void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask);
+void vn_divergent_barrier(struct vn_warp *w, const char *text);
 void vn_barrier_exit(struct vn_warp *w); /* lanes have exited */
 bool vn_block_run(struct vn_block *block); /* false: done */
 void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
@@ -241,7 +266,8 @@ void vn_block_start(struct vn_block *block, uint64_t linear);
 
 /* counters.c */
 bool vn_maps_create(struct vn_launch_state *s);
-void vn_maps_destroy(struct vn_launch_state *s);
+void vn_maps_release(struct vn_launch_state *s, int workers);
+void vn_maps_destroy(struct vn_maps *maps);
 bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_counters *out);
 
 /* race.c, race_global.c */

@@ -178,3 +178,14 @@ void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *
               other->line, other_thread, (unsigned long long)other_block);
     send(w, check, access, 1u << access->lane, &o, text);
 }
+
+void vn_find_divergence(struct vn_warp *w, const char *text, uint32_t lanes)
+{
+    char said[160], all[240];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(said, sizeof said, text, lanes);
+#pragma GCC diagnostic pop
+    snprintf(all, sizeof all, "divergent barrier: %s", said);
+    send(w, "barrier", NULL, lanes, NULL, all);
+}

@@ -139,6 +139,7 @@ void vn_image_destroy(struct vn_image *image)
         return;
     for (uint32_t f = 0; image->code && f < image->module->function_count; f++)
         free(image->code[f].insns);
+    vn_maps_destroy(atomic_load(&image->spare));
     free(image->code);
     free(image->constants);
     free(image->addresses);

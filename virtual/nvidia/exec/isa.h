@@ -67,6 +67,17 @@
 #define PUT_s64(x) (uint64_t)(int64_t)(x)
 #define PUT_f64(x) (double)(x)
 
+/* Files of rare instructions make do with one loop, to be compiled in half the time. */
+#ifdef VN_ONE_LOOP
+#define VN_BODY(D, SOURCES, expr)                                                                  \
+    SLOT_##D *d = vn_at(w, insn->d);                                                               \
+    (void)insn;                                                                                    \
+    VN_LANES                                                                                       \
+    {                                                                                              \
+        SOURCES SLOT_##D vn_r = PUT_##D(expr);                                                     \
+        d[l] = mask >> l & 1 ? vn_r : d[l];                                                        \
+    }
+#else
 #define VN_BODY(D, SOURCES, expr)                                                                  \
     SLOT_##D *d = vn_at(w, insn->d);                                                               \
     (void)insn;                                                                                    \
@@ -82,6 +93,7 @@
             d[l] = mask >> l & 1 ? vn_r : d[l];                                                    \
         }                                                                                          \
     }
+#endif
 
 #define DEFINE_E1(name, cls, D, A, expr)                                                           \
     VN_HANDLER(name)                                                                               \

@@ -178,10 +178,7 @@ static void work(void *context, int index)
     uint32_t capacity = s->cooperative ? s->share : MOST_RESIDENT;
     struct resident r = {.blocks = calloc(capacity, sizeof *r.blocks)};
     worker->counters = calloc(s->counter_count + 1, sizeof *worker->counters);
-    worker->touched_first = UINT64_MAX;
-    if (s->count)
-        worker->touched = calloc((s->range_bytes >> 20) + 2, 1);
-    if (!r.blocks || !worker->counters || (s->count && !worker->touched)) {
+    if (!r.blocks || !worker->counters) {
         int ok = VN_OK;
         atomic_compare_exchange_strong(&s->status, &ok, VN_OUT_OF_MEMORY);
     } else {
@@ -236,6 +233,8 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
         workers = (int)s->blocks;
     s->share = (uint32_t)((s->blocks + (uint64_t)workers - 1) / (uint64_t)workers);
     s->workers = calloc((size_t)workers, sizeof *s->workers);
+    for (int i = 0; s->workers && i < workers; i++)
+        s->workers[i].touched_first = UINT64_MAX;
     s->counter_base = calloc(m->function_count + 1, sizeof *s->counter_base);
     s->params = aligned_alloc(256, padded(s->code->info.param_bytes));
     if (!s->workers || !s->counter_base || !s->params)
@@ -271,11 +270,11 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
 out:
     if (s->workspace)
         vc_free(l->map, s->workspace);
-    vn_maps_destroy(s);
+    if (s->workers)
+        vn_maps_release(s, workers);
     vn_global_race_destroy(s->global_race);
     for (int i = 0; s->workers && i < workers; i++) {
         free(s->workers[i].counters);
-        free(s->workers[i].touched);
     }
     free(s->workers);
     free(s->counter_base);

@@ -37,9 +37,9 @@ static void rows(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, b
     }
     if (w->block->race)
         vn_race_shared(w, &a, used, 16, store ? VN_WRITE : VN_READ);
-    if (w->block->shared_written && store)
+    if (w->block->shared_unwritten && store)
         vn_mark_written(w, &a, used, 16, true);
-    else if (w->block->shared_written)
+    else if (w->block->shared_unwritten)
         vn_check_written(w, &a, used, 16, true);
 }
 
@@ -500,7 +500,7 @@ static void wmma_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t 
                 shared = true;
         }
         const struct vn_launch_state *s = w->launch;
-        bool check = shared ? w->block->shared_written != NULL : s->checks & VN_CHECK_UNINITIALISED;
+        bool check = shared ? w->block->shared_unwritten != 0 : s->checks & VN_CHECK_UNINITIALISED;
         if (check && store)
             vn_mark_written(w, &a, mask, bytes, shared);
         else if (check)

@@ -8,16 +8,15 @@ bool vn_find_allocation(struct vn_warp *w, uint64_t low, uint64_t high, uint32_t
     struct vn_launch_state *s = w->launch;
     uint64_t params = (uint64_t)(uintptr_t)s->params;
     if (low - params < s->code->info.param_bytes) {
-        w->last_size = 0;
         return !store && high - params + size <= s->code->info.param_bytes;
     }
     const struct vc_alloc *a = vc_find(s->launch->map, low);
     if (!vc_may_access(a, low, high - low + size, s->launch->device))
         return false;
     if (a->kind != VC_HEAP) { /* what a kernel may free itself is looked up each time */
-        w->last_base = a->base;
-        w->last_size = a->size;
-        w->last_writable = true;
+        w->recent[1] = w->recent[0];
+        w->recent[0].base = a->base;
+        w->recent[0].size = a->size;
     }
     return true;
 }
@@ -97,6 +96,29 @@ static void unwritten(struct vn_warp *w, uint64_t address, uint32_t size, uint32
                    "read of memory that was never written");
 }
 
+static bool all_written(const uint8_t *written, const struct vn_addresses *a, uint32_t mask,
+                        uint32_t size)
+{
+    uint64_t all = ~(uint64_t)0;
+    if (size == 4 && mask == UINT32_MAX) {
+        for (int l = 0; l < 32; l++) {
+            uint32_t v;
+            memcpy(&v, written + a->at[l], 4);
+            all &= v | (uint64_t)v << 32;
+        }
+        return all == 0x0101010101010101u;
+    }
+    for (uint32_t m = mask; m; m &= m - 1) {
+        const uint8_t *p = written + a->at[__builtin_ctz(m)];
+        uint64_t v = 0x0101010101010101u;
+        for (uint32_t k = 0; k < size; k += 8) {
+            memcpy(&v, p + k, size < 8 ? size : 8);
+            all &= v;
+        }
+    }
+    return all == 0x0101010101010101u;
+}
+
 void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                       bool shared)
 {
@@ -109,21 +131,31 @@ void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t 
     }
     if (!shared && a->same && vc_uninitialised(map, a->low, size) == size)
         return;
+    if (shared && all_written(w->block->shared_written, a, mask, size))
+        return;
     for (uint32_t m = mask; m; m &= m - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(m);
         uint64_t at = a->at[l];
         if (shared) {
-            const uint8_t *written = w->block->shared_written + at;
-            for (uint32_t k = 0; k < size; k++) {
-                if (!written[k]) {
-                    unwritten(w, at, size, l, true);
-                    return;
-                }
+            if (memchr(w->block->shared_written + at, 0, size)) {
+                unwritten(w, at, size, l, true);
+                return;
             }
         } else if (vc_uninitialised(map, at, size) != size) {
             unwritten(w, at, size, l, false);
             return;
         }
+    }
+}
+
+void vn_mark_shared(struct vn_block *block, uint64_t at, uint32_t size)
+{
+    uint8_t *written = block->shared_written + at;
+    if (!memchr(written, 0, size))
+        return;
+    for (uint32_t k = 0; k < size; k++) {
+        block->shared_unwritten -= !written[k];
+        written[k] = 1;
     }
 }
 
@@ -138,7 +170,7 @@ void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t m
     for (uint32_t m = mask; m; m &= m - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(m);
         if (shared)
-            memset(w->block->shared_written + a->at[l], 1, size);
+            vn_mark_shared(w->block, a->at[l], size);
         else
             vc_mark(map, a->at[l], size);
     }
@@ -219,6 +251,19 @@ uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t s
     /* Accesses of 8 and 16 bytes go in halves and quarters of the warp. */
     uint32_t lanes = size <= 4 ? 32 : size >= 16 ? 8 : 16, passes = 0;
     for (uint32_t first = 0; first < 32; first += lanes) {
+        uint64_t low = ~(uint64_t)0, high = 0;
+        for (uint32_t l = first; l < first + lanes; l++) {
+            uint64_t at = mask >> l & 1 ? a->at[l] : ~(uint64_t)0;
+            low = at < low ? at : low;
+            at = mask >> l & 1 ? a->at[l] : 0;
+            high = at > high ? at : high;
+        }
+        if (low > high)
+            continue; /* no lane of the group takes part */
+        if (high - low + size <= 128 && size <= 16) {
+            passes++; /* 32 words in a row: one of each bank */
+            continue;
+        }
         uint32_t words[32][32], used[32] = {0}, most = 0;
         uint32_t group = mask >> first & (lanes == 32 ? UINT32_MAX : (1u << lanes) - 1);
         for (uint32_t m = group; m; m &= m - 1) {

@@ -98,6 +98,7 @@ void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t 
                       uint32_t size, bool shared);
 void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                      bool shared);
+void vn_mark_shared(struct vn_block *block, uint64_t at, uint32_t size);
 /* Local memory: checks a load, records a store; addresses are places in the warp's piece. */
 void vn_local_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                       bool store);
@@ -117,9 +118,26 @@ void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_
 
 VN_INLINE void vn_touch_piece(struct vn_worker *worker, uint64_t piece)
 {
-    worker->touched[piece] = 1;
+    __atomic_store_n(&worker->launch->touched[piece], 1, __ATOMIC_RELAXED);
     worker->touched_first = piece < worker->touched_first ? piece : worker->touched_first;
     worker->touched_last = piece > worker->touched_last ? piece : worker->touched_last;
+}
+
+VN_INLINE uint32_t vn_passes(struct vn_warp *w, const struct vn_insn *insn,
+                             const struct vn_addresses *a, uint32_t mask, uint32_t size)
+{
+    struct vn_bank_memo *memo = &w->worker->banks[(uintptr_t)insn / 64 % VN_BANK_MEMOS];
+    uint32_t differ = 0, first = (uint32_t)a->at[0];
+    if (mask != UINT32_MAX)
+        return vn_count_passes(a, mask, size);
+    for (int l = 0; l < 32; l++)
+        differ |= ((uint32_t)a->at[l] - first) ^ memo->relative[l];
+    if (VN_LIKELY(memo->insn == insn && !differ))
+        return memo->passes;
+    memo->insn = insn;
+    for (int l = 0; l < 32; l++)
+        memo->relative[l] = (uint32_t)a->at[l] - first;
+    return memo->passes = vn_count_passes(a, mask, size);
 }
 
 /* Marks sectors in the launch's map, when they lie in one word of it. */

@@ -8,8 +8,12 @@ enum where { GLOBAL, SHARED, LOCAL };
 VN_INLINE uint8_t *global_base(struct vn_warp *w, struct vn_addresses *a, uint32_t mask,
                                uint32_t size, bool store)
 {
-    if (VN_UNLIKELY(a->bits & (size - 1)) || a->low < w->last_base ||
-        a->high + size > w->last_base + w->last_size || (store && !w->last_writable)) {
+    uint64_t extent = a->high - a->low + size;
+    bool known = (a->low - w->recent[0].base < w->recent[0].size &&
+                  extent <= w->recent[0].size - (a->low - w->recent[0].base)) ||
+                 (a->low - w->recent[1].base < w->recent[1].size &&
+                  extent <= w->recent[1].size - (a->low - w->recent[1].base));
+    if (VN_UNLIKELY(a->bits & (size - 1)) || !known) {
         if ((a->bits & (size - 1)) || !vn_find_allocation(w, a->low, a->high, size, store)) {
             vn_spread(a, size);
             for (uint32_t m = mask; m; m &= m - 1) {
@@ -112,8 +116,9 @@ VN_INLINE void read_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32_
         for (uint32_t k = 0; k < vec; k++) {
             uint32_t *d = vn_at(w, regs[k]);
             if (mask == UINT32_MAX) {
+                const uint32_t *words = (const uint32_t *)(const void *)base + k;
                 for (int l = 0; l < 32; l++)
-                    memcpy(&d[l], base + a->at[l] + 4 * k, 4);
+                    d[l] = words[a->at[l] / 4];
             } else {
                 for (uint32_t m = mask; m; m &= m - 1) {
                     int l = __builtin_ctz(m);
@@ -206,9 +211,9 @@ VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint
         struct vn_insn_counters *c = w->counters + (insn - w->code);
         c->passes += size <= 4 && a->high - a->low < 128 ? 1
                      : a->consecutive                ? size / 4
-                                                     : vn_count_passes(a, mask, size);
+                                                     : vn_passes(w, insn, a, mask, size);
     }
-    if (w->block->async_pending || w->block->race || w->block->shared_written)
+    if (w->block->async_pending || w->block->race || w->block->shared_unwritten)
         vn_spread(a, size);
     if (w->block->async_pending) {
         for (uint32_t m = mask; m; m &= m - 1) {
@@ -219,13 +224,13 @@ VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint
     if (w->block->race)
         vn_race_shared(w, a, mask, size, insn->q & 15 ? VN_ATOMIC | (store ? 4 : 8) : store);
     if (store) {
-        if (w->block->shared_written)
+        if (w->block->shared_unwritten)
             vn_mark_written(w, a, mask, size, true);
         write_lanes(w, insn, mask, base, a, bytes);
         if (w->block->race && s->checks & VN_CHECK_SHARED_RACES && !(insn->q & 15))
             vn_race_same_store(w, a, mask, size, base, registers(w, insn, &insn->b), bytes, true);
     } else {
-        if (w->block->shared_written)
+        if (w->block->shared_unwritten)
             vn_check_written(w, a, mask, size, true);
         read_lanes(w, insn, mask, base, a, bytes);
     }

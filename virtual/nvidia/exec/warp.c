@@ -319,5 +319,6 @@ void vn_warp_start(struct vn_warp *w)
     w->next = s->entry;
     w->limit = ALWAYS;
     w->waiting = w->at_barrier = w->ran = 0;
-    w->last_size = 0;
+    w->partial = NULL;
+    w->recent[0].size = w->recent[1].size = 0;
 }
