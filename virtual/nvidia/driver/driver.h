@@ -124,7 +124,6 @@ enum handle {
     HANDLE_POOL,
     HANDLE_LINK,
     HANDLE_PHYSICAL,
-    HANDLE_LINKED,
 };
 bool handle_add(const void *pointer, enum handle type); /* false: out of memory */
 void handle_remove(const void *pointer);
@@ -330,10 +329,9 @@ CUresult kernel_call_make(CUcontext context, CUfunction handle, const unsigned g
                           void **extra, struct kernel_call *out);
 CUresult function_attribute(CUfunction function, CUfunction_attribute attribute, int *value);
 CUresult function_set_attribute(CUfunction function, CUfunction_attribute attribute, int value);
-/* What the linker hands out as a "cubin": text that begins with a mark and names a module in
- * memory, which module_parse takes. Takes `linked`. */
-char *link_image_make(struct vn_module *linked, size_t *bytes);
-void link_image_free(char *image);
+/* What the linker hands out as a "cubin", and module_parse takes: NUL-terminated, of *bytes + 1
+ * with it, to be freed. */
+char *link_image_make(char *const *texts, const size_t *sizes, size_t count, size_t *bytes);
 int function_occupancy(const struct CUfunc_st *function, int threads, size_t dynamic_shared);
 
 /* ---- memory ---- */

@@ -311,6 +311,7 @@ enum { MAX_INPUTS = 1024 };
 struct CUlinkState_st {
     struct vn_module *input[MAX_INPUTS];
     char *text[MAX_INPUTS];
+    size_t size[MAX_INPUTS];
     size_t count;
     char *image; /* what cuLinkComplete hands out */
 };
@@ -350,13 +351,16 @@ static CUresult link_add(CUlinkState state, CUjitInputType type, const void *dat
         return CUDA_ERROR_OUT_OF_MEMORY;
     memcpy(text, data, bytes);
     memset(text + bytes, 0, 4);
+    while (bytes && text[bytes - 1] == '\0')
+        bytes--;
     CUresult result =
         module_parse(text, bytes, count, options, values, &state->input[state->count]);
     if (result != CUDA_SUCCESS) {
         free(text);
         return result;
     }
-    state->text[state->count++] = text;
+    state->text[state->count] = text;
+    state->size[state->count++] = bytes;
     return CUDA_SUCCESS;
 }
 
@@ -385,7 +389,7 @@ CU_API CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const c
     return result;
 }
 
-/* The image is ours alone: the address of a linked module, behind a mark that module_parse knows.
+/* Linked here for its errors; the image holds the texts, and may outlive the linker as a cubin may.
  */
 CU_API CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes)
 {
@@ -399,11 +403,13 @@ CU_API CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes)
         vn_module_link((const struct vn_module *const *)state->input, state->count, &why);
     if (!linked)
         return refuse(CUDA_ERROR_INVALID_PTX, "cuLinkComplete: %s", why.text);
-    state->image = link_image_make(linked, bytes);
-    if (!state->image) {
-        vn_module_release(linked);
+    vn_module_release(linked);
+    size_t size;
+    state->image = link_image_make(state->text, state->size, state->count, &size);
+    if (!state->image)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    }
+    if (bytes)
+        *bytes = size;
     *image = state->image;
     return CUDA_SUCCESS;
 }
@@ -418,8 +424,7 @@ CU_API CUresult cuLinkDestroy(CUlinkState state)
         vn_module_release(state->input[i]);
         free(state->text[i]);
     }
-    if (state->image)
-        link_image_free(state->image);
+    free(state->image);
     free(state);
     return CUDA_SUCCESS;
 }

@@ -49,39 +49,52 @@ static void write_log(const struct jit_log *log, const char *text)
         *log->written = (void *)(uintptr_t)n;
 }
 
-/* ---- what the linker hands out ---- */
+/* ---- what the linker hands out: a mark, and the texts with their sizes ---- */
 
-static const char link_mark[] = "//moehal-linked ";
+static const char link_mark[] = "//moehal-linked\n";
 
-char *link_image_make(struct vn_module *linked, size_t *bytes)
+char *link_image_make(char *const *texts, const size_t *sizes, size_t count, size_t *bytes)
 {
-    char *image = malloc(64);
-    if (!image || !handle_add(linked, HANDLE_LINKED)) {
-        free(image);
+    char *image = NULL;
+    FILE *f = open_memstream(&image, bytes);
+    if (!f)
         return NULL;
+    fputs(link_mark, f);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(f, "//%zu\n", sizes[i]);
+        fwrite(texts[i], 1, sizes[i], f);
     }
-    int n = snprintf(image, 64, "%s%" PRIxPTR "\n", link_mark, (uintptr_t)linked);
-    if (bytes)
-        *bytes = (size_t)n + 1;
-    return image;
+    fputc('\0', f);
+    return fclose(f) ? NULL : image;
 }
 
-static struct vn_module *linked_of(const void *image)
+static bool is_linked(const char *image)
 {
-    size_t n = sizeof link_mark - 1;
-    if (strncmp(image, link_mark, n))
-        return NULL;
-    struct vn_module *linked =
-        (struct vn_module *)(uintptr_t)strtoull((const char *)image + n, NULL, 16);
-    return handle_is(linked, HANDLE_LINKED) ? linked : NULL;
+    return !strncmp(image, link_mark, sizeof link_mark - 1);
 }
 
-void link_image_free(char *image)
+/* Parses and links the texts of such an image of `size` bytes. */
+static struct vn_module *parse_linked(const char *image, size_t size, struct vn_diagnostic *why)
 {
-    struct vn_module *linked = linked_of(image);
-    handle_remove(linked);
-    vn_module_release(linked);
-    free(image);
+    enum { MOST = 1024 };
+    struct vn_module *linked = NULL, **part = calloc(MOST, sizeof *part);
+    const char *at = image + sizeof link_mark - 1, *end = image + size;
+    size_t count = 0;
+    bool ok = part != NULL;
+    while (ok && at < end) {
+        char *text;
+        size_t n = at + 2 < end ? strtoul(at + 2, &text, 10) : 0;
+        ok = n && *text == '\n' && n <= (size_t)(end - text - 1) && count < MOST &&
+             (part[count] = vn_module_parse(text + 1, n, why));
+        count += ok;
+        at = ok ? text + 1 + n : end;
+    }
+    if (ok)
+        linked = vn_module_link((const struct vn_module *const *)part, count, why);
+    while (count)
+        vn_module_release(part[--count]);
+    free(part);
+    return linked;
 }
 
 /* ---- parsing ---- */
@@ -133,16 +146,12 @@ CUresult module_parse(const void *image, size_t bytes, unsigned options, const C
         write_log(&error, why);
         return refuse(CUDA_ERROR_NO_BINARY_FOR_GPU, "module: %s", why);
     }
-    struct vn_module *linked = linked_of(image);
-    if (linked) {
-        *parsed = vn_module_retain(linked);
-        return CUDA_SUCCESS;
-    }
     size_t size = bytes ? bytes : strlen(image);
     while (size && ((const char *)image)[size - 1] == '\0')
         size--;
     struct vn_diagnostic diagnostic = {0};
-    *parsed = vn_module_parse(image, size, &diagnostic);
+    *parsed = is_linked(image) ? parse_linked(image, size, &diagnostic)
+                               : vn_module_parse(image, size, &diagnostic);
     if (*parsed)
         return CUDA_SUCCESS;
     char line[512];
