@@ -112,7 +112,8 @@ static uint64_t flops_of(const struct vn_insn *i)
         return 0;
     if (!strncmp(name, "abs", 3) || !strncmp(name, "neg", 3) || !strncmp(name, "copysign", 8))
         return 0;
-    uint64_t n = strncmp(name, "fma", 3) ? 1 : 2;
+    bool fused = !strncmp(name, "fma", 3) || !strncmp(name, "fms", 3) || !strncmp(name, "fnma", 4);
+    uint64_t n = fused ? 2 : 1;
     return strstr(name, "x2") ? 2 * n : n;
 }
 
@@ -191,7 +192,7 @@ bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_count
             }
             if (!c.issued)
                 continue;
-            const struct vn_insn *insn = &m->functions[f].insns[k];
+            const struct vn_insn *insn = &vn_code_of(s, f)[k];
             sum_up(insn, &c, out);
             if (s->launch->count_lines && !push_line(out, m->functions[f].info.name, insn, &c))
                 return false;

@@ -44,6 +44,7 @@ struct vn_image {
     uint8_t *constants;           /* broadcast, 256 bytes a slot */
     struct vn_image_code {
         struct vn_insn *insns;    /* with handlers; ends with a trap that cannot be reached */
+        struct vn_insn *fused;    /* with bare mul and add made fma; NULL: none are */
     } *code;                      /* by function */
 };
 
@@ -209,6 +210,13 @@ static inline __attribute__((always_inline)) void *vn_at(const struct vn_warp *w
 static inline void vn_leave(struct vn_warp *w)
 {
     w->limit = NULL;
+}
+
+/* The code of a function, as this launch wants it. */
+static inline const struct vn_insn *vn_code_of(const struct vn_launch_state *s, uint32_t function)
+{
+    const struct vn_image_code *c = &s->image->code[function];
+    return s->launch->fuse && c->fused ? c->fused : c->insns;
 }
 
 /* ---- the parts ---- */

@@ -88,6 +88,85 @@ static bool resolved(const struct vn_module *m, struct vn_diagnostic *diagnostic
     return true;
 }
 
+/* ---- bare mul and add pairs ---- */
+
+static const struct {
+    uint16_t mul, add, sub, fma, fms, fnma;
+} fusible[] = {
+    {VN_OP_mul_f32, VN_OP_add_f32, VN_OP_sub_f32, VN_OP_fma_f32, VN_OP_fms_f32, VN_OP_fnma_f32},
+    {VN_OP_mul_ftz_f32, VN_OP_add_ftz_f32, VN_OP_sub_ftz_f32, VN_OP_fma_ftz_f32, VN_OP_fms_ftz_f32,
+     VN_OP_fnma_ftz_f32},
+    {VN_OP_mul_f64, VN_OP_add_f64, VN_OP_sub_f64, VN_OP_fma_f64, VN_OP_fms_f64, VN_OP_fnma_f64},
+};
+
+static bool ends_straight_line(uint16_t op)
+{
+    return vn_ops[op].cls == VN_CLASS_CONTROL || vn_ops[op].cls == VN_CLASS_BARRIER;
+}
+
+/* Whether the instruction may write one of the registers. Lists are taken to: they are rare here. */
+static bool writes(const struct vn_insn *i, uint32_t a, uint32_t b, uint32_t c)
+{
+    return i->d == a || i->d == b || i->d == c || i->vec > 1 || i->op == VN_OP_mma ||
+           i->op == VN_OP_ldmatrix || i->op == VN_OP_wmma_load;
+}
+
+/* The add becomes an fma of the mul's operands; the mul stays, for others that may use its product. */
+static bool fuse_at(struct vn_insn *insns, uint32_t count, uint32_t at, const uint8_t *target)
+{
+    struct vn_insn *m = &insns[at];
+    for (size_t k = 0; k < sizeof fusible / sizeof *fusible; k++) {
+        if (m->op != fusible[k].mul || !m->mode || m->guard != VN_NO_PRED || m->d == m->a || m->d == m->b)
+            continue;
+        for (uint32_t n = at + 1; n < count && !target[n]; n++) {
+            struct vn_insn *i = &insns[n];
+            bool add = i->op == fusible[k].add, sub = i->op == fusible[k].sub;
+            if ((add || sub) && i->mode && (i->a == m->d) != (i->b == m->d)) {
+                bool first = i->a == m->d;
+                i->c = first ? i->b : i->a;
+                i->op = add ? fusible[k].fma : first ? fusible[k].fms : fusible[k].fnma;
+                i->a = m->a;
+                i->b = m->b;
+                i->mode = 0;
+                return true;
+            }
+            if (ends_straight_line(i->op) || writes(i, m->a, m->b, m->d))
+                break;
+        }
+    }
+    return false;
+}
+
+/* A second version of the function in which bare pairs are fused, or NULL if there are none. */
+static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *isa)
+{
+    size_t bytes = (size_t)(code->insn_count + 1) * sizeof(struct vn_insn);
+    struct vn_insn *insns = aligned_alloc(64, bytes);
+    uint8_t *target = calloc(code->insn_count + 1, 1);
+    bool any = false;
+    if (insns && target) {
+        memcpy(insns, code->insns, bytes - sizeof(struct vn_insn));
+        for (uint32_t i = 0; i < code->insn_count; i++) {
+            if (insns[i].op == VN_OP_bra)
+                target[insns[i].imm] = 1;
+        }
+        for (uint32_t i = 0; i < code->target_count; i++)
+            target[code->targets[i]] = 1;
+        for (uint32_t i = 0; i < code->insn_count; i++)
+            any |= fuse_at(insns, code->insn_count, i, target);
+        for (uint32_t i = 0; i < code->insn_count; i++)
+            insns[i].fn = isa->handlers[insns[i].op];
+        insns[code->insn_count] = (struct vn_insn){
+            .op = VN_OP_trap, .fn = isa->handlers[VN_OP_trap], .guard = VN_NO_PRED};
+    }
+    free(target);
+    if (!any) {
+        free(insns);
+        return NULL;
+    }
+    return insns;
+}
+
 struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
                                  const uint64_t *addresses, struct vn_diagnostic *diagnostic)
 {
@@ -125,6 +204,7 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
         struct vn_insn *end = &image->code[f].insns[code->insn_count];
         *end = (struct vn_insn){.op = VN_OP_trap, .fn = image->isa->handlers[VN_OP_trap],
                                 .guard = VN_NO_PRED};
+        image->code[f].fused = fused(code, image->isa);
     }
     return image;
 memory:
@@ -138,7 +218,10 @@ void vn_image_destroy(struct vn_image *image)
     if (!image)
         return;
     for (uint32_t f = 0; image->code && f < image->module->function_count; f++)
+    {
         free(image->code[f].insns);
+        free(image->code[f].fused);
+    }
     vn_maps_destroy(atomic_load(&image->spare));
     free(image->code);
     free(image->constants);

@@ -210,7 +210,7 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     s->image = image;
     s->isa = image->isa;
     s->code = &m->functions[l->function];
-    s->entry = image->code[l->function].insns;
+    s->entry = vn_code_of(s, (uint32_t)l->function);
     s->checks = l->checks;
     s->count = l->count;
     s->cooperative = l->cooperative;

@@ -22,7 +22,7 @@ void vn_enter_frame(struct vn_warp *w, uint32_t frame)
     w->base[VN_R32] = w->r32 + f->base32;
     w->base[VN_R64] = w->r64 + f->base64;
     w->pred = w->preds + f->basep;
-    w->code = s->image->code[f->function].insns;
+    w->code = vn_code_of(s, f->function);
     w->pool = s->image->module->functions[f->function].pool;
     w->counters = w->worker->counters + s->counter_base[f->function];
 }
