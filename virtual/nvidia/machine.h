@@ -57,7 +57,7 @@ struct vn_function {
     uint32_t const_bytes;  /* the module's constant variables */
     uint32_t maxntid[3], reqntid[3]; /* 0: not given */
     uint32_t minnctapersm, maxnreg;  /* 0: not given */
-    bool uses_cluster; /* refused at launch */
+    bool uses_cluster;               /* refused at launch */
 };
 
 struct vn_variable { /* in .global or .const */
@@ -80,9 +80,8 @@ const struct vn_variable *vn_module_variable(const struct vn_module *module, siz
 struct vn_image;
 
 /* addresses[i] is where variable i lives: memory of at least its size and alignment that the caller
- * allocated (vc_alloc, VC_MODULE) and keeps until the image is destroyed. Initial contents are written
- * here. Fails on unresolved
- * externs. The image keeps a reference to the module. */
+ * allocated (vc_alloc, VC_MODULE) and keeps until the image is destroyed. Initial contents are
+ * written here. Fails on unresolved externs. The image keeps a reference to the module. */
 struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
                                  const uint64_t *addresses, struct vn_diagnostic *diagnostic);
 void vn_image_destroy(struct vn_image *image);
@@ -90,29 +89,30 @@ void vn_image_destroy(struct vn_image *image);
 /* ---- launches ---- */
 
 enum vn_status { /* with the CUresult they become */
-    VN_OK,
-    VN_ILLEGAL_ADDRESS,     /* CUDA_ERROR_ILLEGAL_ADDRESS */
-    VN_MISALIGNED_ADDRESS,  /* CUDA_ERROR_MISALIGNED_ADDRESS */
-    VN_INVALID_SPACE,       /* CUDA_ERROR_INVALID_ADDRESS_SPACE */
-    VN_INVALID_PC,          /* CUDA_ERROR_INVALID_PC */
-    VN_ILLEGAL_INSTRUCTION, /* CUDA_ERROR_ILLEGAL_INSTRUCTION */
-    VN_STACK,               /* CUDA_ERROR_HARDWARE_STACK_ERROR */
-    VN_TRAP,                /* CUDA_ERROR_LAUNCH_FAILED */
-    VN_ASSERT,              /* CUDA_ERROR_ASSERT */
-    VN_DEADLOCK,            /* CUDA_ERROR_LAUNCH_TIMEOUT */
-    VN_TIMEOUT,             /* CUDA_ERROR_LAUNCH_TIMEOUT: time_limit_ms passed */
-    VN_STOPPED,             /* *stop was set */
-    VN_OUT_OF_MEMORY,       /* of the host; CUDA_ERROR_OUT_OF_MEMORY */
+                 VN_OK,
+                 VN_ILLEGAL_ADDRESS,     /* CUDA_ERROR_ILLEGAL_ADDRESS */
+                 VN_MISALIGNED_ADDRESS,  /* CUDA_ERROR_MISALIGNED_ADDRESS */
+                 VN_INVALID_SPACE,       /* CUDA_ERROR_INVALID_ADDRESS_SPACE */
+                 VN_INVALID_PC,          /* CUDA_ERROR_INVALID_PC */
+                 VN_ILLEGAL_INSTRUCTION, /* CUDA_ERROR_ILLEGAL_INSTRUCTION */
+                 VN_STACK,               /* CUDA_ERROR_HARDWARE_STACK_ERROR */
+                 VN_TRAP,                /* CUDA_ERROR_LAUNCH_FAILED */
+                 VN_ASSERT,              /* CUDA_ERROR_ASSERT */
+                 VN_DEADLOCK,            /* CUDA_ERROR_LAUNCH_TIMEOUT */
+                 VN_TIMEOUT,             /* CUDA_ERROR_LAUNCH_TIMEOUT: time_limit_ms passed */
+                 VN_STOPPED,             /* *stop was set */
+                 VN_OUT_OF_MEMORY,       /* of the host; CUDA_ERROR_OUT_OF_MEMORY */
 };
 
 enum vn_check {
-    VN_CHECK_BOUNDS = 1 << 0,  /* off: only what would crash this process is caught */
+    VN_CHECK_BOUNDS = 1 << 0, /* off: only what would crash this process is caught */
     VN_CHECK_UNINITIALISED = 1 << 1,
     VN_CHECK_SHARED_RACES = 1 << 2,
     VN_CHECK_GLOBAL_RACES = 1 << 3,
     VN_CHECK_ASYNC_COPY = 1 << 4,
     VN_CHECK_BARRIERS = 1 << 5,
-    VN_CHECK_LOCAL = 1 << 6, /* unwritten local memory too: compilers copy padding, so not by default */
+    VN_CHECK_LOCAL =
+        1 << 6, /* unwritten local memory too: compilers copy padding, so not by default */
     VN_CHECK_DEFAULT = VN_CHECK_BOUNDS | VN_CHECK_UNINITIALISED | VN_CHECK_SHARED_RACES |
                        VN_CHECK_ASYNC_COPY | VN_CHECK_BARRIERS,
     VN_CHECK_ALL = 127,
@@ -121,22 +121,22 @@ enum vn_check {
 enum vn_schedule { VN_ROUND_ROBIN, VN_RANDOM, VN_ADVERSARIAL };
 
 enum vn_class { /* warp instructions are counted by class */
-    VN_CLASS_FLOAT,
-    VN_CLASS_DOUBLE,
-    VN_CLASS_HALF,
-    VN_CLASS_INTEGER,
-    VN_CLASS_CONVERT,
-    VN_CLASS_SPECIAL, /* .approx functions */
-    VN_CLASS_MATRIX,
-    VN_CLASS_LOAD,
-    VN_CLASS_STORE,
-    VN_CLASS_ATOMIC,
-    VN_CLASS_CONTROL,
-    VN_CLASS_BARRIER,
-    VN_CLASS_SHUFFLE, /* shfl, vote, match, redux */
-    VN_CLASS_MOVE,
-    VN_CLASS_OTHER,
-    VN_CLASS_COUNT
+                VN_CLASS_FLOAT,
+                VN_CLASS_DOUBLE,
+                VN_CLASS_HALF,
+                VN_CLASS_INTEGER,
+                VN_CLASS_CONVERT,
+                VN_CLASS_SPECIAL, /* .approx functions */
+                VN_CLASS_MATRIX,
+                VN_CLASS_LOAD,
+                VN_CLASS_STORE,
+                VN_CLASS_ATOMIC,
+                VN_CLASS_CONTROL,
+                VN_CLASS_BARRIER,
+                VN_CLASS_SHUFFLE, /* shfl, vote, match, redux */
+                VN_CLASS_MOVE,
+                VN_CLASS_OTHER,
+                VN_CLASS_COUNT
 };
 const char *vn_class_name(enum vn_class c);
 
@@ -152,8 +152,8 @@ struct vn_line_counters { /* of one line of PTX */
 struct vn_counters {
     uint64_t warp_instructions, lane_instructions;
     uint64_t by_class[VN_CLASS_COUNT];
-    uint64_t load_bytes, store_bytes;           /* global memory, requested */
-    uint64_t load_sectors, store_sectors;       /* 32 bytes each */
+    uint64_t load_bytes, store_bytes;     /* global memory, requested */
+    uint64_t load_sectors, store_sectors; /* 32 bytes each */
     uint64_t ideal_load_sectors, ideal_store_sectors;
     uint64_t unique_load_sectors, unique_store_sectors, unique_sectors; /* compulsory traffic */
     uint64_t shared_accesses, shared_passes;
@@ -187,24 +187,24 @@ struct vn_launch {
     bool cooperative;   /* all blocks are resident at once */
     struct vc_map *map;
     struct vg_pool *pool;
-    unsigned device;        /* ordinal: what memory may be touched is by it */
-    uint32_t sm_count;      /* %nsmid; blocks are placed on %smid round robin */
+    unsigned device;             /* ordinal: what memory may be touched is by it */
+    uint32_t sm_count;           /* %nsmid; blocks are placed on %smid round robin */
     uint32_t compute_capability; /* 90: informs %..., not what is accepted */
-    uint32_t max_shared;    /* bytes a block, for %total_smem_size's bound */
-    uint32_t stack_limit;   /* bytes of local memory a thread beyond the static; 0: 16 KiB */
-    struct vn_heap *heap;   /* NULL: device malloc returns NULL */
+    uint32_t max_shared;         /* bytes a block, for %total_smem_size's bound */
+    uint32_t stack_limit;        /* bytes of local memory a thread beyond the static; 0: 16 KiB */
+    struct vn_heap *heap;        /* NULL: device malloc returns NULL */
     uint64_t grid_id;
 
     unsigned checks; /* VN_CHECK_* */
     bool count;      /* fill counters */
     bool count_lines;
-    bool fuse;       /* bare mul and add pairs become fma, as ptxas may */
+    bool fuse; /* bare mul and add pairs become fma, as ptxas may */
     enum vn_schedule schedule;
     uint64_t seed;
-    unsigned max_reports;        /* 0: 100 */
-    uint64_t time_limit_ms;      /* 0: none */
-    const _Atomic bool *stop;    /* may be NULL */
-    struct vn_sinks sinks;       /* members may be NULL */
+    unsigned max_reports;     /* 0: 100 */
+    uint64_t time_limit_ms;   /* 0: none */
+    const _Atomic bool *stop; /* may be NULL */
+    struct vn_sinks sinks;    /* members may be NULL */
 };
 
 /* Valid shapes are the caller's duty: block and grid limits, shared size, params. counters may be

@@ -1,8 +1,10 @@
 /* moehal-vgpu-nvidia: runs one kernel of a PTX file on the virtual device.
  *
- *   moehal-vgpu-nvidia run FILE.ptx KERNEL --grid 4 --block 128 --arg buffer:4096:iota --arg u32:1024
+ *   moehal-vgpu-nvidia run FILE.ptx KERNEL --grid 4 --block 128 --arg buffer:4096:iota --arg
+ * u32:1024
  *
- * Prints what the kernel printed, what the checks found, the buffers asked for, and the counters. */
+ * Prints what the kernel printed, what the checks found, the buffers asked for, and the counters.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -47,28 +49,31 @@ struct session {
 
 static void usage(FILE *out)
 {
-    fputs("usage: moehal-vgpu-nvidia run FILE.ptx KERNEL [options]\n"
-          "       moehal-vgpu-nvidia list FILE.ptx\n"
-          "\n"
-          "  --grid X[,Y[,Z]]      blocks (1)\n"
-          "  --block X[,Y[,Z]]     threads a block (32)\n"
-          "  --shared BYTES        dynamic shared memory (0)\n"
-          "  --cooperative         all blocks are resident at once\n"
-          "  --arg TYPE:VALUE      an argument; TYPE: i32 u32 i64 u64 f32 f64\n"
-          "  --arg buffer:BYTES[:FILL]  a pointer to device memory; FILL: zero (default), none, iota,\n"
-          "                        iota-f32, random, random-f32, @FILE\n"
-          "  --dump N:TYPE:COUNT   print the first COUNT elements of argument N (from 0) afterwards\n"
-          "  --checks LIST         bounds,uninitialised,shared-races,global-races,async,barriers,local;\n"
-          "                        default, all or none (default)\n"
-          "  --schedule NAME       round-robin, random or adversarial\n"
-          "  --seed N              of the schedule and of random buffers (1)\n"
-          "  --time-limit MS       end the kernel after that long\n"
-          "  --threads N           worker threads of the host (one a CPU)\n"
-          "  --fuse                bare mul and add pairs become fma\n"
-          "  --counters            print the launch's counters\n"
-          "  --lines               and those of each line of PTX\n"
-          "  --json                counters and findings as JSON lines\n",
-          out);
+    fputs(
+        "usage: moehal-vgpu-nvidia run FILE.ptx KERNEL [options]\n"
+        "       moehal-vgpu-nvidia list FILE.ptx\n"
+        "\n"
+        "  --grid X[,Y[,Z]]      blocks (1)\n"
+        "  --block X[,Y[,Z]]     threads a block (32)\n"
+        "  --shared BYTES        dynamic shared memory (0)\n"
+        "  --cooperative         all blocks are resident at once\n"
+        "  --arg TYPE:VALUE      an argument; TYPE: i32 u32 i64 u64 f32 f64\n"
+        "  --arg buffer:BYTES[:FILL]  a pointer to device memory; FILL: zero (default), none, "
+        "iota,\n"
+        "                        iota-f32, random, random-f32, @FILE\n"
+        "  --dump N:TYPE:COUNT   print the first COUNT elements of argument N (from 0) afterwards\n"
+        "  --checks LIST         "
+        "bounds,uninitialised,shared-races,global-races,async,barriers,local;\n"
+        "                        default, all or none (default)\n"
+        "  --schedule NAME       round-robin, random or adversarial\n"
+        "  --seed N              of the schedule and of random buffers (1)\n"
+        "  --time-limit MS       end the kernel after that long\n"
+        "  --threads N           worker threads of the host (one a CPU)\n"
+        "  --fuse                bare mul and add pairs become fma\n"
+        "  --counters            print the launch's counters\n"
+        "  --lines               and those of each line of PTX\n"
+        "  --json                counters and findings as JSON lines\n",
+        out);
 }
 
 static bool bad(const char *what, const char *value)
@@ -156,8 +161,8 @@ static bool add_buffer(struct session *s, struct argument *a, const char *text)
     snprintf(copy, sizeof copy, "%.*s", (int)(colon ? colon - text : (long)strlen(text)), text);
     if (!number(copy, (uint64_t)1 << 36, &a->buffer_size) || !a->buffer_size)
         return bad("--arg buffer: a size in bytes is expected", text);
-    struct vc_alloc_info info = {.bytes = a->buffer_size, .align = 256, .kind = VC_GLOBAL,
-                                 .access = 1};
+    struct vc_alloc_info info = {
+        .bytes = a->buffer_size, .align = 256, .kind = VC_GLOBAL, .access = 1};
     a->buffer = vc_alloc(s->map, &info);
     if (!a->buffer)
         return bad("no room for a buffer of bytes", copy);
@@ -191,7 +196,8 @@ static bool add_argument(struct session *s, const char *text)
         unsigned long long v = strtoull(value, &end, 0);
         memcpy(a->bytes, &v, a->size);
     }
-    if (!end || end == value || *end || errno || (strncmp(text + 1, "32", 2) && strncmp(text + 1, "64", 2)))
+    if (!end || end == value || *end || errno ||
+        (strncmp(text + 1, "32", 2) && strncmp(text + 1, "64", 2)))
         return bad("--arg: TYPE:VALUE is expected", text);
     return true;
 }
@@ -415,7 +421,8 @@ static void print_counters(const struct options *o, const struct vn_counters *c)
     for (uint64_t i = 0; o->lines && i < c->line_count; i++) {
         const struct vn_line_counters *l = &c->lines[i];
         printf("line %5u %-20s warps %" PRIu64 " lanes %" PRIu64 " bytes %" PRIu64
-               " sectors %" PRIu64 " (ideal %" PRIu64 ") passes %" PRIu64 " divergences %" PRIu64 "\n",
+               " sectors %" PRIu64 " (ideal %" PRIu64 ") passes %" PRIu64 " divergences %" PRIu64
+               "\n",
                l->line, l->function, l->warp_instructions, l->lane_instructions, l->global_bytes,
                l->global_sectors, l->ideal_sectors, l->bank_passes, l->divergences);
     }
@@ -432,7 +439,8 @@ static void dump(const struct options *o)
         }
         unsigned size = strstr(type, "64") ? 8 : strstr(type, "16") ? 2 : type[1] == '8' ? 1 : 4;
         const uint8_t *p = (const uint8_t *)(uintptr_t)o->args[n].buffer;
-        for (unsigned k = 0; k < o->dumps[i].count && (k + 1) * (uint64_t)size <= o->args[n].buffer_size; k++) {
+        for (unsigned k = 0;
+             k < o->dumps[i].count && (k + 1) * (uint64_t)size <= o->args[n].buffer_size; k++) {
             uint64_t u = 0;
             memcpy(&u, p + (size_t)k * size, size);
             float f;
@@ -455,8 +463,11 @@ static bool place_variables(struct session *s, struct vn_module *m, uint64_t *ad
 {
     for (size_t i = 0; i < vn_module_variables(m); i++) {
         const struct vn_variable *v = vn_module_variable(m, i);
-        struct vc_alloc_info info = {.bytes = v->size ? v->size : 1, .align = v->align,
-                                     .kind = VC_MODULE, .access = 1, .name = v->name};
+        struct vc_alloc_info info = {.bytes = v->size ? v->size : 1,
+                                     .align = v->align,
+                                     .kind = VC_MODULE,
+                                     .access = 1,
+                                     .name = v->name};
         addresses[i] = vc_alloc(s->map, &info);
         if (!addresses[i])
             return bad("no room for variable", v->name);
@@ -508,21 +519,41 @@ static int launch(struct session *s, struct vn_module *m)
         return 2;
     }
     struct vn_heap heap = {.limit = 8 << 20};
-    struct vn_launch l = {
-        .image = image, .function = index, .dynamic_shared = o->shared, .params = params,
-        .cooperative = o->cooperative, .map = s->map, .pool = s->pool, .sm_count = 132,
-        .compute_capability = 90, .max_shared = 232448, .heap = &heap, .checks = o->checks,
-        .count = o->counters, .count_lines = o->lines, .fuse = o->fuse, .schedule = o->schedule,
-        .seed = o->seed, .time_limit_ms = o->time_limit_ms,
-        .sinks = {.context = s, .report = on_report, .print = on_print}};
+    struct vn_launch l = {.image = image,
+                          .function = index,
+                          .dynamic_shared = o->shared,
+                          .params = params,
+                          .cooperative = o->cooperative,
+                          .map = s->map,
+                          .pool = s->pool,
+                          .sm_count = 132,
+                          .compute_capability = 90,
+                          .max_shared = 232448,
+                          .heap = &heap,
+                          .checks = o->checks,
+                          .count = o->counters,
+                          .count_lines = o->lines,
+                          .fuse = o->fuse,
+                          .schedule = o->schedule,
+                          .seed = o->seed,
+                          .time_limit_ms = o->time_limit_ms,
+                          .sinks = {.context = s, .report = on_report, .print = on_print}};
     memcpy(l.grid, o->grid, sizeof l.grid);
     memcpy(l.block, o->block, sizeof l.block);
     struct vn_counters c;
     enum vn_status status = vn_execute(&l, &c);
-    static const char *const names[] = {"ok", "illegal address", "misaligned address",
-                                        "invalid address space", "invalid pc",
-                                        "illegal instruction", "stack overflow", "trap",
-                                        "assertion failed", "deadlock", "time limit", "stopped",
+    static const char *const names[] = {"ok",
+                                        "illegal address",
+                                        "misaligned address",
+                                        "invalid address space",
+                                        "invalid pc",
+                                        "illegal instruction",
+                                        "stack overflow",
+                                        "trap",
+                                        "assertion failed",
+                                        "deadlock",
+                                        "time limit",
+                                        "stopped",
                                         "out of host memory"};
     dump(o);
     if (o->counters)
@@ -542,8 +573,8 @@ int main(int argc, char **argv)
         return usage(stdout), 0;
     if (argc < 3 || strcmp(argv[1], "run"))
         return usage(stderr), 2;
-    struct session s = {.o = {.grid = {1, 1, 1}, .block = {32, 1, 1}, .seed = 1,
-                              .checks = VN_CHECK_DEFAULT}};
+    struct session s = {
+        .o = {.grid = {1, 1, 1}, .block = {32, 1, 1}, .seed = 1, .checks = VN_CHECK_DEFAULT}};
     char why[200];
     s.map = vc_map_create(why);
     if (!s.map)

@@ -61,7 +61,10 @@ def mutate(body):
     if way == 0 and modifiers:
         del modifiers[rng.randrange(len(modifiers))]
     elif way == 1:
-        modifiers.insert(rng.randrange(len(modifiers) + 1), rng.choice(MODIFIERS)[1:])
+        more = rng.choice(MODIFIERS)[1:]
+        if more in modifiers: # ptxas does not mind, and says nothing of what it means
+            return None
+        modifiers.insert(rng.randrange(len(modifiers) + 1), more)
     elif way == 2 and modifiers:
         modifiers[rng.randrange(len(modifiers))] = rng.choice(MODIFIERS)[1:]
     elif way == 3 and len(operand_list) > 1:

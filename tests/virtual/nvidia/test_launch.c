@@ -51,7 +51,7 @@ static int setup(void **state)
     moehal_virtual_reports_clear();
     moehal_virtual_reports_quiet(1);
     moehal_virtual_faults(NULL);
-    moehal_virtual_set("time_limit_ms", "300");
+    moehal_virtual_set("time_limit_ms", "0");
     return cuCtxCreate_v2(&context, 0, 0) || cuModuleLoadData(&module, add_ptx) ||
            cuModuleGetFunction(&add, module, "add") || cuModuleGetFunction(&spin, module, "spin") ||
            cuModuleGetFunction(&small_one, module, "small") ||
@@ -192,6 +192,7 @@ static void time_limit(void **state)
 {
     (void)state;
     CUdeviceptr p;
+    moehal_virtual_set("time_limit_ms", "200");
     ok(cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL));
     assert_int_equal(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_TIMEOUT);
     assert_int_equal(cuMemAlloc_v2(&p, 4), CUDA_ERROR_LAUNCH_TIMEOUT);

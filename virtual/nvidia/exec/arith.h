@@ -279,11 +279,13 @@ VN_INLINE double ftz64(double x)
 }
 VN_INLINE double rcp_approx64(double a)
 {
-    return ftz64(float64(bits64(1.0 / ftz64(float64(bits64(a) & 0xffffffff00000000u))) & 0xffffffff00000000u));
+    return ftz64(float64(bits64(1.0 / ftz64(float64(bits64(a) & 0xffffffff00000000u))) &
+                         0xffffffff00000000u));
 }
 VN_INLINE double rsqrt_approx64(double a)
 {
-    return ftz64(float64(bits64(1.0 / sqrt(ftz64(float64(bits64(a) & 0xffffffff00000000u)))) & 0xffffffff00000000u));
+    return ftz64(float64(bits64(1.0 / sqrt(ftz64(float64(bits64(a) & 0xffffffff00000000u)))) &
+                         0xffffffff00000000u));
 }
 
 /* ---- approximate functions, in f64: well inside PTX's stated errors ---- */
@@ -419,8 +421,8 @@ VN_INLINE uint32_t bf16_from_f32(float x)
     uint32_t r = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     return (u & 0x7fffffff) > 0x7f800000 ? 0x7fff : r;
 }
-/* The f32 next to x with an odd last bit unless x is exact: a later rounding to fewer bits is then the
- * right one. */
+/* The f32 next to x with an odd last bit unless x is exact: a later rounding to fewer bits is then
+ * the right one. */
 VN_INLINE float f32_odd(double x)
 {
     float f = (float)x;

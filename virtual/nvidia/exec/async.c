@@ -1,5 +1,5 @@
-/* cp.async: the bytes are read when the instruction runs and land when somebody waits for their group,
- * which is the latest that the ISA allows. What touches them before is told. */
+/* cp.async: the bytes are read when the instruction runs and land when somebody waits for their
+ * group, which is the latest that the ISA allows. What touches them before is told. */
 #include "memory.h"
 
 #include <stdlib.h>
@@ -18,8 +18,8 @@ VN_HANDLER(cp_async)
     uint32_t read = 0;
     for (uint32_t m = mask; m; m &= m - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(m);
-        uint64_t to = insn->flags & VN_ADDRESS64 ? ((const uint64_t *)pa)[l]
-                                                 : ((const uint32_t *)pa)[l];
+        uint64_t to =
+            insn->flags & VN_ADDRESS64 ? ((const uint64_t *)pa)[l] : ((const uint32_t *)pa)[l];
         uint32_t n = ignored >> l & 1 ? 0 : left ? left[l] : size;
         n = n > size ? size : n;
         to += (uint64_t)(int64_t)(int32_t)insn->imm;
@@ -35,8 +35,11 @@ VN_HANDLER(cp_async)
             w->async_capacity = capacity;
         }
         struct vn_async *copy = &w->async[w->async_count++];
-        *copy = (struct vn_async){.insn = insn, .to = (uint32_t)to, .bytes = size,
-                                  .lane = (uint8_t)l, .group = w->async_groups[l]};
+        *copy = (struct vn_async){.insn = insn,
+                                  .to = (uint32_t)to,
+                                  .bytes = size,
+                                  .lane = (uint8_t)l,
+                                  .group = w->async_groups[l]};
         if (n) { /* a partial read is of n bytes from an address aligned to the whole */
             uint64_t at = from.at[l];
             struct vn_access access = {"global", "async copy", at, size, l};
@@ -69,7 +72,8 @@ VN_HANDLER(cp_async_commit)
         w->async_groups[__builtin_ctz(m)]++;
 }
 
-/* Lands what lanes of mask have committed, except the newest `keep` groups; keep < 0: everything. */
+/* Lands what lanes of mask have committed, except the newest `keep` groups; keep < 0: everything.
+ */
 static void land(struct vn_warp *w, uint32_t mask, int64_t keep)
 {
     uint32_t kept = 0;

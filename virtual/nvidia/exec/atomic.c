@@ -26,7 +26,8 @@ VN_INLINE uint64_t combine(uint32_t op, uint32_t type, uint64_t old, uint64_t b)
         for (int k = 0; k < 2; k++) {
             uint32_t xo = x >> 16 * k & 0xffff, yo = y >> 16 * k & 0xffff;
             if (one == VN_ATOM_F16)
-                r[k] = op == VN_ATOM_ADD ? half_add(xo, yo) : half_minmax(xo, yo, op == VN_ATOM_MIN, 0);
+                r[k] = op == VN_ATOM_ADD ? half_add(xo, yo)
+                                         : half_minmax(xo, yo, op == VN_ATOM_MIN, 0);
             else
                 r[k] = op == VN_ATOM_ADD ? bf16_fma(xo, 0x3f80, yo)
                                          : bf16_minmax(xo, yo, op == VN_ATOM_MIN, 0);
@@ -96,7 +97,8 @@ static uint64_t atomic_8(void *p, uint32_t op, uint32_t type, uint64_t b, uint64
 
 enum { IN_GLOBAL, IN_SHARED, IN_GENERIC };
 
-VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, int where)
+VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,
+                             int where)
 {
     struct vn_addresses a;
     const struct vn_launch_state *s = w->launch;
@@ -155,7 +157,8 @@ VN_INLINE void atomic_access(struct vn_warp *w, const struct vn_insn *insn, uint
         vn_race_global(w, &a, global, size, VN_ATOMIC | 12);
     for (uint32_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctz(m);
-        uint64_t b = load_operand(pb, insn->b, wide, l), c = pc ? load_operand(pc, insn->c, wide, l) : 0;
+        uint64_t b = load_operand(pb, insn->b, wide, l),
+                 c = pc ? load_operand(pc, insn->c, wide, l) : 0;
         uint32_t type = insn->p == VN_ATOM_F32 && !(shared >> l & 1) ? ATOM_F32_FTZ : insn->p;
         uint64_t old = size == 4   ? atomic_4(places[l], insn->mode, type, b, c)
                        : size == 8 ? atomic_8(places[l], insn->mode, insn->p, b, c)

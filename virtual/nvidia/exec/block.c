@@ -145,7 +145,8 @@ void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t m
 {
     struct vn_block *block = w->block;
     int first = __builtin_ctz(mask);
-    const uint32_t *ids = vn_at(w, insn->a), *counts = insn->b == VN_NONE ? NULL : vn_at(w, insn->b);
+    const uint32_t *ids = vn_at(w, insn->a),
+                   *counts = insn->b == VN_NONE ? NULL : vn_at(w, insn->b);
     uint32_t id = ids[first], count = counts ? counts[first] : 0;
     for (uint32_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctz(m);
@@ -164,8 +165,12 @@ void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t m
         vn_divergent_barrier(w, "lanes 0x%08x of the warp wait at it, others at another barrier");
     w->partial = insn->vec && (mask | w->at_barrier) != w->live ? insn : NULL;
     if (!b->open) {
-        *b = (struct vn_barrier){.open = true, .all = true, .expected = count, .insn = insn,
-                                 .first = w, .first_function = w->frames[w->frame].function};
+        *b = (struct vn_barrier){.open = true,
+                                 .all = true,
+                                 .expected = count,
+                                 .insn = insn,
+                                 .first = w,
+                                 .first_function = w->frames[w->frame].function};
     } else if (b->expected != count && block->launch->checks & VN_CHECK_BARRIERS) {
         vn_find_report(w, "barrier", NULL, mask, b->insn, b->first, -1,
                        "barrier %u is for %u threads here and for %u elsewhere", id, count,
@@ -260,8 +265,8 @@ static void deadlock(struct vn_block *block)
             seen |= same;
             if (bar)
                 n += (size_t)snprintf(text + n, sizeof text - n,
-                                      "%swarp %u lanes 0x%08x at barrier %u, line %u", n ? "; " : "",
-                                      i, same, w->barrier[l], (w->pc[l] - 1)->line);
+                                      "%swarp %u lanes 0x%08x at barrier %u, line %u",
+                                      n ? "; " : "", i, same, w->barrier[l], (w->pc[l] - 1)->line);
             else
                 n += (size_t)snprintf(text + n, sizeof text - n,
                                       "%swarp %u lanes 0x%08x wait for 0x%08x, line %u",
@@ -272,8 +277,8 @@ static void deadlock(struct vn_block *block)
     bool bar = worst->at_barrier >> lane & 1;
     worst->next = worst->pc[lane] + (bar ? 0 : 1);
     vn_enter_frame(worst, worst->lane_frame[lane]);
-    vn_fault(worst, VN_DEADLOCK, "deadlock", NULL, worst->live, "no thread of the block can go on: %s",
-             text);
+    vn_fault(worst, VN_DEADLOCK, "deadlock", NULL, worst->live,
+             "no thread of the block can go on: %s", text);
 }
 
 static void check_limits(struct vn_block *block)
@@ -294,15 +299,21 @@ static void check_limits(struct vn_block *block)
             int lane = __builtin_ctz(w->at_barrier);
             w->next = w->pc[lane]; /* behind the barrier; the launch ends here anyway */
             vn_enter_frame(w, w->lane_frame[lane]);
-            vn_find_report(w, "barrier", NULL, w->at_barrier, NULL, NULL, -1,
-                           "the time limit passed while lanes 0x%08x waited at barrier %u for others",
-                           w->at_barrier, w->barrier[lane]);
+            vn_find_report(
+                w, "barrier", NULL, w->at_barrier, NULL, NULL, -1,
+                "the time limit passed while lanes 0x%08x waited at barrier %u for others",
+                w->at_barrier, w->barrier[lane]);
         }
         for (uint32_t i = 0; i < block->warp_count; i++) {
-            if (runnable(&block->warps[i]))
-                vn_fault(&block->warps[i], VN_TIMEOUT, "timeout", NULL, block->warps[i].live,
-                         "the kernel ran over its limit of %llu ms",
-                         (unsigned long long)s->launch->time_limit_ms);
+            struct vn_warp *w = &block->warps[i];
+            if (!runnable(w))
+                continue;
+            int lane = __builtin_ctz(w->live);
+            w->next = w->pc[lane] + 1; /* the report is of the instruction before */
+            vn_enter_frame(w, w->lane_frame[lane]);
+            vn_fault(w, VN_TIMEOUT, "timeout", NULL, w->live,
+                     "the kernel ran over its limit of %llu ms",
+                     (unsigned long long)s->launch->time_limit_ms);
         }
     }
 }

@@ -13,7 +13,8 @@ static uint64_t read_bytes(struct vn_warp *w, uint64_t address, uint32_t size, u
     return v;
 }
 
-static size_t read_string(struct vn_warp *w, uint64_t address, uint32_t lane, char *out, size_t size)
+static size_t read_string(struct vn_warp *w, uint64_t address, uint32_t lane, char *out,
+                          size_t size)
 {
     size_t n = 0;
     for (; n + 1 < size; n++) {
@@ -57,7 +58,8 @@ static const char *conversion(const char *f, char *spec, size_t size, int *longs
     return f;
 }
 
-/* The arguments lie one after the other, each at its natural alignment: int 4, long and double 8. */
+/* The arguments lie one after the other, each at its natural alignment: int 4, long and double 8.
+ */
 static uint64_t argument(struct vn_warp *w, uint64_t *at, uint32_t size, uint32_t lane)
 {
     *at = (*at + size - 1) & ~(uint64_t)(size - 1);
@@ -104,7 +106,7 @@ static uint32_t format(struct vn_warp *w, uint64_t format_at, uint64_t list, uin
         if (strchr("diouxX", c)) {
             uint64_t v = argument(w, &list, longs > 0 ? 8 : 4, lane);
             if (longs <= 0 && (c == 'd' || c == 'i'))
-                v = longs == -8 ? (uint64_t)(int8_t)v
+                v = longs == -8   ? (uint64_t)(int8_t)v
                     : longs == -4 ? (uint64_t)(int16_t)v
                                   : (uint64_t)(int32_t)v;
             memcpy(spec + n, "ll", 2);
@@ -215,8 +217,12 @@ static uint64_t allocate(struct vn_warp *w, uint64_t size)
         atomic_fetch_sub(&heap->used, size);
         return 0;
     }
-    struct vc_alloc_info info = {.bytes = size, .align = 16, .device = l->device, .kind = VC_HEAP,
-                                 .access = 1u << l->device, .owner = heap};
+    struct vc_alloc_info info = {.bytes = size,
+                                 .align = 16,
+                                 .device = l->device,
+                                 .kind = VC_HEAP,
+                                 .access = 1u << l->device,
+                                 .owner = heap};
     uint64_t at = vc_alloc(l->map, &info);
     if (!at)
         atomic_fetch_sub(&heap->used, size);

@@ -1,8 +1,8 @@
 /* Extended-precision arithmetic: the carry bit of each lane. */
 #include "isa.h"
 
-/* in: the instruction adds the carry; out: it writes it. The sum is formed in twice the width, where a
- * borrow shows as a carry of the complement. */
+/* in: the instruction adds the carry; out: it writes it. The sum is formed in twice the width,
+ * where a borrow shows as a carry of the complement. */
 #define CARRY(name, T, W, bits, in, out, low_sum)                                                  \
     VN_HANDLER(name)                                                                               \
     {                                                                                              \
@@ -17,25 +17,26 @@
             (void)c;                                                                               \
             W s = (low_sum);                                                                       \
             d[l] = (T)s;                                                                           \
-            carry |= s >> (bits) & 1 ? 1u << l : 0;                                                \
+            carry |= s >> (bits)&1 ? 1u << l : 0;                                                  \
         }                                                                                          \
         if (out)                                                                                   \
             w->carry = (w->carry & ~mask) | carry;                                                 \
     }
 #define FORMS(first, next, t, T, W, bits, sum)                                                     \
-    CARRY(first##_cc_##t, T, W, bits, false, true, sum)                                          \
-    CARRY(next##_##t, T, W, bits, true, false, sum)                                              \
+    CARRY(first##_cc_##t, T, W, bits, false, true, sum)                                            \
+    CARRY(next##_##t, T, W, bits, true, false, sum)                                                \
     CARRY(next##_cc_##t, T, W, bits, true, true, sum)
 
 FORMS(add, addc, u32, uint32_t, uint64_t, 32, (uint64_t)a + b + cc)
 FORMS(add, addc, u64, uint64_t, uint128, 64, (uint128)a + b + cc)
 FORMS(sub, subc, u32, uint32_t, uint64_t, 32, (uint64_t)a - b - cc)
 FORMS(sub, subc, u64, uint64_t, uint128, 64, (uint128)a - b - cc)
-FORMS(mad_lo, madc_lo, u32, uint32_t, uint64_t, 32, (uint64_t)(uint32_t)(a * b) + c + cc)
-FORMS(mad_lo, madc_lo, u64, uint64_t, uint128, 64, (uint128)(uint64_t)(a * b) + c + cc)
+FORMS(mad_lo, madc_lo, u32, uint32_t, uint64_t, 32, (uint64_t)(uint32_t)(a *b) + c + cc)
+FORMS(mad_lo, madc_lo, u64, uint64_t, uint128, 64, (uint128)(uint64_t)(a *b) + c + cc)
 FORMS(mad_hi, madc_hi, u32, uint32_t, uint64_t, 32, ((uint64_t)a * b >> 32) + c + cc)
-FORMS(mad_hi, madc_hi, u64, uint64_t, uint128, 64, (uint128)(uint64_t)((uint128)a * b >> 64) + c + cc)
+FORMS(mad_hi, madc_hi, u64, uint64_t, uint128, 64,
+      (uint128)(uint64_t)((uint128)a *b >> 64) + c + cc)
 FORMS(mad_hi, madc_hi, s32, uint32_t, uint64_t, 32,
-      (uint64_t)(uint32_t)((int64_t)(int32_t)a * (int32_t)b >> 32) + c + cc)
+      (uint64_t)(uint32_t)((int64_t)(int32_t)a *(int32_t)b >> 32) + c + cc)
 FORMS(mad_hi, madc_hi, s64, uint64_t, uint128, 64,
-      (uint128)(uint64_t)((int128)(int64_t)a * (int64_t)b >> 64) + c + cc)
+      (uint128)(uint64_t)((int128)(int64_t)a *(int64_t)b >> 64) + c + cc)

@@ -15,8 +15,7 @@ VN_HANDLER(bra)
 VN_HANDLER(brx)
 {
     const uint32_t *index = vn_at(w, insn->a);
-    const struct vn_code *code =
-        &w->launch->image->module->functions[w->frames[w->frame].function];
+    const struct vn_code *code = &w->launch->image->module->functions[w->frames[w->frame].function];
     int first = __builtin_ctz(mask);
     uint32_t same = 0;
     VN_LANES same |= index[l] == index[first] ? 1u << l : 0;
@@ -139,7 +138,8 @@ VN_HANDLER(special)
 VN_HANDLER(bfi_u32)
 {
     const uint32_t *p = w->pool + insn->pool;
-    const uint32_t *pa = vn_at(w, p[0]), *pb = vn_at(w, p[1]), *pos = vn_at(w, p[2]), *len = vn_at(w, p[3]);
+    const uint32_t *pa = vn_at(w, p[0]), *pb = vn_at(w, p[1]), *pos = vn_at(w, p[2]),
+                   *len = vn_at(w, p[3]);
     VN_BODY(u32, , bfi64(pa[l], pb[l], pos[l], len[l], 32))
 }
 VN_HANDLER(bfi_u64)
@@ -157,8 +157,10 @@ VN_HANDLER(bar)
     vn_barrier_arrive(w, insn, mask);
 }
 
-/* Brings the lanes that the mask operand names together. False: they wait, or some are to try again. */
-VN_INLINE bool together(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask, uint32_t code)
+/* Brings the lanes that the mask operand names together. False: they wait, or some are to try
+ * again. */
+VN_INLINE bool together(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask,
+                        uint32_t code)
 {
     const uint32_t *wanted = vn_at(w, code);
     int first = __builtin_ctz(*mask);
@@ -190,10 +192,7 @@ VN_HANDLER(bar_warp)
         vn_race_warp(w, mask);
 }
 
-VN_HANDLER(activemask)
-{
-    VN_BODY(u32, , mask)
-}
+VN_HANDLER(activemask){VN_BODY(u32, , mask)}
 
 VN_HANDLER(shfl)
 {

@@ -23,7 +23,8 @@ static void *zeros(uint64_t bytes)
 
 bool vn_maps_create(struct vn_launch_state *s)
 {
-    struct vn_image *image = (struct vn_image *)(uintptr_t)s->image; /* the spare is not seen outside */
+    struct vn_image *image =
+        (struct vn_image *)(uintptr_t)s->image; /* the spare is not seen outside */
     struct vn_maps *m = atomic_exchange(&image->spare, NULL);
     if (!m) {
         m = calloc(1, sizeof *m);
@@ -59,7 +60,8 @@ void vn_maps_destroy(struct vn_maps *m)
 }
 
 /* The pieces that any worker touched. */
-static void touched_range(const struct vn_launch_state *s, int workers, uint64_t *first, uint64_t *last)
+static void touched_range(const struct vn_launch_state *s, int workers, uint64_t *first,
+                          uint64_t *last)
 {
     *first = UINT64_MAX;
     *last = 0;

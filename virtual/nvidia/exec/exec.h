@@ -1,8 +1,8 @@
 /* The state of a running grid. Internal to the machine.
  *
- * A worker (host thread) holds one or more blocks; a block holds warps; a warp holds the registers of
- * 32 lanes as arrays by register. Lanes that share a pc and a frame run together as the active group;
- * the others wait with a pc of their own. */
+ * A worker (host thread) holds one or more blocks; a block holds warps; a warp holds the registers
+ * of 32 lanes as arrays by register. Lanes that share a pc and a frame run together as the active
+ * group; the others wait with a pc of their own. */
 #ifndef VIRTUAL_NVIDIA_EXEC_EXEC_H
 #define VIRTUAL_NVIDIA_EXEC_EXEC_H
 
@@ -27,8 +27,8 @@
 
 enum { VN_MAX_WARPS = 32, VN_MAX_DEPTH = 8192, VN_BARRIERS = 16 };
 
-/* Which sectors a launch touched. Kept by the image for the next launch: making it costs more than a small
- * kernel. */
+/* Which sectors a launch touched. Kept by the image for the next launch: making it costs more than
+ * a small kernel. */
 struct vn_maps {
     uint64_t *load, *store;
     uint8_t *touched;
@@ -40,12 +40,12 @@ struct vn_image {
     struct vn_module *module;
     const struct vn_isa *isa;
     struct vc_map *map;
-    uint64_t *addresses;          /* of variables */
-    uint8_t *constants;           /* broadcast, 256 bytes a slot */
+    uint64_t *addresses; /* of variables */
+    uint8_t *constants;  /* broadcast, 256 bytes a slot */
     struct vn_image_code {
-        struct vn_insn *insns;    /* with handlers; ends with a trap that cannot be reached */
-        struct vn_insn *fused;    /* with bare mul and add made fma; NULL: none are */
-    } *code;                      /* by function */
+        struct vn_insn *insns; /* with handlers; ends with a trap that cannot be reached */
+        struct vn_insn *fused; /* with bare mul and add made fma; NULL: none are */
+    } * code;                  /* by function */
 };
 
 struct vn_insn_counters { /* per instruction and worker */
@@ -76,19 +76,19 @@ struct vn_warp {
     struct vn_worker *worker;
     struct vn_block *block;
     struct vn_launch_state *launch;
-    uint32_t index;     /* in the block */
-    uint32_t waiting;   /* lanes at a .sync that lacks others */
+    uint32_t index;   /* in the block */
+    uint32_t waiting; /* lanes at a .sync that lacks others */
     uint32_t at_barrier;
     const struct vn_insn *partial; /* an aligned barrier that only some lanes have reached */
-    uint32_t carry;     /* CC.CF */
-    uint32_t ran;       /* lanes that used up a quantum since the others last ran */
-    const struct vn_insn *pc[32]; /* of lanes outside the active group */
+    uint32_t carry;                /* CC.CF */
+    uint32_t ran;                  /* lanes that used up a quantum since the others last ran */
+    const struct vn_insn *pc[32];  /* of lanes outside the active group */
     uint32_t lane_frame[32];
     uint32_t sync_mask[32]; /* of waiting lanes: whom they wait for */
     struct vn_frame *frames;
     uint32_t frame_count, frame_capacity;
     uint32_t barrier[32]; /* of lanes at one: its number */
-    uint8_t *r32, *r64;           /* register stacks */
+    uint8_t *r32, *r64;   /* register stacks */
     uint32_t *preds;
     uint32_t size32, size64, sizep;
     uint8_t *local, *local_written;
@@ -97,7 +97,7 @@ struct vn_warp {
     } recent[2]; /* allocations of the last global accesses */
     struct vn_async *async;
     uint32_t async_count, async_capacity;
-    uint32_t async_groups[32];    /* committed groups, by lane */
+    uint32_t async_groups[32]; /* committed groups, by lane */
     _Alignas(64) uint8_t specials[VN_SPECIAL_VECTORS][128];
 };
 
@@ -112,11 +112,11 @@ struct vn_async {
 };
 
 struct vn_barrier {
-    uint32_t arrived;  /* threads; a warp that comes whole counts as 32 */
-    uint32_t expected; /* threads; 0: all of the block that live */
-    uint32_t popc;     /* of a reduction */
-    bool any, all, open; /* open: somebody has come */
-    const struct vn_insn *insn; /* of the first to arrive, */
+    uint32_t arrived;            /* threads; a warp that comes whole counts as 32 */
+    uint32_t expected;           /* threads; 0: all of the block that live */
+    uint32_t popc;               /* of a reduction */
+    bool any, all, open;         /* open: somebody has come */
+    const struct vn_insn *insn;  /* of the first to arrive, */
     const struct vn_warp *first; /* and its warp */
     uint32_t first_function;
 };
@@ -129,9 +129,9 @@ struct vn_block {
     uint32_t warp_count, live_warps;
     uint8_t *shared;
     uint32_t shared_size;
-    uint8_t *shared_written; /* a byte a byte, if uninitialised reads are checked */
+    uint8_t *shared_written;   /* a byte a byte, if uninitialised reads are checked */
     uint32_t shared_unwritten; /* bytes; at 0 there is nothing to check */
-    uint8_t *local_written;  /* likewise, of all lanes */
+    uint8_t *local_written;    /* likewise, of all lanes */
     struct vn_race *race;
     struct vn_barrier barriers[VN_BARRIERS];
     struct vn_worker *worker;
@@ -160,7 +160,7 @@ struct vn_worker {
     uint64_t shared_passes, matrix_ops, matrix_flops, atomics;
     uint64_t random, clock;
     uint64_t touched_first, touched_last; /* the pieces between which any is set */
-    jmp_buf fail;     /* an access that ends the launch */
+    jmp_buf fail;                         /* an access that ends the launch */
 };
 
 struct vn_site { /* reported already */
@@ -194,7 +194,7 @@ struct vn_launch_state {
     unsigned checks;
     bool count, cooperative;
     struct vn_global_race *global_race;
-    pthread_mutex_t lock; /* around sinks */
+    pthread_mutex_t lock;             /* around sinks */
     uint64_t range_base, range_bytes; /* of the map */
     uint32_t static_shared;
 };
@@ -252,12 +252,11 @@ struct vn_access {
     uint32_t lane;
 };
 _Noreturn void vn_fault(struct vn_warp *w, enum vn_status status, const char *check,
-              const struct vn_access *access, uint32_t lanes, const char *format, ...)
+                        const struct vn_access *access, uint32_t lanes, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
 void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access *access,
                     uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
-                    int other_lane, const char *format, ...)
-    __attribute__((format(printf, 8, 9)));
+                    int other_lane, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* The other party of a race, which may have ended: by the numbers of its block and thread. */
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
                   const struct vn_insn *other, uint64_t other_block, uint32_t other_thread);
@@ -267,7 +266,7 @@ uint64_t vn_now_ns(void);
 /* block.c */
 void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask);
 void vn_divergent_barrier(struct vn_warp *w, const char *text);
-void vn_barrier_exit(struct vn_warp *w); /* lanes have exited */
+void vn_barrier_exit(struct vn_warp *w);   /* lanes have exited */
 bool vn_block_run(struct vn_block *block); /* false: done */
 void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
 void vn_block_start(struct vn_block *block, uint64_t linear);

@@ -64,8 +64,8 @@ static void send(struct vn_warp *w, const char *check, const struct vn_access *a
     const struct vn_module *m = s->image->module;
     const struct vn_insn *insn = w->next - 1;
     uint32_t lane = access ? access->lane : lanes ? (uint32_t)__builtin_ctz(lanes) : 0;
-    struct vc_finding f = {.check = check, .kernel = s->code->info.name, .lanes = lanes,
-                           .device = l->device};
+    struct vc_finding f = {
+        .check = check, .kernel = s->code->info.name, .lanes = lanes, .device = l->device};
     locate(m, insn, &f.file, &f.line, &f.code_line);
     /* In a helper without lines, or of a header: the line that called it. */
     for (uint32_t at = w->frame; (!f.file || is_header(f.file)) && w->frames[at].depth;
@@ -150,9 +150,9 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
     va_start(list, format);
     compose(text, sizeof text, w, access, format, list);
     va_end(list);
-    struct other o = {other, other_warp ? other_warp->block->linear : 0,
-                      other_warp ? other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0)
-                                 : 0};
+    struct other o = {
+        other, other_warp ? other_warp->block->linear : 0,
+        other_warp ? other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0) : 0};
     send(w, check, access, lanes, other ? &o : NULL, text);
 }
 

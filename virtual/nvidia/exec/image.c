@@ -50,13 +50,15 @@ static void fill_variables(struct vn_image *image)
         if (!d->info.size)
             continue;
         if (d->contents)
-            memcpy(to, d->contents, d->contents_size < d->info.size ? d->contents_size : d->info.size);
+            memcpy(to, d->contents,
+                   d->contents_size < d->info.size ? d->contents_size : d->info.size);
         for (uint32_t k = 0; k < d->initialiser_count; k++) {
             const struct vn_initialiser *in = &d->initialisers[k];
             const struct vn_symbol *s = &m->symbols[in->symbol];
             uint64_t v = (symbol_address(image, s) + (uint64_t)in->addend) >> in->shift;
             if (in->generic && s->space == VN_SHARED)
-                v = (symbol_address(image, s) + VN_SHARED_WINDOW + (uint64_t)in->addend) >> in->shift;
+                v = (symbol_address(image, s) + VN_SHARED_WINDOW + (uint64_t)in->addend) >>
+                    in->shift;
             memcpy(to + in->offset, &v, in->bytes < 8 ? in->bytes : 8);
         }
     }
@@ -104,19 +106,22 @@ static bool ends_straight_line(uint16_t op)
     return vn_ops[op].cls == VN_CLASS_CONTROL || vn_ops[op].cls == VN_CLASS_BARRIER;
 }
 
-/* Whether the instruction may write one of the registers. Lists are taken to: they are rare here. */
+/* Whether the instruction may write one of the registers. Lists are taken to: they are rare here.
+ */
 static bool writes(const struct vn_insn *i, uint32_t a, uint32_t b, uint32_t c)
 {
     return i->d == a || i->d == b || i->d == c || i->vec > 1 || i->op == VN_OP_mma ||
            i->op == VN_OP_ldmatrix || i->op == VN_OP_wmma_load;
 }
 
-/* The add becomes an fma of the mul's operands; the mul stays, for others that may use its product. */
+/* The add becomes an fma of the mul's operands; the mul stays, for others that may use its product.
+ */
 static bool fuse_at(struct vn_insn *insns, uint32_t count, uint32_t at, const uint8_t *target)
 {
     struct vn_insn *m = &insns[at];
     for (size_t k = 0; k < sizeof fusible / sizeof *fusible; k++) {
-        if (m->op != fusible[k].mul || !m->mode || m->guard != VN_NO_PRED || m->d == m->a || m->d == m->b)
+        if (m->op != fusible[k].mul || !m->mode || m->guard != VN_NO_PRED || m->d == m->a ||
+            m->d == m->b)
             continue;
         for (uint32_t n = at + 1; n < count && !target[n]; n++) {
             struct vn_insn *i = &insns[n];
@@ -198,12 +203,13 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
             aligned_alloc(64, (size_t)(code->insn_count + 1) * sizeof(struct vn_insn));
         if (!image->code[f].insns)
             goto memory;
-        memcpy(image->code[f].insns, code->insns, (size_t)code->insn_count * sizeof(struct vn_insn));
+        memcpy(image->code[f].insns, code->insns,
+               (size_t)code->insn_count * sizeof(struct vn_insn));
         for (uint32_t i = 0; i < code->insn_count; i++)
             image->code[f].insns[i].fn = image->isa->handlers[code->insns[i].op];
         struct vn_insn *end = &image->code[f].insns[code->insn_count];
-        *end = (struct vn_insn){.op = VN_OP_trap, .fn = image->isa->handlers[VN_OP_trap],
-                                .guard = VN_NO_PRED};
+        *end = (struct vn_insn){
+            .op = VN_OP_trap, .fn = image->isa->handlers[VN_OP_trap], .guard = VN_NO_PRED};
         image->code[f].fused = fused(code, image->isa);
     }
     return image;
@@ -217,8 +223,7 @@ void vn_image_destroy(struct vn_image *image)
 {
     if (!image)
         return;
-    for (uint32_t f = 0; image->code && f < image->module->function_count; f++)
-    {
+    for (uint32_t f = 0; image->code && f < image->module->function_count; f++) {
         free(image->code[f].insns);
         free(image->code[f].fused);
     }

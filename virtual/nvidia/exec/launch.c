@@ -103,7 +103,8 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
     return true;
 }
 
-/* A block that runs this many turns may be waiting for one that has not begun: the next joins it. */
+/* A block that runs this many turns may be waiting for one that has not begun: the next joins it.
+ */
 enum { LONG_RUN = 4000, MOST_RESIDENT = 64 };
 
 static bool start_next(struct vn_launch_state *s, struct resident *r, struct vn_worker *worker,
@@ -174,7 +175,8 @@ static void work(void *context, int index)
     struct vn_worker *worker = &s->workers[index];
     worker->launch = s;
     worker->index = index;
-    worker->random = (s->launch->seed + 1) * 0x9e3779b97f4a7c15u ^ ((uint64_t)(index + 1) << 32) ^ 88172645463325252u;
+    worker->random = (s->launch->seed + 1) * 0x9e3779b97f4a7c15u ^ ((uint64_t)(index + 1) << 32) ^
+                     88172645463325252u;
     uint32_t capacity = s->cooperative ? s->share : MOST_RESIDENT;
     struct resident r = {.blocks = calloc(capacity, sizeof *r.blocks)};
     worker->counters = calloc(s->counter_count + 1, sizeof *worker->counters);
@@ -194,7 +196,8 @@ static void work(void *context, int index)
 static uint32_t local_size(const struct vn_launch *l, const struct vn_code *code)
 {
     /* Calls through pointers and recursion need room that cannot be computed. */
-    uint32_t extra = code->recursive || code->indirect ? (l->stack_limit ? l->stack_limit : 16384) : 0;
+    uint32_t extra =
+        code->recursive || code->indirect ? (l->stack_limit ? l->stack_limit : 16384) : 0;
     return (code->info.local_bytes + extra + 15) & ~15u;
 }
 
@@ -217,7 +220,8 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     s->threads = l->block[0] * l->block[1] * l->block[2];
     s->warps = (s->threads + 31) / 32;
     s->static_shared = (s->code->info.shared_bytes + 15) & ~15u;
-    s->shared_size = (l->dynamic_shared ? s->static_shared : s->code->info.shared_bytes) + l->dynamic_shared;
+    s->shared_size =
+        (l->dynamic_shared ? s->static_shared : s->code->info.shared_bytes) + l->dynamic_shared;
     s->local_size = local_size(l, s->code);
     s->blocks = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
     s->range_base = l->map->base;
@@ -243,8 +247,12 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     if (s->code->info.param_bytes)
         memcpy(s->params, l->params, s->code->info.param_bytes);
     if (l->cooperative) {
-        struct vc_alloc_info info = {.bytes = 64, .align = 64, .device = l->device, .kind = VC_MODULE,
-                                     .access = 1u << l->device, .name = "cooperative workspace"};
+        struct vc_alloc_info info = {.bytes = 64,
+                                     .align = 64,
+                                     .device = l->device,
+                                     .kind = VC_MODULE,
+                                     .access = 1u << l->device,
+                                     .name = "cooperative workspace"};
         s->workspace = vc_alloc(l->map, &info);
         if (!s->workspace)
             goto out;

@@ -36,10 +36,9 @@ static void VN_RUN(struct vn_warp *w, uint64_t steps)
 #define R2(name, cls, R, T, expr) OP(name, cls)
 #define R3(name, cls, R, T, expr) OP(name, cls)
 extern const struct vn_isa VN_TABLE;
-const struct vn_isa VN_TABLE = {
-    .run = VN_RUN,
-    .handlers = {
+const struct vn_isa VN_TABLE = {.run = VN_RUN,
+                                .handlers = {
 #include "element.def"
 #include "ops.def"
 #include "rounded.def"
-    }};
+                                }};

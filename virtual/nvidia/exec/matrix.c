@@ -1,5 +1,5 @@
-/* ldmatrix, stmatrix, movmatrix, mma.sync and wmma. Which lane holds which element is written down here
- * as arithmetic on the lane's row group g = lane / 4 and place t = lane % 4. */
+/* ldmatrix, stmatrix, movmatrix, mma.sync and wmma. Which lane holds which element is written down
+ * here as arithmetic on the lane's row group g = lane / 4 and place t = lane % 4. */
 #include "memory.h"
 
 VN_INLINE bool converged(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask)
@@ -122,8 +122,8 @@ VN_INLINE uint32_t bits_of(uint32_t type)
     }
 }
 
-/* Row and column of element i of lane's fragment of a (m x k), b (k x n) or c (m x n). Elements of a
- * row lie `run` side by side in a register; t counts runs along the row, g rows. */
+/* Row and column of element i of lane's fragment of a (m x k), b (k x n) or c (m x n). Elements of
+ * a row lie `run` side by side in a register; t counts runs along the row, g rows. */
 struct place {
     uint32_t row, col;
 };
@@ -147,8 +147,8 @@ VN_INLINE struct place place_c(uint32_t lane, uint32_t i)
 }
 
 /* Element i of a lane's registers, as bits. */
-VN_INLINE uint64_t element(const struct vn_warp *w, const uint32_t *codes, uint32_t lane, uint32_t i,
-                           uint32_t bits)
+VN_INLINE uint64_t element(const struct vn_warp *w, const uint32_t *codes, uint32_t lane,
+                           uint32_t i, uint32_t bits)
 {
     if (bits == 64)
         return ((const uint64_t *)vn_at(w, codes[i]))[lane];
@@ -174,8 +174,9 @@ VN_INLINE float to_float(uint32_t bits, uint32_t type)
     }
 }
 
-/* wmma fragments: element number e of the matrix, by rows, is in slot e of the warp, lane after lane; a
- * fragment with more slots than elements repeats them. The ISA leaves this to the device. */
+/* wmma fragments: element number e of the matrix, by rows, is in slot e of the warp, lane after
+ * lane; a fragment with more slots than elements repeats them. The ISA leaves this to the device.
+ */
 VN_INLINE struct place place_wmma(uint32_t lane, uint32_t i, uint32_t slots, uint32_t rows,
                                   uint32_t cols)
 {
@@ -239,8 +240,8 @@ struct floats {
     float a[MAX_M][MAX_K], b[MAX_K][MAX_N], c[MAX_M][MAX_N];
 };
 
-/* The common case: 16 x 8 accumulators. Exact products, added in f64 in order of k and rounded once: like
- * hardware, no partial sum overflows. */
+/* The common case: 16 x 8 accumulators. Exact products, added in f64 in order of k and rounded
+ * once: like hardware, no partial sum overflows. */
 VN_INLINE void multiply_16x8(struct floats *f, uint32_t k)
 {
     for (uint32_t i = 0; i < 16; i++) {
@@ -394,9 +395,9 @@ VN_INLINE float pair_half(uint32_t x, bool bf16)
     return bf16 ? bf16_to_f32(x) : half_to_f32(x);
 }
 
-/* m16n8k16 of bf16 or f16 into f32, by far the commonest. A register of a or b, seen as 64 halves in the
- * order of lanes, is an 8 x 8 matrix by rows (of b, by columns). Columns of c are taken in the order 0 2 4
- * 6 1 3 5 7, in which a lane's pair lies in two registers. */
+/* m16n8k16 of bf16 or f16 into f32, by far the commonest. A register of a or b, seen as 64 halves
+ * in the order of lanes, is an 8 x 8 matrix by rows (of b, by columns). Columns of c are taken in
+ * the order 0 2 4 6 1 3 5 7, in which a lane's pair lies in two registers. */
 VN_INLINE void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask, bool bf16)
 {
     double a[16][16];
@@ -483,8 +484,8 @@ static void wmma_access(struct vn_warp *w, const struct vn_insn *insn, uint32_t 
         bool shared = !(insn->mode & 24);
         for (uint32_t l = 0; l < 32; l++) {
             struct place p = place_wmma(l, i, slots, rows, cols);
-            uint64_t offset = by_row ? (uint64_t)p.row * stride[l] + p.col
-                                     : (uint64_t)p.col * stride[l] + p.row;
+            uint64_t offset =
+                by_row ? (uint64_t)p.row * stride[l] + p.col : (uint64_t)p.col * stride[l] + p.row;
             a.at[l] = base.at[l] + offset * bytes;
             enum vn_space space = shared ? VN_SHARED : VN_GLOBAL;
             if (!(mask >> l & 1))

@@ -89,7 +89,8 @@ void *vn_generic(struct vn_warp *w, uint64_t address, uint32_t size, int write, 
 
 /* ---- written bytes ---- */
 
-static void unwritten(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane, bool shared)
+static void unwritten(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane,
+                      bool shared)
 {
     struct vn_access access = {shared ? "shared" : "global", "load", address, size, lane};
     vn_find_report(w, "uninitialised", &access, 1u << lane, NULL, NULL, -1,
@@ -185,8 +186,8 @@ void vn_local_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t 
         if (store) {
             memset(written, 1, size);
         } else if (memchr(written, 0, size)) {
-            struct vn_access access = {"local", "load", a->at[l] - (uint64_t)l * w->launch->local_size,
-                                       size, l};
+            struct vn_access access = {"local", "load",
+                                       a->at[l] - (uint64_t)l * w->launch->local_size, size, l};
             vn_find_report(w, "uninitialised", &access, 1u << l, NULL, NULL, -1,
                            "read of memory that was never written");
             return;
@@ -284,7 +285,8 @@ uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t s
 }
 
 /* A copy to these bytes has not been waited for: its bytes are not there yet. */
-void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane, const char *kind)
+void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane,
+                    const char *kind)
 {
     const struct vn_block *b = w->block;
     if (!(w->launch->checks & VN_CHECK_ASYNC_COPY))
@@ -296,9 +298,10 @@ void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t
             if (address >= c->to + (uint64_t)c->bytes || c->to >= address + size)
                 continue;
             struct vn_access access = {"shared", kind, address, size, lane};
-            vn_find_report(w, "async-copy", &access, 1u << lane, c->insn, owner, c->lane,
-                           "the bytes of a cp.async (PTX line %u) are used before its group is waited for",
-                           c->insn->line);
+            vn_find_report(
+                w, "async-copy", &access, 1u << lane, c->insn, owner, c->lane,
+                "the bytes of a cp.async (PTX line %u) are used before its group is waited for",
+                c->insn->line);
             return;
         }
     }

@@ -1,5 +1,5 @@
-/* Loads and stores, for the files compiled by instruction set: addresses of 32 lanes, checked together
- * where they lie in one allocation, one by one where they do not. */
+/* Loads and stores, for the files compiled by instruction set: addresses of 32 lanes, checked
+ * together where they lie in one allocation, one by one where they do not. */
 #ifndef VIRTUAL_NVIDIA_EXEC_MEMORY_H
 #define VIRTUAL_NVIDIA_EXEC_MEMORY_H
 
@@ -94,8 +94,8 @@ uint32_t vn_count_sectors(struct vn_warp *w, const struct vn_addresses *a, uint3
 uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t size);
 /* Whether [low, high + size) lies in one allocation that this device may use; remembers it. */
 bool vn_find_allocation(struct vn_warp *w, uint64_t low, uint64_t high, uint32_t size, bool store);
-void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
-                      uint32_t size, bool shared);
+void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
+                      bool shared);
 void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                      bool shared);
 void vn_mark_shared(struct vn_block *block, uint64_t at, uint32_t size);
@@ -113,8 +113,9 @@ void vn_race_global(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
 
 void vn_race_strong(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, int kind,
                     bool shared);
-void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
-                        const uint8_t *base, const uint32_t *regs, uint32_t bytes, bool shared);
+void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+                        uint32_t size, const uint8_t *base, const uint32_t *regs, uint32_t bytes,
+                        bool shared);
 
 VN_INLINE void vn_touch_piece(struct vn_worker *worker, uint64_t piece)
 {

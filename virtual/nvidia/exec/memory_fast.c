@@ -1,8 +1,8 @@
 /* Load and store handlers. */
 #include "memory.h"
 
-/* Where the bytes of the lanes are, if all accesses are good: else NULL, after a slow look at each lane
- * has found that they are (or ended the launch). */
+/* Where the bytes of the lanes are, if all accesses are good: else NULL, after a slow look at each
+ * lane has found that they are (or ended the launch). */
 enum where { GLOBAL, SHARED, LOCAL };
 
 VN_INLINE uint8_t *global_base(struct vn_warp *w, struct vn_addresses *a, uint32_t mask,
@@ -29,7 +29,8 @@ VN_INLINE uint8_t *shared_base(struct vn_warp *w, struct vn_addresses *a, uint32
                                uint32_t size, bool store)
 {
     const struct vn_block *b = w->block;
-    if (VN_UNLIKELY((a->bits & (size - 1)) || a->high + size > b->shared_size || a->high > UINT32_MAX)) {
+    if (VN_UNLIKELY((a->bits & (size - 1)) || a->high + size > b->shared_size ||
+                    a->high > UINT32_MAX)) {
         vn_spread(a, size);
         for (uint32_t m = mask; m; m &= m - 1) {
             uint32_t l = (uint32_t)__builtin_ctz(m);
@@ -45,7 +46,9 @@ VN_INLINE void put_lane(void *d, uint32_t code, int l, const uint8_t *p, uint32_
     uint64_t v = 0;
     memcpy(&v, p, bytes);
     if (is_signed)
-        v = bytes == 1 ? (uint64_t)(int8_t)v : bytes == 2 ? (uint64_t)(int16_t)v : (uint64_t)(int32_t)v;
+        v = bytes == 1   ? (uint64_t)(int8_t)v
+            : bytes == 2 ? (uint64_t)(int16_t)v
+                         : (uint64_t)(int32_t)v;
     if ((code & VN_FILE_MASK) == VN_R64)
         ((uint64_t *)d)[l] = v;
     else
@@ -167,7 +170,8 @@ VN_INLINE void write_lanes(struct vn_warp *w, const struct vn_insn *insn, uint32
     vn_spread(a, bytes * vec);
     for (uint32_t k = 0; k < vec; k++) {
         const void *s = vn_at(w, regs[k]);
-        bool wide = (regs[k] & VN_FILE_MASK) == VN_R64 || (bytes == 8 && (regs[k] & VN_FILE_MASK) == VN_CONSTANT);
+        bool wide = (regs[k] & VN_FILE_MASK) == VN_R64 ||
+                    (bytes == 8 && (regs[k] & VN_FILE_MASK) == VN_CONSTANT);
         for (uint32_t m = mask; m; m &= m - 1) {
             int l = __builtin_ctz(m);
             uint64_t v = wide ? ((const uint64_t *)s)[l] : ((const uint32_t *)s)[l];
@@ -210,8 +214,8 @@ VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint
     if (s->count) {
         struct vn_insn_counters *c = w->counters + (insn - w->code);
         c->passes += size <= 4 && a->high - a->low < 128 ? 1
-                     : a->consecutive                ? size / 4
-                                                     : vn_passes(w, insn, a, mask, size);
+                     : a->consecutive                    ? size / 4
+                                                         : vn_passes(w, insn, a, mask, size);
     }
     if (w->block->async_pending || w->block->race || w->block->shared_unwritten)
         vn_spread(a, size);
@@ -304,7 +308,7 @@ VN_INLINE void access_generic(struct vn_warp *w, const struct vn_insn *insn, uin
     VN_HANDLER(name)                                                                               \
     {                                                                                              \
         struct vn_addresses a;                                                                     \
-        vn_gather_addresses(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, mask,               \
+        vn_gather_addresses(w, insn->a, insn->flags &VN_ADDRESS64, insn->imm, mask,                \
                             (bits) / 8u * insn->vec, &a);                                          \
         access_##space(w, insn, mask, &a, (bits) / 8, store);                                      \
     }
@@ -328,7 +332,7 @@ VN_HANDLER(ld_param)
     uint64_t v = 0;
     memcpy(&v, p, insn->vec);
     if (insn->mode && insn->vec < 8)
-        v = insn->vec == 1 ? (uint64_t)(int8_t)v
+        v = insn->vec == 1   ? (uint64_t)(int8_t)v
             : insn->vec == 2 ? (uint64_t)(int16_t)v
                              : (uint64_t)(int32_t)v;
     if ((insn->d & VN_FILE_MASK) == VN_R64) {

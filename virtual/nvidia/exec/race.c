@@ -110,7 +110,8 @@ void vn_race_warp(struct vn_warp *w, uint32_t mask)
     tick(w);
 }
 
-/* A fence: what was read before it counts now, and what is written after it carries what came before. */
+/* A fence: what was read before it counts now, and what is written after it carries what came
+ * before. */
 void vn_race_fence(struct vn_warp *w, uint16_t order)
 {
     struct vn_race *r = w->block->race;
@@ -147,15 +148,18 @@ struct vn_event vn_race_now(const struct vn_warp *w, uint32_t lane, int kind)
     bool strong = (kind & KIND) == VN_ATOMIC;
     bool wide = strong && insn->q >> 4 != VN_SCOPE_CTA;
     return (struct vn_event){.clock = w->block->race->know[w->index].of[w->index],
-                             .block = (uint32_t)w->block->linear, .warp = (uint8_t)w->index,
-                             .lane = (uint8_t)lane, .strong = (uint8_t)(strong ? 1 + wide : 0),
+                             .block = (uint32_t)w->block->linear,
+                             .warp = (uint8_t)w->index,
+                             .lane = (uint8_t)lane,
+                             .strong = (uint8_t)(strong ? 1 + wide : 0),
                              .insn = insn};
 }
 
 static bool conflict(const struct vn_warp *w, uint32_t lane, const struct vn_event *before,
                      const struct vn_event *now)
 {
-    /* Clocks only grow in one memory: what an earlier block did to shared memory lies below the base. */
+    /* Clocks only grow in one memory: what an earlier block did to shared memory lies below the
+     * base. */
     if (!before->clock || (now->shared && before->clock < w->block->race->base))
         return false;
     if (before->strong && now->strong) { /* morally strong if each one's scope holds the other */
@@ -262,8 +266,9 @@ void vn_race_shared(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
 }
 
 /* Lanes of one store that wrote the same bytes: they must have agreed. */
-void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
-                        const uint8_t *base, const uint32_t *regs, uint32_t bytes, bool shared)
+void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+                        uint32_t size, const uint8_t *base, const uint32_t *regs, uint32_t bytes,
+                        bool shared)
 {
     for (uint32_t m = mask; m; m &= m - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(m);
@@ -274,9 +279,11 @@ void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_
                              ? ((const uint64_t *)p)[l]
                              : ((const uint32_t *)p)[l];
             if (memcmp(base + a->at[l] + k * bytes, &v, bytes)) {
-                struct vn_access access = {shared ? "shared" : "global", "store", a->at[l], size, l};
-                vn_find_report(w, shared ? "shared-race" : "global-race", &access, mask, w->next - 1,
-                               w, -1, "lanes of one instruction store different values to one place");
+                struct vn_access access = {shared ? "shared" : "global", "store", a->at[l], size,
+                                           l};
+                vn_find_report(w, shared ? "shared-race" : "global-race", &access, mask,
+                               w->next - 1, w, -1,
+                               "lanes of one instruction store different values to one place");
                 return;
             }
         }

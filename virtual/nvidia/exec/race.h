@@ -1,5 +1,5 @@
-/* Races by happens-before: vector clocks of the warps of a block, what a block knows of others, and for
- * each byte the last write and some of the reads since. */
+/* Races by happens-before: vector clocks of the warps of a block, what a block knows of others, and
+ * for each byte the last write and some of the reads since. */
 #ifndef VIRTUAL_NVIDIA_EXEC_RACE_H
 #define VIRTUAL_NVIDIA_EXEC_RACE_H
 
@@ -7,7 +7,7 @@
 
 enum { VN_READERS = 3 };
 
-struct vn_event { /* an access */
+struct vn_event {   /* an access */
     uint32_t clock; /* of its warp; 0: none */
     uint32_t block; /* linear number, cut to 32 bits */
     uint8_t warp, lane, shared;
@@ -39,13 +39,13 @@ struct vn_knowledge {
     uint32_t count, capacity;
 };
 
-struct vn_race { /* of a block */
+struct vn_race {   /* of a block */
     uint32_t base; /* clocks of this block's life begin here */
     struct vn_clocks know[VN_MAX_WARPS], arrived[VN_BARRIERS], released[VN_MAX_WARPS],
         arrived_released[VN_BARRIERS];
     struct vn_knowledge foreign;
     struct vn_knowledge read[VN_MAX_WARPS]; /* by strong reads: known at the next fence */
-    struct vn_word *words; /* of shared memory */
+    struct vn_word *words;                  /* of shared memory */
     uint32_t word_count;
 };
 

@@ -1,6 +1,7 @@
-/* Races in global memory. Blocks know of each other through what they read: a strong write publishes what
- * its warp knew at its last fence (or now, if it releases), a strong read takes it over at the next fence
- * (or now, if it acquires). The launch runs on one worker while this check is on. */
+/* Races in global memory. Blocks know of each other through what they read: a strong write
+ * publishes what its warp knew at its last fence (or now, if it releases), a strong read takes it
+ * over at the next fence (or now, if it acquires). The launch runs on one worker while this check
+ * is on. */
 #include "race.h"
 
 #include <stdlib.h>
@@ -127,7 +128,8 @@ void vn_race_strong(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
         return;
     for (uint32_t m = mask; m; m &= m - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(m);
-        uint64_t address = shared ? VN_SHARED_WINDOW + a->at[l] + (w->block->linear << 32) : a->at[l];
+        uint64_t address =
+            shared ? VN_SHARED_WINDOW + a->at[l] + (w->block->linear << 32) : a->at[l];
         struct published *p = find_place(g, address);
         if (!p)
             continue;

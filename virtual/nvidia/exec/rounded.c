@@ -10,9 +10,9 @@
     fesetround(R);                                                                                 \
     __asm__ volatile("" ::: "memory");                                                             \
     for (int l = 0; l < 32; l++) {                                                                 \
-        SOURCES SLOT_##D vn_r = PUT_##D(expr);                                                       \
+        SOURCES SLOT_##D vn_r = PUT_##D(expr);                                                     \
         if (mask >> l & 1)                                                                         \
-            d[l] = vn_r;                                                                             \
+            d[l] = vn_r;                                                                           \
     }                                                                                              \
     __asm__ volatile("" ::: "memory");                                                             \
     fesetround(old);

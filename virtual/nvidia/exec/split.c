@@ -1,6 +1,6 @@
 /* Exchanges whose lanes have come to different instructions: the ISA lets them meet. What each lane
- * brings is gathered through its own instruction and frame, the result is computed once, and each lane
- * takes its own. */
+ * brings is gathered through its own instruction and frame, the result is computed once, and each
+ * lane takes its own. */
 #include "exec.h"
 
 struct meeting {
@@ -43,7 +43,8 @@ static void gather(struct vn_warp *w, struct meeting *m)
 static uint32_t shuffled(const struct meeting *m, uint32_t mode, uint32_t lane, bool *valid)
 {
     uint32_t segment = m->c[lane] >> 8 & 31, clamp = m->c[lane] & 31, b = m->b[lane] & 31;
-    int l = (int)lane, low = (int)(lane & segment), high = (int)((uint32_t)low | (clamp & ~segment));
+    int l = (int)lane, low = (int)(lane & segment),
+        high = (int)((uint32_t)low | (clamp & ~segment));
     int j = mode == 0   ? l - (int)b
             : mode == 1 ? l + (int)b
             : mode == 2 ? l ^ (int)b
@@ -80,7 +81,9 @@ static void scatter(struct vn_warp *w, const struct meeting *m, uint32_t lane)
         break;
     case VN_OP_vote:
         result = votes;
-        p = i->mode == 0 ? votes == m->lanes : i->mode == 1 ? votes != 0 : votes == 0 || votes == m->lanes;
+        p = i->mode == 0   ? votes == m->lanes
+            : i->mode == 1 ? votes != 0
+                           : votes == 0 || votes == m->lanes;
         break;
     case VN_OP_match:
         p = same == m->lanes;

@@ -27,8 +27,8 @@ void vn_enter_frame(struct vn_warp *w, uint32_t frame)
     w->counters = w->worker->counters + s->counter_base[f->function];
 }
 
-/* Chooses the group that runs: deepest call first, then the lowest pc; after a quantum, first those that
- * did not run in it. */
+/* Chooses the group that runs: deepest call first, then the lowest pc; after a quantum, first those
+ * that did not run in it. */
 bool vn_warp_select(struct vn_warp *w)
 {
     save(w);
@@ -139,9 +139,8 @@ static void copy_chunk(const void *from, uint32_t from_file, void *to, uint32_t 
 {
     for (uint32_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctz(m);
-        uint64_t v = from_file == VN_R32 || from_file == VN_SPECIAL
-                         ? ((const uint32_t *)from)[l]
-                         : ((const uint64_t *)from)[l];
+        uint64_t v = from_file == VN_R32 || from_file == VN_SPECIAL ? ((const uint32_t *)from)[l]
+                                                                    : ((const uint64_t *)from)[l];
         if (to_file == VN_R32)
             ((uint32_t *)to)[l] = (uint32_t)v;
         else
@@ -171,10 +170,14 @@ void vn_call(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, uint3
     if (!frame) {
         frame = new_frame(w);
         const struct vn_frame *up = &w->frames[from];
-        w->frames[frame] = (struct vn_frame){
-            .parent = from, .function = function, .ret = insn + 1, .depth = up->depth + 1,
-            .base32 = up->base32 + caller->size32, .base64 = up->base64 + caller->size64,
-            .basep = up->basep + caller->preds, .local = up->local + caller->local_frame};
+        w->frames[frame] = (struct vn_frame){.parent = from,
+                                             .function = function,
+                                             .ret = insn + 1,
+                                             .depth = up->depth + 1,
+                                             .base32 = up->base32 + caller->size32,
+                                             .base64 = up->base64 + caller->size64,
+                                             .basep = up->basep + caller->preds,
+                                             .local = up->local + caller->local_frame};
     }
     struct vn_frame *f = &w->frames[frame];
     f->lanes |= mask;
@@ -309,8 +312,8 @@ bool vn_sync(struct vn_warp *w, const struct vn_insn *insn, uint32_t *mask, uint
 void vn_warp_start(struct vn_warp *w)
 {
     const struct vn_launch_state *s = w->launch;
-    w->frames[0] = (struct vn_frame){.lanes = w->live, .function = (uint32_t)s->launch->function,
-                                     .parent = 0};
+    w->frames[0] =
+        (struct vn_frame){.lanes = w->live, .function = (uint32_t)s->launch->function, .parent = 0};
     for (uint32_t i = 1; i < w->frame_count; i++)
         w->frames[i].lanes = 0;
     w->frame_count = 1;

@@ -1,9 +1,9 @@
-/* The generic part of the decoder: checks a statement against its row, finds the op by its canonical
- * name, and puts operands where the handler reads them.
+/* The generic part of the decoder: checks a statement against its row, finds the op by its
+ * canonical name, and puts operands where the handler reads them.
  *
- * A pattern has one letter an operand: d the result (first type), w one of twice its size, W a source of
- * twice the first type's size, s a source of the first type, t of the second, u of type .u32, p a
- * predicate result. */
+ * A pattern has one letter an operand: d the result (first type), w one of twice its size, W a
+ * source of twice the first type's size, s a source of the first type, t of the second, u of type
+ * .u32, p a predicate result. */
 #include "decode.h"
 
 #include <stdio.h>
@@ -17,9 +17,8 @@ bool ptx_is(const struct ptx_statement *s, enum ptx_group group, const char *tex
 /* The statement's opcode as written, for messages. */
 static int spelled(const struct ptx_statement *s)
 {
-    const struct ptx_token *last = s->modifier_count
-                                       ? &s->modifiers[s->modifier_count - 1].token
-                                       : &s->opcode;
+    const struct ptx_token *last =
+        s->modifier_count ? &s->modifiers[s->modifier_count - 1].token : &s->opcode;
     long n = last->text + last->length - s->opcode.text;
     return n > 160 ? 160 : (int)n;
 }
@@ -64,9 +63,10 @@ static void need_fit(struct ptx_parser *parser, const struct ptx_statement *s,
                      const struct ptx_operand *o, enum ptx_type type, enum ptx_fit fit)
 {
     if (!fits(o->type, type, fit))
-        ptx_error(&parser->lexer, &o->token, "register '%.*s' of type .%s does not fit .%s in '%.*s'",
-                  (int)o->token.length, o->token.text, ptx_types[o->type].name,
-                  ptx_types[type].name, spelled(s), s->opcode.text);
+        ptx_error(&parser->lexer, &o->token,
+                  "register '%.*s' of type .%s does not fit .%s in '%.*s'", (int)o->token.length,
+                  o->token.text, ptx_types[o->type].name, ptx_types[type].name, spelled(s),
+                  s->opcode.text);
 }
 
 static uint32_t special_source(struct ptx_parser *parser, const struct ptx_statement *s,
@@ -97,7 +97,8 @@ static uint32_t special_source(struct ptx_parser *parser, const struct ptx_state
     return other;
 }
 
-static uint64_t immediate(struct ptx_parser *parser, const struct ptx_operand *o, enum ptx_type type)
+static uint64_t immediate(struct ptx_parser *parser, const struct ptx_operand *o,
+                          enum ptx_type type)
 {
     const struct ptx_type_info *t = &ptx_types[type];
     if (o->kind == PTX_OPERAND_FLOAT) {
@@ -209,8 +210,8 @@ static const char *unsigned_name(enum ptx_type type)
 uint32_t ptx_named(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)
 {
     char name[200];
-    bool is_float = s->type_count && (ptx_types[s->types[0]].cls == 'F' ||
-                                      (ptx_types[s->types[0]].cls == 'X'));
+    bool is_float =
+        s->type_count && (ptx_types[s->types[0]].cls == 'F' || (ptx_types[s->types[0]].cls == 'X'));
     const char *opcode = row->opcode;
     if (!strcmp(opcode, "mad") && is_float)
         opcode = "fma";
@@ -233,7 +234,8 @@ uint32_t ptx_named(struct ptx_parser *parser, struct ptx_statement *s, const str
         /* The sign matters to these; else one op serves .u32, .s32 and .b32. */
         bool sign = row->names[0] == 'k' || s->groups[G_SAT] ||
                     (s->groups[G_WIDTH] && !ptx_is(s, G_WIDTH, "lo"));
-        bool kept = ptx_types[s->types[t]].cls == 'F' || (sign && ptx_types[s->types[t]].cls != 'B');
+        bool kept =
+            ptx_types[s->types[t]].cls == 'F' || (sign && ptx_types[s->types[t]].cls != 'B');
         n += (size_t)snprintf(name + n, sizeof name - n, "_%s",
                               kept ? ptx_types[s->types[t]].name : unsigned_name(s->types[t]));
         if (n >= sizeof name)
@@ -306,7 +308,8 @@ void ptx_decode(struct ptx_parser *parser, struct ptx_statement *s)
     const struct ptx_row *row = NULL;
     bool known = false;
     for (uint32_t i = 0; i < ptx_row_count; i++) {
-        if (ptx_rows[i].opcode[0] != s->opcode.text[0] || !ptx_is_name(&s->opcode, ptx_rows[i].opcode))
+        if (ptx_rows[i].opcode[0] != s->opcode.text[0] ||
+            !ptx_is_name(&s->opcode, ptx_rows[i].opcode))
             continue;
         known = true;
         row = &ptx_rows[i];
@@ -328,12 +331,12 @@ void ptx_decode(struct ptx_parser *parser, struct ptx_statement *s)
             if (!mod->id)
                 ptx_error(&parser->lexer, &mod->token,
                           "modifier '.%.*s' of '%s' is not supported by the virtual device",
-                          (int)(mod->token.length > 100 ? 100 : mod->token.length),
-                          mod->token.text, row->opcode);
+                          (int)(mod->token.length > 100 ? 100 : mod->token.length), mod->token.text,
+                          row->opcode);
             if (!(row->groups >> ptx_modifiers[mod->id - 1].group & 1))
                 ptx_error(&parser->lexer, &mod->token, "'.%.*s' is not a modifier of '%s' here",
-                          (int)(mod->token.length > 100 ? 100 : mod->token.length),
-                          mod->token.text, row->opcode);
+                          (int)(mod->token.length > 100 ? 100 : mod->token.length), mod->token.text,
+                          row->opcode);
         }
         if (row->types != 255 && s->type_count != row->types)
             ptx_error(&parser->lexer, &s->opcode, "'%s' takes %u type%s, not %u", row->opcode,

@@ -5,8 +5,8 @@
 
 static void label_ref(struct ptx_parser *parser, const struct ptx_operand *o, uint32_t insn)
 {
-    if (o->kind != PTX_OPERAND_SYMBOL || (o->decl && o->decl->kind != PTX_DECL_LABEL &&
-                                          o->decl->scope->outer == NULL))
+    if (o->kind != PTX_OPERAND_SYMBOL ||
+        (o->decl && o->decl->kind != PTX_DECL_LABEL && o->decl->scope->outer == NULL))
         ptx_error(&parser->lexer, &o->token, "a label is expected here");
     struct ptx_label_ref *r = ptx_need(parser, sizeof *r);
     *r = (struct ptx_label_ref){.next = parser->scope->label_refs, .token = o->token, .insn = insn};
@@ -18,10 +18,10 @@ void ptx_decode_bra(struct ptx_parser *parser, struct ptx_statement *s, const st
     const char *name = row->opcode;
     bool bra = !strcmp(name, "bra");
     ptx_operands(parser, s, bra, bra);
-    uint32_t op = bra                      ? VN_OP_bra
-                  : !strcmp(name, "ret")   ? (parser->body.entry ? VN_OP_exit : VN_OP_ret)
-                  : !strcmp(name, "exit")  ? VN_OP_exit
-                                           : (uint32_t)VN_OP_trap;
+    uint32_t op = bra                     ? VN_OP_bra
+                  : !strcmp(name, "ret")  ? (parser->body.entry ? VN_OP_exit : VN_OP_ret)
+                  : !strcmp(name, "exit") ? VN_OP_exit
+                                          : (uint32_t)VN_OP_trap;
     ptx_emit(parser, s, op);
     if (bra)
         label_ref(parser, &s->operands[0], parser->body.insn_count - 1);
@@ -137,9 +137,9 @@ void ptx_decode_call(struct ptx_parser *parser, struct ptx_statement *s, const s
     if (direct && (!callee->decl || callee->decl->kind != PTX_DECL_FUNCTION))
         ptx_error(&parser->lexer, &callee->token, "function '%.*s' is not declared",
                   (int)callee->token.length, callee->token.text);
-    if (!direct && (!proto || proto->kind != PTX_OPERAND_SYMBOL || !proto->decl ||
-                    (proto->decl->kind != PTX_DECL_PROTOTYPE &&
-                     proto->decl->kind != PTX_DECL_TARGETS)))
+    if (!direct &&
+        (!proto || proto->kind != PTX_OPERAND_SYMBOL || !proto->decl ||
+         (proto->decl->kind != PTX_DECL_PROTOTYPE && proto->decl->kind != PTX_DECL_TARGETS)))
         ptx_error(&parser->lexer, &callee->token, "an indirect call needs a prototype");
     struct vn_module *m = parser->module;
     if (direct) {
@@ -163,13 +163,16 @@ void ptx_decode_call(struct ptx_parser *parser, struct ptx_statement *s, const s
         ptx_unsupported(parser, s, "results of more than 2040 bytes");
     parser->body.insns[parser->body.insn_count - 1].mode = (uint8_t)writes;
     parser->body.insns[parser->body.insn_count - 1].q = (uint16_t)reads;
-    struct ptx_call_ref *r = PTX_PUSH(parser, parser->calls, parser->call_count,
-                                      parser->call_capacity);
+    struct ptx_call_ref *r =
+        PTX_PUSH(parser, parser->calls, parser->call_count, parser->call_capacity);
     *r = (struct ptx_call_ref){.function = direct ? callee->decl->index : UINT32_MAX,
-                               .returns = writes, .arguments = reads, .token = callee->token};
+                               .returns = writes,
+                               .arguments = reads,
+                               .token = callee->token};
 }
 
-/* bar.sync a{, b}; bar.arrive a, b; bar.red.op d, a{, b}, {!}c; bar.warp.sync mask; barrier likewise. */
+/* bar.sync a{, b}; bar.arrive a, b; bar.red.op d, a{, b}, {!}c; bar.warp.sync mask; barrier
+ * likewise. */
 void ptx_decode_bar(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)
 {
     (void)row;
@@ -246,7 +249,10 @@ void ptx_decode_shfl(struct ptx_parser *parser, struct ptx_statement *s, const s
     i->d = d;
     i->p = p;
     i->a = codes[0];
-    i->mode = (uint8_t)(!strcmp(mode, "up") ? 0 : !strcmp(mode, "down") ? 1 : !strcmp(mode, "bfly") ? 2 : 3);
+    i->mode = (uint8_t)(!strcmp(mode, "up")     ? 0
+                        : !strcmp(mode, "down") ? 1
+                        : !strcmp(mode, "bfly") ? 2
+                                                : 3);
     ptx_pool(parser, codes + 1, 0, 3);
 }
 
@@ -280,8 +286,7 @@ void ptx_decode_match(struct ptx_parser *parser, struct ptx_statement *s, const 
     const char *mode = ptx_modifier_text(s->groups[G_VOTE]);
     bool all = !strcmp(mode, "all");
     enum ptx_type type = s->types[0];
-    if (!s->groups[G_SYNC] || (!all && strcmp(mode, "any")) ||
-        (type != PTX_B32 && type != PTX_B64))
+    if (!s->groups[G_SYNC] || (!all && strcmp(mode, "any")) || (type != PTX_B32 && type != PTX_B64))
         ptx_unsupported(parser, s, "no such form");
     ptx_operands(parser, s, 3, 3);
     struct ptx_operand *to = &s->operands[0];

@@ -100,8 +100,7 @@ static void move_address(struct ptx_parser *parser, struct ptx_statement *s, enu
     uint32_t to = ptx_dest(parser, s, &s->operands[0], type, PTX_STRICT);
     switch (d->kind) {
     case PTX_DECL_FUNCTION: {
-        uint32_t symbol =
-            ptx_symbol(parser, d->name, VN_SYMBOL_FUNCTION, VN_GENERIC, d->index);
+        uint32_t symbol = ptx_symbol(parser, d->name, VN_SYMBOL_FUNCTION, VN_GENERIC, d->index);
         emit3(parser, s, op(parser, move), to, ptx_address(parser, symbol, o->imm, false, bytes),
               VN_NONE);
         parser->body.indirect |= false;
@@ -124,15 +123,17 @@ static void move_address(struct ptx_parser *parser, struct ptx_statement *s, enu
                   ptx_constant(parser, (uint64_t)o->imm, bytes));
         } else {
             if (d->space == VN_SHARED && !d->is_extern_shared)
-                parser->body.uses_module_shared |= d->scope == parser->file_scope || d->global_scope;
-            emit3(parser, s, op(parser, move), to, ptx_address(parser, d->index, o->imm, false, bytes),
-                  VN_NONE);
+                parser->body.uses_module_shared |=
+                    d->scope == parser->file_scope || d->global_scope;
+            emit3(parser, s, op(parser, move), to,
+                  ptx_address(parser, d->index, o->imm, false, bytes), VN_NONE);
         }
         return;
     case PTX_DECL_PARAM:
         if (!d->entry_param)
-            ptx_error(&parser->lexer, &o->token,
-                      "the address of a function's parameter is not supported by the virtual device");
+            ptx_error(
+                &parser->lexer, &o->token,
+                "the address of a function's parameter is not supported by the virtual device");
         if (bytes != 8)
             ptx_error(&parser->lexer, &o->token, "a parameter's address needs 64 bits");
         emit3(parser, s, VN_OP_param_address, to, VN_NONE, VN_NONE)->imm =
@@ -204,7 +205,7 @@ void ptx_decode_cvt(struct ptx_parser *parser, struct ptx_statement *s, const st
                     ptx_modifier_text(s->groups[G_ROUND])[2] == 'i';
     bool needs = (d_float && !a_float) || (!d_float && a_float) ||
                  (d_float && a_float && (d->bytes < a->bytes || d->cls == 'X') && at != dt &&
-                  !(a->cls == 'X' && dt == PTX_F32) );
+                  !(a->cls == 'X' && dt == PTX_F32));
     if (needs && !s->groups[G_ROUND])
         ptx_unsupported(parser, s, "a rounding modifier is needed");
     if (!d_float && !a_float && s->groups[G_ROUND])

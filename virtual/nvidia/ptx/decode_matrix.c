@@ -123,8 +123,14 @@ static bool mma_exists(uint32_t m, uint32_t n, uint32_t k, enum ptx_type d, enum
     if (d != c)
         return false;
     uint32_t mnk = m << 16 | n << 8 | k;
-    enum { M16N8K4 = 0x100804, M16N8K8 = 0x100808, M16N8K16 = 0x100810, M16N8K32 = 0x100820,
-           M8N8K16 = 0x080810, M8N8K4 = 0x080804 };
+    enum {
+        M16N8K4 = 0x100804,
+        M16N8K8 = 0x100808,
+        M16N8K16 = 0x100810,
+        M16N8K32 = 0x100820,
+        M8N8K16 = 0x080810,
+        M8N8K4 = 0x080804
+    };
     switch (a) {
     case PTX_F16:
         return (mnk == M16N8K8 || mnk == M16N8K16) && (d == PTX_F16 || d == PTX_F32);
@@ -265,10 +271,10 @@ static void wmma_memory(struct ptx_parser *parser, struct ptx_statement *s, bool
         ptx_unsupported(parser, s, "no such form");
     ptx_operands(parser, s, 2, 3);
     const char *space = ptx_modifier_text(s->groups[G_SPACE]);
-    enum vn_space where = !*space                                        ? VN_GENERIC
-                          : !strcmp(space, "global")                     ? VN_GLOBAL
-                          : !strncmp(space, "shared", 6)                 ? VN_SHARED
-                                                                         : VN_REG;
+    enum vn_space where = !*space                        ? VN_GENERIC
+                          : !strcmp(space, "global")     ? VN_GLOBAL
+                          : !strncmp(space, "shared", 6) ? VN_SHARED
+                                                         : VN_REG;
     if (where == VN_REG)
         ptx_unsupported(parser, s, NULL);
     uint32_t address, codes[8], stride = VN_NONE;
@@ -279,7 +285,9 @@ static void wmma_memory(struct ptx_parser *parser, struct ptx_statement *s, bool
     if (s->operand_count == 3) {
         stride = ptx_source(parser, s, &s->operands[2], PTX_U32, PTX_STRICT);
     } else { /* the width of the matrix along the layout */
-        uint32_t width = which == 'a' ? (row ? k : m) : which == 'b' ? (row ? n : k) : (row ? n : m);
+        uint32_t width = which == 'a'   ? (row ? k : m)
+                         : which == 'b' ? (row ? n : k)
+                                        : (row ? n : m);
         stride = ptx_constant(parser, width, 4);
     }
     struct vn_insn *i = ptx_emit(parser, s, load ? VN_OP_wmma_load : VN_OP_wmma_store);
@@ -289,7 +297,10 @@ static void wmma_memory(struct ptx_parser *parser, struct ptx_statement *s, bool
     i->imm = imm;
     i->flags |= address_flag(address);
     i->vec = (uint8_t)count;
-    i->mode = (uint8_t)(row | (which - 'a') << 1 | (where == VN_SHARED ? 0 : where == VN_GLOBAL ? 8 : 16));
+    i->mode = (uint8_t)(row | (which - 'a') << 1 |
+                        (where == VN_SHARED   ? 0
+                         : where == VN_GLOBAL ? 8
+                                              : 16));
     /* shape and type: small enough for p and q */
     i->p = (uint16_t)(m | n << 8);
     i->q = (uint16_t)(k | (uint32_t)type_code(types[0]) << 8);
@@ -321,7 +332,7 @@ void ptx_decode_wmma(struct ptx_parser *parser, struct ptx_statement *s, const s
         ptx_unsupported(parser, s, "no such form");
     }
     bool int8 = t[1] == PTX_S8 || t[1] == PTX_U8;
-    bool accumulators = t[1] == PTX_F16   ? (t[0] == PTX_F16 || t[0] == PTX_F32) &&
+    bool accumulators = t[1] == PTX_F16 ? (t[0] == PTX_F16 || t[0] == PTX_F32) &&
                                               (t[3] == PTX_F16 || t[3] == PTX_F32)
                         : int8            ? t[0] == PTX_S32 && t[3] == PTX_S32
                         : t[1] == PTX_F64 ? t[0] == PTX_F64 && t[3] == PTX_F64

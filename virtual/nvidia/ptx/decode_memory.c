@@ -80,8 +80,8 @@ static uint16_t order(struct ptx_parser *parser, struct ptx_statement *s, bool a
 {
     const char *sem = ptx_modifier_text(s->groups[G_SEM]);
     const char *scope = ptx_modifier_text(s->groups[G_SCOPE]);
-    static const char *const sems[] = {"weak", "relaxed", "acquire", "release", "acq_rel",
-                                       "sc", "volatile"};
+    static const char *const sems[] = {"weak",    "relaxed", "acquire", "release",
+                                       "acq_rel", "sc",      "volatile"};
     uint16_t o = atomic ? VN_RELAXED : VN_WEAK_ORDER;
     for (uint16_t i = 0; i < 7; i++) {
         if (!strcmp(sem, sems[i]))
@@ -360,7 +360,8 @@ static int atomic_type(enum ptx_type type)
     }
 }
 
-static const char *const atomics[] = {"add", "min", "max", "inc", "dec", "cas", "exch", "and", "or", "xor"};
+static const char *const atomics[] = {"add", "min",  "max", "inc", "dec",
+                                      "cas", "exch", "and", "or",  "xor"};
 
 static bool atomic_exists(uint32_t op, int t, enum ptx_type type)
 {
@@ -413,9 +414,10 @@ void ptx_decode_atom(struct ptx_parser *parser, struct ptx_statement *s, const s
         c = ptx_source(parser, s, &s->operands[first + 2], type, PTX_STRICT);
     if (!red && s->operands[0].kind != PTX_OPERAND_SINK)
         d = ptx_dest(parser, s, &s->operands[0], type, PTX_STRICT);
-    struct vn_insn *i = ptx_emit(parser, s, space == VN_SHARED   ? VN_OP_atom_shared
-                                            : space == VN_GLOBAL ? VN_OP_atom_global
-                                                                 : VN_OP_atom_generic);
+    struct vn_insn *i = ptx_emit(parser, s,
+                                 space == VN_SHARED   ? VN_OP_atom_shared
+                                 : space == VN_GLOBAL ? VN_OP_atom_global
+                                                      : VN_OP_atom_generic);
     i->d = d;
     i->a = address;
     i->b = b;
@@ -511,12 +513,12 @@ void ptx_decode_cvta(struct ptx_parser *parser, struct ptx_statement *s, const s
         struct ptx_statement move = *s;
         uint32_t t = ptx_temp(parser, 8);
         uint32_t id = t + 1;
-        struct ptx_decl reg = {.kind = PTX_DECL_REG, .type = PTX_B64, .vec = 1, .ids = &id,
-                               .name = "address"};
+        struct ptx_decl reg = {
+            .kind = PTX_DECL_REG, .type = PTX_B64, .vec = 1, .ids = &id, .name = "address"};
         move.types[0] = PTX_B64;
         move.groups[G_VEC] = 0;
-        move.operands[0] = (struct ptx_operand){.kind = PTX_OPERAND_REG, .type = PTX_B64,
-                                                .decl = &reg, .token = from->token};
+        move.operands[0] = (struct ptx_operand){
+            .kind = PTX_OPERAND_REG, .type = PTX_B64, .decl = &reg, .token = from->token};
         ptx_decode_mov(parser, &move, row);
         a = t;
     } else {

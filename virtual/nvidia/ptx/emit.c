@@ -93,8 +93,8 @@ uint32_t ptx_address(struct ptx_parser *parser, uint32_t symbol, int64_t addend,
 {
     struct vn_module *m = parser->module;
     uint32_t slot = new_constant(parser, bytes <= 4 ? 4 : 8, bytes <= 4 ? 32 : 64);
-    *PTX_PUSH(parser, m->fixups, m->fixup_count, parser->fixup_capacity) = (struct vn_fixup){
-        .slot = slot, .symbol = symbol, .addend = addend, .generic = generic};
+    *PTX_PUSH(parser, m->fixups, m->fixup_count, parser->fixup_capacity) =
+        (struct vn_fixup){.slot = slot, .symbol = symbol, .addend = addend, .generic = generic};
     return constant_code(slot);
 }
 
@@ -139,7 +139,8 @@ static uint32_t marked_source(struct ptx_parser *parser, uint32_t line)
         return m->source_count - 1;
     if (parser->marked_text != lexer->source_file) {
         uint32_t old = parser->file_capacity;
-        m->files = ptx_grow(parser, m->files, m->file_count, &parser->file_capacity, sizeof *m->files);
+        m->files =
+            ptx_grow(parser, m->files, m->file_count, &parser->file_capacity, sizeof *m->files);
         if (old != parser->file_capacity) {
             uint32_t *numbers = ptx_need(parser, parser->file_capacity * sizeof *numbers);
             if (old)
@@ -180,9 +181,17 @@ struct vn_insn *ptx_emit(struct ptx_parser *parser, const struct ptx_statement *
         b->pool_reads = reads;
     }
     struct vn_insn *i = &b->insns[b->insn_count++];
-    *i = (struct vn_insn){.op = (uint16_t)op, .guard = VN_NO_PRED, .cls = vn_ops[op].cls,
-                          .vec = 1, .d = VN_NONE, .a = VN_NONE, .b = VN_NONE, .c = VN_NONE,
-                          .p = VN_NO_PRED, .q = VN_NO_PRED, .source = b->source};
+    *i = (struct vn_insn){.op = (uint16_t)op,
+                          .guard = VN_NO_PRED,
+                          .cls = vn_ops[op].cls,
+                          .vec = 1,
+                          .d = VN_NONE,
+                          .a = VN_NONE,
+                          .b = VN_NONE,
+                          .c = VN_NONE,
+                          .p = VN_NO_PRED,
+                          .q = VN_NO_PRED,
+                          .source = b->source};
     i->line = s ? s->opcode.line : parser->lexer.token.line;
     i->source = marked_source(parser, i->line);
     if (s && s->guarded) {

@@ -66,7 +66,8 @@ enum binary_operator {
 };
 static const uint8_t precedence[] = {10, 10, 10, 9, 9, 8, 8, 7, 7, 7, 7, 6, 6, 5, 4, 3, 2, 1, 0};
 
-/* The operator at hand, and how many tokens it takes. The second character is looked at in the text. */
+/* The operator at hand, and how many tokens it takes. The second character is looked at in the
+ * text. */
 static enum binary_operator binary(const struct ptx_parser *parser, int *tokens)
 {
     if (parser->lexer.token.kind != PTX_PUNCT)

@@ -1,6 +1,6 @@
-/* The end of a body: registers get places. Each virtual register lives from definition to last use along
- * the flow of a thread; those that do not meet share a slot, so that a warp's registers stay in the
- * caches. Correct for diverged warps, since a lane only ever touches its own column. */
+/* The end of a body: registers get places. Each virtual register lives from definition to last use
+ * along the flow of a thread; those that do not meet share a slot, so that a warp's registers stay
+ * in the caches. Correct for diverged warps, since a lane only ever touches its own column. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -222,7 +222,7 @@ static void find_intervals(struct flow *f)
 struct slots { /* of one register file: which interval's end frees each, smallest end first */
     struct {
         uint32_t end, slot;
-    } *heap;
+    } * heap;
     uint32_t count, total;
 };
 

@@ -107,8 +107,8 @@ static struct ptx_decl *declare_function(struct ptx_parser *parser, const struct
         ptx_error(&parser->lexer, name, "'%s' is declared as .entry and as .func", d->name);
     if (d)
         return d;
-    struct ptx_scope *scope = linkage == VN_LOCAL && !entry ? parser->file_scope
-                                                           : &parser->global_scope;
+    struct ptx_scope *scope =
+        linkage == VN_LOCAL && !entry ? parser->file_scope : &parser->global_scope;
     d = ptx_declare(parser, name, PTX_DECL_FUNCTION, scope);
     d->global_scope = scope == &parser->global_scope;
     d->index = m->function_count;
@@ -192,8 +192,8 @@ static uint32_t *formal(struct ptx_parser *parser, const struct header_param *p,
     uint32_t *all = ptx_need(parser, (*count + n) * sizeof *all);
     if (*count)
         memcpy(all, chunks, *count * sizeof *all);
-    struct ptx_decl *d = ptx_declare(parser, &p->name, p->reg ? PTX_DECL_REG : PTX_DECL_PARAM,
-                                     parser->scope);
+    struct ptx_decl *d =
+        ptx_declare(parser, &p->name, p->reg ? PTX_DECL_REG : PTX_DECL_PARAM, parser->scope);
     d->type = p->type;
     d->size = p->size;
     d->align = p->align;
@@ -204,13 +204,14 @@ static uint32_t *formal(struct ptx_parser *parser, const struct header_param *p,
     if (p->reg) {
         d->ids = ptx_need(parser, sizeof(uint32_t));
         if (p->type == PTX_PRED)
-            ptx_error(&parser->lexer, &p->name, "predicates as register parameters are not "
-                                                "supported by the virtual device");
+            ptx_error(&parser->lexer, &p->name,
+                      "predicates as register parameters are not "
+                      "supported by the virtual device");
         uint32_t reg = ptx_register(parser, d, 0);
         bool wide = (reg & VN_FILE_MASK) == VN_R64;
         if (!returned) {
-            struct vn_insn *i = ptx_emit(
-                parser, NULL, ptx_op_named(parser, wide ? "mov_u64" : "cvt_u32_u64"));
+            struct vn_insn *i =
+                ptx_emit(parser, NULL, ptx_op_named(parser, wide ? "mov_u64" : "cvt_u32_u64"));
             i->d = reg;
             i->a = d->chunks[0];
         }
@@ -260,8 +261,10 @@ static void targets(struct ptx_parser *parser, const struct ptx_token *name, boo
     d->list = ptx_need(parser, count * sizeof(uint32_t));
     for (uint32_t i = 0; branches && i < count; i++) {
         struct ptx_label_ref *r = ptx_need(parser, sizeof *r);
-        *r = (struct ptx_label_ref){.next = parser->scope->label_refs, .token = labels[i],
-                                    .entry = &d->list[i], .insn = UINT32_MAX};
+        *r = (struct ptx_label_ref){.next = parser->scope->label_refs,
+                                    .token = labels[i],
+                                    .entry = &d->list[i],
+                                    .insn = UINT32_MAX};
         parser->scope->label_refs = r;
     }
 }
@@ -390,9 +393,11 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
         if (entry && p->reg)
             ptx_error(lexer, &p->name, "a kernel's parameters are in .param");
         offset = (offset + p->align - 1) & ~(p->align - 1);
-        list[i] = (struct vn_param){
-            .name = ptx_strndup(parser->arena, p->name.text, p->name.length),
-            .offset = (uint32_t)offset, .size = (uint32_t)p->size, .align = (uint32_t)p->align};
+        list[i] =
+            (struct vn_param){.name = ptx_strndup(parser->arena, p->name.text, p->name.length),
+                              .offset = (uint32_t)offset,
+                              .size = (uint32_t)p->size,
+                              .align = (uint32_t)p->align};
         offset += p->size;
     }
     if (entry && offset > 32764)
@@ -430,8 +435,8 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
         back = formal(parser, &returns[i], &back_count, back, true);
     for (uint32_t i = 0; i < param_count; i++) {
         if (entry) {
-            struct ptx_decl *d = ptx_declare(parser, &params[i].name, PTX_DECL_PARAM,
-                                             parser->scope);
+            struct ptx_decl *d =
+                ptx_declare(parser, &params[i].name, PTX_DECL_PARAM, parser->scope);
             d->type = params[i].type;
             d->size = params[i].size;
             d->align = params[i].align;
@@ -454,8 +459,9 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
     } else {
         for (uint32_t i = 0; i < return_count; i++) {
             if (returns[i].reg)
-                ptx_error(lexer, &returns[i].name, "several results in registers are not "
-                                                   "supported by the virtual device");
+                ptx_error(lexer, &returns[i].name,
+                          "several results in registers are not "
+                          "supported by the virtual device");
         }
     }
     ptx_finish_body(parser);

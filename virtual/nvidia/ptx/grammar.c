@@ -3,13 +3,26 @@
 
 #define ROUNDING (GROUP(ROUND) | GROUP(FTZ) | GROUP(SAT))
 #define HINTS (GROUP(CACHE) | GROUP(EVICT1) | GROUP(EVICT2) | GROUP(HINT) | GROUP(PREFETCH))
-#define MEMORY (GROUP(SPACE) | GROUP(SEM) | GROUP(SCOPE) | GROUP(MMIO) | HINTS | GROUP(VEC) | GROUP(NC))
+#define MEMORY                                                                                     \
+    (GROUP(SPACE) | GROUP(SEM) | GROUP(SCOPE) | GROUP(MMIO) | HINTS | GROUP(VEC) | GROUP(NC))
 #define CONVERGED (GROUP(SYNC) | GROUP(ALIGNED))
 
-#define ALU(op, groups, types, pattern) {op, groups, 0, types, pattern, "u", ptx_decode_plain}
-#define TYPED(op, groups, types, pattern) {op, groups, 0, types, pattern, "k", ptx_decode_plain}
-#define ROW(op, groups, types, fn) {op, groups, 0, types, "", "k", fn}
-#define REFUSED(op, why) {op, ~(uint64_t)0, 0, 255, why, "k", ptx_decode_refused}
+#define ALU(op, groups, types, pattern)                                                            \
+    {                                                                                              \
+        op, groups, 0, types, pattern, "u", ptx_decode_plain                                       \
+    }
+#define TYPED(op, groups, types, pattern)                                                          \
+    {                                                                                              \
+        op, groups, 0, types, pattern, "k", ptx_decode_plain                                       \
+    }
+#define ROW(op, groups, types, fn)                                                                 \
+    {                                                                                              \
+        op, groups, 0, types, "", "k", fn                                                          \
+    }
+#define REFUSED(op, why)                                                                           \
+    {                                                                                              \
+        op, ~(uint64_t)0, 0, 255, why, "k", ptx_decode_refused                                     \
+    }
 
 const struct ptx_row ptx_rows[] = {
     /* the commonest first */
@@ -33,8 +46,9 @@ const struct ptx_row ptx_rows[] = {
     ROW("selp", 0, 1, ptx_decode_selp),
     ALU("mad", ROUNDING | GROUP(WIDTH) | GROUP(CARRY), 1, "dsss"),
     ROW("cvta", GROUP(TO) | GROUP(SPACE), 1, ptx_decode_cvta),
-    ROW("mma", CONVERGED | GROUP(SHAPE) | GROUP(LAYOUT) | GROUP(LAYOUT2) | GROUP(SATFINITE) |
-                   GROUP(ROUND) | GROUP(OP),
+    ROW("mma",
+        CONVERGED | GROUP(SHAPE) | GROUP(LAYOUT) | GROUP(LAYOUT2) | GROUP(SATFINITE) |
+            GROUP(ROUND) | GROUP(OP),
         4, ptx_decode_mma),
     ALU("prmt", GROUP(PRMT), 1, "dsss"),
     TYPED("dp4a", 0, 2, "Ustu"),
@@ -48,8 +62,9 @@ const struct ptx_row ptx_rows[] = {
     ROW("stmatrix", CONVERGED | GROUP(SHAPE) | GROUP(NUM) | GROUP(TRANS) | GROUP(SPACE), 1,
         ptx_decode_ldmatrix),
     ROW("movmatrix", CONVERGED | GROUP(SHAPE) | GROUP(TRANS), 1, ptx_decode_ldmatrix),
-    ROW("wmma", CONVERGED | GROUP(WMMA) | GROUP(MATRIX) | GROUP(SHAPE) | GROUP(LAYOUT) |
-                    GROUP(LAYOUT2) | GROUP(SPACE) | GROUP(SATFINITE) | GROUP(ROUND),
+    ROW("wmma",
+        CONVERGED | GROUP(WMMA) | GROUP(MATRIX) | GROUP(SHAPE) | GROUP(LAYOUT) | GROUP(LAYOUT2) |
+            GROUP(SPACE) | GROUP(SATFINITE) | GROUP(ROUND),
         255, ptx_decode_wmma),
     TYPED("max", GROUP(FTZ) | GROUP(NANMODE) | GROUP(XORSIGN) | GROUP(ABS) | GROUP(RELU), 1, "dss"),
     TYPED("min", GROUP(FTZ) | GROUP(NANMODE) | GROUP(XORSIGN) | GROUP(ABS) | GROUP(RELU), 1, "dss"),
@@ -66,11 +81,13 @@ const struct ptx_row ptx_rows[] = {
     TYPED("abs", GROUP(FTZ), 1, "ds"),
     TYPED("neg", GROUP(FTZ), 1, "ds"),
     TYPED("tanh", GROUP(APPROX), 1, "ds"),
-    ROW("atom", GROUP(SEM) | GROUP(SCOPE) | GROUP(SPACE) | GROUP(OP) | GROUP(NOFTZ) | GROUP(VEC) |
-                    GROUP(HINT),
+    ROW("atom",
+        GROUP(SEM) | GROUP(SCOPE) | GROUP(SPACE) | GROUP(OP) | GROUP(NOFTZ) | GROUP(VEC) |
+            GROUP(HINT),
         1, ptx_decode_atom),
-    ROW("red", GROUP(SEM) | GROUP(SCOPE) | GROUP(SPACE) | GROUP(OP) | GROUP(NOFTZ) | GROUP(VEC) |
-                   GROUP(HINT),
+    ROW("red",
+        GROUP(SEM) | GROUP(SCOPE) | GROUP(SPACE) | GROUP(OP) | GROUP(NOFTZ) | GROUP(VEC) |
+            GROUP(HINT),
         1, ptx_decode_atom),
     TYPED("rcp", ROUNDING | GROUP(APPROX), 1, "ds"),
     TYPED("lg2", GROUP(APPROX) | GROUP(FTZ), 1, "ds"),

@@ -22,8 +22,12 @@ static bool name_part(unsigned char c)
 void ptx_lexer_init(struct ptx_lexer *lexer, const char *text, size_t size,
                     struct vn_diagnostic *diagnostic, jmp_buf *fail)
 {
-    *lexer = (struct ptx_lexer){.at = text, .end = text + size, .line_start = text, .line = 1,
-                                .diagnostic = diagnostic, .fail = fail};
+    *lexer = (struct ptx_lexer){.at = text,
+                                .end = text + size,
+                                .line_start = text,
+                                .line = 1,
+                                .diagnostic = diagnostic,
+                                .fail = fail};
     /* The driver's own convention: PTX passed as a C string ends at its NUL. */
     const char *nul = memchr(text, 0, size);
     if (nul)
@@ -173,7 +177,9 @@ static void number(struct ptx_lexer *lexer, struct ptx_token *token)
     const char *start = p;
     for (; p < lexer->end; p++) {
         int c = tolower((unsigned char)*p);
-        unsigned digit = isdigit(c) ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10) : 99;
+        unsigned digit = isdigit(c)             ? (unsigned)(c - '0')
+                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
+                                                : 99;
         if (digit >= base)
             break;
         if (value > (UINT64_MAX - digit) / base)
@@ -199,7 +205,8 @@ void ptx_next(struct ptx_lexer *lexer)
 {
     skip_space(lexer);
     struct ptx_token *token = &lexer->token;
-    *token = (struct ptx_token){.line = lexer->line, .text = lexer->at,
+    *token = (struct ptx_token){.line = lexer->line,
+                                .text = lexer->at,
                                 .column = (uint32_t)(lexer->at - lexer->line_start) + 1};
     if (lexer->at >= lexer->end)
         return;
@@ -265,8 +272,8 @@ void ptx_expect(struct ptx_lexer *lexer, char punct)
     const struct ptx_token *t = &lexer->token;
     if (t->kind == PTX_END)
         ptx_error(lexer, t, "'%c' expected before the end of the text", punct);
-    ptx_error(lexer, t, "'%c' expected before '%.*s'", punct, (int)(t->length > 60 ? 60 : t->length),
-              t->text);
+    ptx_error(lexer, t, "'%c' expected before '%.*s'", punct,
+              (int)(t->length > 60 ? 60 : t->length), t->text);
 }
 
 static bool same(const struct ptx_token *token, const char *name)

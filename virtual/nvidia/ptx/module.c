@@ -197,13 +197,14 @@ static void top_level(struct ptx_parser *parser)
     }
     resolve_sources(parser, first_source, first_file);
     if (!has_target)
-        ptx_error(lexer, &lexer->token, has_version ? ".target is missing" : "there is no PTX here");
+        ptx_error(lexer, &lexer->token,
+                  has_version ? ".target is missing" : "there is no PTX here");
 }
 
 /* Everything a kernel reaches, and whether calls go round in a circle. */
 struct reach {
     struct ptx_parser *parser;
-    uint8_t *state; /* 1: on the path, 2: done */
+    uint8_t *state;  /* 1: on the path, 2: done */
     uint32_t *local; /* bytes below and including the function */
     bool module_shared, recursive, indirect;
     uint32_t depth;
@@ -263,13 +264,15 @@ void ptx_finish_module(struct ptx_parser *parser)
     uint64_t *sizes = ptx_need(parser, (m->symbol_count + 1) * sizeof *sizes);
     for (struct ptx_shared *v = parser->shared; v; v = v->next)
         sizes[v->symbol] = v->size;
-    /* Shared variables of the module and of functions lie first, at the same place for every kernel. */
+    /* Shared variables of the module and of functions lie first, at the same place for every
+     * kernel. */
     uint64_t common = 0;
     for (struct ptx_shared *v = parser->shared; v; v = v->next) {
         if (v->function == UINT32_MAX || !m->functions[v->function].info.entry)
             common = place_shared(m, v->symbol, common, sizes);
     }
-    struct reach r = {.parser = parser, .state = ptx_need(parser, m->function_count + 1),
+    struct reach r = {.parser = parser,
+                      .state = ptx_need(parser, m->function_count + 1),
                       .local = ptx_need(parser, (m->function_count + 1) * sizeof(uint32_t))};
     uint64_t const_bytes = 0;
     for (uint32_t i = 0; i < m->variable_count; i++)

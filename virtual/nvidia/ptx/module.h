@@ -5,8 +5,8 @@
 
 #include "../machine.h"
 
-/* Operand codes: where 32 lanes of a value lie. The low bits choose a base, the rest is an offset in
- * bytes from it, always a multiple of 128. */
+/* Operand codes: where 32 lanes of a value lie. The low bits choose a base, the rest is an offset
+ * in bytes from it, always a multiple of 128. */
 enum vn_file {
     VN_R32,      /* 32 u32: registers up to 32 bits */
     VN_R64,      /* 32 u64 */
@@ -25,30 +25,53 @@ typedef void (*vn_handler)(struct vn_warp *warp, const struct vn_insn *insn, uin
 
 enum vn_insn_flags {
     VN_GUARD_NEGATED = 1,
-    VN_PRED_NEGATED = 2,  /* of c, a predicate source */
-    VN_ADDRESS64 = 4,     /* the address operand is 64 bits wide */
-    VN_ADDRESS64_B = 8,   /* that of b, for cp.async */
-    VN_SIGNED = 16,       /* a load extends the sign */
+    VN_PRED_NEGATED = 2, /* of c, a predicate source */
+    VN_ADDRESS64 = 4,    /* the address operand is 64 bits wide */
+    VN_ADDRESS64_B = 8,  /* that of b, for cp.async */
+    VN_SIGNED = 16,      /* a load extends the sign */
 };
 
 /* q of a memory access: order | scope << 4 */
-enum vn_order {
-    VN_WEAK_ORDER, VN_RELAXED, VN_ACQUIRE, VN_RELEASE, VN_ACQ_REL, VN_SC, VN_VOLATILE
-};
+enum vn_order { VN_WEAK_ORDER, VN_RELAXED, VN_ACQUIRE, VN_RELEASE, VN_ACQ_REL, VN_SC, VN_VOLATILE };
 enum vn_scope { VN_NO_SCOPE, VN_SCOPE_CTA, VN_SCOPE_CLUSTER, VN_SCOPE_GPU, VN_SCOPE_SYS };
 
 enum vn_element { /* of matrices */
-    VN_ELEMENT_F16, VN_ELEMENT_BF16, VN_ELEMENT_TF32, VN_ELEMENT_S8, VN_ELEMENT_U8,
-    VN_ELEMENT_E4M3, VN_ELEMENT_E5M2, VN_ELEMENT_F64, VN_ELEMENT_F32, VN_ELEMENT_S32
+                  VN_ELEMENT_F16,
+                  VN_ELEMENT_BF16,
+                  VN_ELEMENT_TF32,
+                  VN_ELEMENT_S8,
+                  VN_ELEMENT_U8,
+                  VN_ELEMENT_E4M3,
+                  VN_ELEMENT_E5M2,
+                  VN_ELEMENT_F64,
+                  VN_ELEMENT_F32,
+                  VN_ELEMENT_S32
 };
 
 enum vn_atomic { /* mode of an atomic */
-    VN_ATOM_ADD, VN_ATOM_MIN, VN_ATOM_MAX, VN_ATOM_INC, VN_ATOM_DEC, VN_ATOM_CAS, VN_ATOM_EXCH,
-    VN_ATOM_AND, VN_ATOM_OR, VN_ATOM_XOR
+                 VN_ATOM_ADD,
+                 VN_ATOM_MIN,
+                 VN_ATOM_MAX,
+                 VN_ATOM_INC,
+                 VN_ATOM_DEC,
+                 VN_ATOM_CAS,
+                 VN_ATOM_EXCH,
+                 VN_ATOM_AND,
+                 VN_ATOM_OR,
+                 VN_ATOM_XOR
 };
 enum vn_atomic_type { /* p of an atomic */
-    VN_ATOM_U32, VN_ATOM_S32, VN_ATOM_U64, VN_ATOM_S64, VN_ATOM_F32, VN_ATOM_F64, VN_ATOM_F16,
-    VN_ATOM_F16X2, VN_ATOM_BF16, VN_ATOM_BF16X2, VN_ATOM_B16
+                      VN_ATOM_U32,
+                      VN_ATOM_S32,
+                      VN_ATOM_U64,
+                      VN_ATOM_S64,
+                      VN_ATOM_F32,
+                      VN_ATOM_F64,
+                      VN_ATOM_F16,
+                      VN_ATOM_F16X2,
+                      VN_ATOM_BF16,
+                      VN_ATOM_BF16X2,
+                      VN_ATOM_B16
 };
 
 struct vn_insn { /* one cache line */
@@ -56,12 +79,12 @@ struct vn_insn { /* one cache line */
     uint16_t op;    /* enum vn_op */
     uint16_t guard; /* predicate, or VN_NO_PRED */
     uint8_t flags, cls;
-    uint8_t vec;    /* elements of a vector access */
-    uint8_t mode;   /* the op's own: comparison, scope, rounding, shape */
+    uint8_t vec;  /* elements of a vector access */
+    uint8_t mode; /* the op's own: comparison, scope, rounding, shape */
     uint32_t d, a, b, c;
-    uint16_t p, q;  /* predicate destination, or source */
-    uint32_t pool;  /* index of further operand codes */
-    int64_t imm;    /* address offset, target */
+    uint16_t p, q;         /* predicate destination, or source */
+    uint32_t pool;         /* index of further operand codes */
+    int64_t imm;           /* address offset, target */
     uint32_t line, source; /* source: index of vn_source */
     uint64_t reserved;     /* to 64 bytes */
 };
@@ -117,7 +140,7 @@ struct vn_code {
     uint32_t param_chunk_count;
     uint32_t *return_chunks;
     uint32_t return_chunk_count;
-    uint32_t *targets;              /* brx tables: instruction indices */
+    uint32_t *targets; /* brx tables: instruction indices */
     uint32_t target_count;
     bool takes_param_address, recursive, indirect;
     uint32_t builtin; /* enum vn_builtin, of vprintf and its kin */
@@ -141,7 +164,7 @@ struct vn_module {
     uint32_t variable_count;
     struct vn_symbol *symbols;
     uint32_t symbol_count;
-    uint64_t *constants; /* values of the pool's slots */
+    uint64_t *constants;      /* values of the pool's slots */
     uint8_t *constant_widths; /* bytes: 4 or 8; more: an address will follow */
     uint32_t constant_count;
     struct vn_fixup *fixups;

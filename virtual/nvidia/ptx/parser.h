@@ -40,17 +40,17 @@ struct ptx_decl {
     uint32_t length, hash;
     enum ptx_decl_kind kind;
     enum ptx_type type;
-    uint8_t vec;             /* elements of a vector register, else 1 */
+    uint8_t vec; /* elements of a vector register, else 1 */
     bool entry_param, is_extern_shared;
     enum vn_space space;
-    uint32_t range;          /* %r<range>; 0: a single one */
-    uint32_t *ids;           /* virtual register ids + 1, [max(range, 1) * vec] */
-    uint64_t size, align;    /* of variables and params */
-    uint64_t offset;         /* local variables, entry params */
-    uint32_t index;          /* symbol of a variable, function index, label's instruction */
-    uint32_t *list;          /* targets */
+    uint32_t range;       /* %r<range>; 0: a single one */
+    uint32_t *ids;        /* virtual register ids + 1, [max(range, 1) * vec] */
+    uint64_t size, align; /* of variables and params */
+    uint64_t offset;      /* local variables, entry params */
+    uint32_t index;       /* symbol of a variable, function index, label's instruction */
+    uint32_t *list;       /* targets */
     uint32_t list_count;
-    uint32_t *chunks;        /* params of functions: R64 operand codes */
+    uint32_t *chunks; /* params of functions: R64 operand codes */
     uint32_t line;
     bool global_scope;
 };
@@ -64,8 +64,8 @@ enum ptx_operand_kind {
     PTX_OPERAND_MEMORY,  /* [base + imm]; base: reg, symbol or none */
     PTX_OPERAND_VECTOR,
     PTX_OPERAND_SINK,
-    PTX_OPERAND_PAIR,  /* p|q */
-    PTX_OPERAND_LIST,  /* (a, b) of calls */
+    PTX_OPERAND_PAIR, /* p|q */
+    PTX_OPERAND_LIST, /* (a, b) of calls */
 };
 
 struct ptx_operand {
@@ -74,7 +74,7 @@ struct ptx_operand {
     struct ptx_decl *decl; /* reg, symbol, memory base */
     uint32_t index;        /* in a range times vec + component */
     enum ptx_type type;
-    uint64_t value;        /* int, float bits (f64, or f32 if single) */
+    uint64_t value; /* int, float bits (f64, or f32 if single) */
     bool single, negative, inverted, has_base;
     int64_t imm;
     uint32_t special;
@@ -108,8 +108,8 @@ struct ptx_statement {
 struct ptx_label_ref {
     struct ptx_label_ref *next;
     struct ptx_token token;
-    uint32_t insn;     /* whose imm it becomes, or UINT32_MAX: */
-    uint32_t *entry;   /* a table's entry */
+    uint32_t insn;   /* whose imm it becomes, or UINT32_MAX: */
+    uint32_t *entry; /* a table's entry */
 };
 
 struct ptx_scope {
@@ -178,7 +178,7 @@ struct ptx_parser {
     uint32_t *constant_table; /* hash of value and width to slot + 1 */
     uint32_t constant_table_size;
     uint8_t *constant_width;
-    uint32_t *file_numbers; /* of .file, by file of the module */
+    uint32_t *file_numbers;  /* of .file, by file of the module */
     const char *marked_text; /* the `#line` file that has been interned, and its index */
     uint32_t marked_file;
     struct ptx_call_ref *calls;
@@ -189,7 +189,7 @@ struct ptx_parser {
         bool uses_module_shared;
         struct ptx_token token;
         uint64_t local;
-    } *facts;
+    } * facts;
     uint32_t facts_capacity;
     uint32_t *op_table, op_table_size; /* names of ops to numbers + 1 */
     struct ptx_shared *shared, **shared_tail;
@@ -210,7 +210,7 @@ struct ptx_decl *ptx_declare(struct ptx_parser *parser, const struct ptx_token *
                              enum ptx_decl_kind kind, struct ptx_scope *scope);
 void ptx_push_scope(struct ptx_parser *parser);
 void ptx_pop_scope(struct ptx_parser *parser);
-int64_t ptx_int(struct ptx_parser *parser); /* an optionally signed constant */
+int64_t ptx_int(struct ptx_parser *parser);        /* an optionally signed constant */
 int64_t ptx_expression(struct ptx_parser *parser); /* a constant expression */
 int64_t ptx_offset(struct ptx_parser *parser);     /* + or - of terms, behind a base */
 uint32_t ptx_uint(struct ptx_parser *parser, uint64_t limit, const char *what);

@@ -24,7 +24,8 @@ void *ptx_need(struct ptx_parser *parser, size_t size)
 {
     void *p = ptx_alloc(parser->arena, size);
     if (!p)
-        ptx_error(&parser->lexer, &parser->lexer.token, "out of memory: the module needs over 1 GiB");
+        ptx_error(&parser->lexer, &parser->lexer.token,
+                  "out of memory: the module needs over 1 GiB");
     return p;
 }
 
@@ -65,7 +66,8 @@ struct ptx_decl *ptx_find(struct ptx_parser *parser, const char *name, uint32_t 
     return find_hashed(parser, name, length, hash(name, length));
 }
 
-/* A name as declared, or the member of a range: %r12 of `%r<100>`, which is kept under the name `%r<`. */
+/* A name as declared, or the member of a range: %r12 of `%r<100>`, which is kept under the name
+ * `%r<`. */
 struct ptx_decl *ptx_find_register(struct ptx_parser *parser, const char *name, uint32_t length,
                                    uint32_t *index)
 {

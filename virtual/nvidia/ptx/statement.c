@@ -210,8 +210,7 @@ void ptx_parse_operand(struct ptx_parser *parser, struct ptx_operand *o)
     } else if (parser->in_call && ptx_accept(lexer, '(')) {
         o->kind = PTX_OPERAND_LIST;
         list_operand(parser, o, ')');
-    } else if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '!' &&
-               negates_name(lexer)) {
+    } else if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '!' && negates_name(lexer)) {
         ptx_next(lexer);
         name_operand(parser, o);
         o->inverted = true;

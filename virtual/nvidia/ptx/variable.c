@@ -10,7 +10,7 @@ static enum vn_space space_of(const struct ptx_token *t)
     static const struct {
         const char *name;
         enum vn_space space;
-    } spaces[] = {{"reg", VN_REG},       {"global", VN_GLOBAL},     {"const", VN_CONST},
+    } spaces[] = {{"reg", VN_REG},       {"global", VN_GLOBAL},    {"const", VN_CONST},
                   {"shared", VN_SHARED}, {"local", VN_LOCALSPACE}, {"param", VN_PARAM}};
     for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
         if (ptx_is_dot(t, spaces[i].name))
@@ -86,8 +86,7 @@ static void put_value(struct values *v, const struct ptx_token *at)
                     memcpy(to, &f, 4);
                 return;
             }
-            if (bytes < 8 && value >> (8 * bytes) != 0 &&
-                (int64_t)value >> (8 * bytes - 1) != -1)
+            if (bytes < 8 && value >> (8 * bytes) != 0 && (int64_t)value >> (8 * bytes - 1) != -1)
                 ptx_error(lexer, at, "value does not fit .%s", ptx_types[v->type].name);
             memcpy(to, &value, bytes > 8 ? 8 : bytes);
             return;
@@ -103,7 +102,8 @@ static void put_value(struct values *v, const struct ptx_token *at)
     struct ptx_token name = lexer->token;
     struct ptx_decl *d = name.kind == PTX_NAME ? ptx_find(parser, name.text, name.length) : NULL;
     if (!d || (d->kind != PTX_DECL_VARIABLE && d->kind != PTX_DECL_FUNCTION))
-        ptx_error(lexer, &name, "'%.*s' is not a variable or function", (int)name.length, name.text);
+        ptx_error(lexer, &name, "'%.*s' is not a variable or function", (int)name.length,
+                  name.text);
     ptx_next(lexer);
     if (generic)
         ptx_expect(lexer, ')');
@@ -122,8 +122,12 @@ static void put_value(struct values *v, const struct ptx_token *at)
                           : d->index;
     struct vn_initialiser *i = PTX_PUSH(parser, v->data->initialisers, v->data->initialiser_count,
                                         v->initialiser_capacity);
-    *i = (struct vn_initialiser){.offset = v->at - bytes, .symbol = symbol, .addend = addend,
-                                 .bytes = (uint8_t)bytes, .shift = shift, .generic = generic};
+    *i = (struct vn_initialiser){.offset = v->at - bytes,
+                                 .symbol = symbol,
+                                 .addend = addend,
+                                 .bytes = (uint8_t)bytes,
+                                 .shift = shift,
+                                 .generic = generic};
 }
 
 static void read_values(struct values *v, const uint64_t *dims, unsigned count)
@@ -211,15 +215,19 @@ static void place_variable(struct ptx_parser *parser, struct ptx_decl *d, enum v
         index = m->variable_count;
         struct vn_data *v =
             PTX_PUSH(parser, m->variables, m->variable_count, parser->variable_capacity);
-        v->info = (struct vn_variable){.name = d->name, .space = space, .linkage = linkage,
-                                       .size = d->size, .align = d->align};
+        v->info = (struct vn_variable){.name = d->name,
+                                       .space = space,
+                                       .linkage = linkage,
+                                       .size = d->size,
+                                       .align = d->align};
         v->external = linkage == VN_EXTERN;
     }
     d->index = ptx_symbol(parser, d->name, VN_SYMBOL_VARIABLE, space, index);
     if (space == VN_SHARED && linkage != VN_EXTERN) {
         m->symbols[d->index].shared_offset = d->align; /* replaced when offsets are known */
         struct ptx_shared *v = ptx_need(parser, sizeof *v);
-        *v = (struct ptx_shared){.symbol = d->index, .size = d->size,
+        *v = (struct ptx_shared){.symbol = d->index,
+                                 .size = d->size,
                                  .function = in_function ? parser->body.function : UINT32_MAX};
         if (!parser->shared_tail)
             parser->shared_tail = &parser->shared;
@@ -338,8 +346,8 @@ void ptx_parse_variable(struct ptx_parser *parser, enum vn_linkage linkage, bool
         if (!d) {
             struct ptx_scope *scope =
                 !in_function && linkage != VN_LOCAL ? &parser->global_scope : parser->scope;
-            d = ptx_declare(parser, &name,
-                            space == VN_PARAM ? PTX_DECL_PARAM : PTX_DECL_VARIABLE, scope);
+            d = ptx_declare(parser, &name, space == VN_PARAM ? PTX_DECL_PARAM : PTX_DECL_VARIABLE,
+                            scope);
             d->type = type;
             d->space = space;
             d->size = size;

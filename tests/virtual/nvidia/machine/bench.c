@@ -1,5 +1,5 @@
-/* Speed of the machine: lane-instructions a second on one core, with checks off, on and with races; one
- * mma; loading a module. Each figure is printed with the instruction set that ran. */
+/* Speed of the machine: lane-instructions a second on one core, with checks off, on and with races;
+ * one mma; loading a module. Each figure is printed with the instruction set that ran. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,14 +60,20 @@ static size_t find(const struct vn_module *m, const char *name)
 
 /* The best of nine runs. */
 static double run(const struct vn_image *image, const struct vn_module *m, const char *name,
-                  uint32_t grid, uint32_t grid_y, uint32_t block, const void *params, unsigned checks,
-                  bool count, uint64_t *lanes)
+                  uint32_t grid, uint32_t grid_y, uint32_t block, const void *params,
+                  unsigned checks, bool count, uint64_t *lanes)
 {
     double best = 1e30;
     for (int i = 0; i < 9; i++) {
-        struct vn_launch l = {.image = image, .function = find(m, name), .grid = {grid, grid_y, 1},
-                              .block = {block, 1, 1}, .params = params, .map = map, .sm_count = 132,
-                              .checks = checks, .count = count};
+        struct vn_launch l = {.image = image,
+                              .function = find(m, name),
+                              .grid = {grid, grid_y, 1},
+                              .block = {block, 1, 1},
+                              .params = params,
+                              .map = map,
+                              .sm_count = 132,
+                              .checks = checks,
+                              .count = count};
         struct vn_counters c;
         double t = now();
         if (vn_execute(&l, &c) != VN_OK)
@@ -121,7 +127,8 @@ int main(int argc, char **argv)
     if (!map)
         return 2;
     size_t size, gemm_size;
-    char *text = read_file(folder, "stream.ptx", &size), *gemm = read_file(folder, "gemm.ptx", &gemm_size);
+    char *text = read_file(folder, "stream.ptx", &size),
+         *gemm = read_file(folder, "gemm.ptx", &gemm_size);
     struct vn_module *m = load(text, size), *g = load(gemm, gemm_size);
     struct vn_image *image = vn_image_create(m, map, NULL, NULL);
     struct vn_image *gi = vn_image_create(g, map, NULL, NULL);

@@ -1,5 +1,6 @@
-/* Broken PTX: the texts named on the command line, mutated. The parser may say no, with a line; it may not
- * crash or hang. Built with -fsanitize=fuzzer and FUZZER defined, it is a libFuzzer target. */
+/* Broken PTX: the texts named on the command line, mutated. The parser may say no, with a line; it
+ * may not crash or hang. Built with -fsanitize=fuzzer and FUZZER defined, it is a libFuzzer target.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -15,8 +15,11 @@ void kit_open(struct kit *kit, const char *ptx)
     uint64_t *addresses = calloc(vn_module_variables(kit->module) + 1, sizeof *addresses);
     for (size_t i = 0; i < vn_module_variables(kit->module); i++) {
         const struct vn_variable *v = vn_module_variable(kit->module, i);
-        struct vc_alloc_info info = {.bytes = v->size ? v->size : 1, .align = v->align,
-                                     .kind = VC_MODULE, .access = 1, .name = v->name};
+        struct vc_alloc_info info = {.bytes = v->size ? v->size : 1,
+                                     .align = v->align,
+                                     .kind = VC_MODULE,
+                                     .access = 1,
+                                     .name = v->name};
         addresses[i] = vc_alloc(kit->map, &info);
     }
     kit->image = vn_image_create(kit->module, kit->map, addresses, &d);
@@ -87,7 +90,8 @@ enum vn_status kit_run(struct kit *kit, const char *kernel, uint32_t grid, uint3
     assert_int_equal(f->param_count, count);
     uint8_t params[4096] = {0};
     for (unsigned i = 0; i < count; i++)
-        memcpy(params + f->params[i].offset, &arguments[i], f->params[i].size < 8 ? f->params[i].size : 8);
+        memcpy(params + f->params[i].offset, &arguments[i],
+               f->params[i].size < 8 ? f->params[i].size : 8);
     l.image = kit->image;
     l.grid[0] = grid;
     l.block[0] = block;

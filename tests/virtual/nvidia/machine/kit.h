@@ -1,4 +1,5 @@
-/* What the machine's tests share: a map, a module from text, launches, and the findings of the last one. */
+/* What the machine's tests share: a map, a module from text, launches, and the findings of the last
+ * one. */
 #ifndef TESTS_VIRTUAL_NVIDIA_MACHINE_KIT_H
 #define TESTS_VIRTUAL_NVIDIA_MACHINE_KIT_H
 

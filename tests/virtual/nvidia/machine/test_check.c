@@ -2,29 +2,46 @@
 #include "kit.h"
 
 #define KERNEL(name, code)                                                                         \
-    ".visible .entry " name "(.param .u64 p, .param .u64 q) {\n.reg .b64 a, b, t, t2; .reg .b32 i, x, y, z; "  \
-    ".reg .pred c, d; .shared .align 16 .b8 s[512];\nld.param.u64 a, [p]; ld.param.u64 b, [q]; mov.u32 i, %tid.x; " \
+    ".visible .entry " name                                                                        \
+    "(.param .u64 p, .param .u64 q) {\n.reg .b64 a, b, t, t2; .reg .b32 i, x, y, z; "              \
+    ".reg .pred c, d; .shared .align 16 .b8 s[512];\nld.param.u64 a, [p]; ld.param.u64 b, [q]; "   \
+    "mov.u32 i, %tid.x; "                                                                          \
     "mul.wide.u32 t, i, 4; mul.lo.u32 y, i, 4; mov.u32 z, s; add.u32 z, z, y;\n" code "\nret; }\n"
 
-static const char *text = PTX_HEAD KERNEL("over", "add.u64 t, a, t; st.global.u32 [t + 4], i; // OVER")
-    KERNEL("byte", "add.u64 a, a, 1; ld.global.u8 x, [a]; ld.global.u16 x, [a]; // ODD")
-    KERNEL("cold", "add.u64 t, b, t; ld.global.u32 x, [t]; // COLD\nst.global.u32 [a], x;")
-    KERNEL("vector", "ld.global.v4.u32 {x, y, x, y}, [b]; // VECTOR")
-    KERNEL("param", "mov.b64 t, p; cvta.param.u64 t, t; ld.u64 t2, [t]; st.u32 [t], i; // PARAM")
-    KERNEL("race", "st.shared.u32 [z], i;\nxor.b32 y, y, 256; mov.u32 z, s; add.u32 z, z, y; ld.shared.u32 x, [z]; // RACE")
-    KERNEL("calm", "st.shared.u32 [z], i; bar.sync 0;\nxor.b32 y, y, 256; mov.u32 z, s; add.u32 z, z, y; ld.shared.u32 x, [z];")
-    KERNEL("bytes", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; setp.ne.u32 c, i, 0; @c bra L; \n"
-                    "st.shared.u8 [z + 3], i; // BYTES\nL: mov.u32 x, 0;")
-    KERNEL("neighbours", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; ld.shared.u8 x, [z]; st.shared.u8 [z], x;")
-    KERNEL("same", "st.global.u32 [a], 1; // SAME")
-    KERNEL("different", "st.global.u32 [a], i; // DIFFERENT")
-    KERNEL("blocks", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
-    KERNEL("atomics", "setp.ne.u32 c, i, 0; @c ret; atom.global.add.u32 x, [a], 1;")
-    KERNEL("narrow", "setp.ne.u32 c, i, 0; @c ret; atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
-    KERNEL("early", "mov.u32 z, s; cp.async.ca.shared.global [z], [a], 16; cp.async.commit_group;\n"
-                    "ld.shared.u32 x, [z]; // EARLY\ncp.async.wait_all;")
-    KERNEL("parted", "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra L;\nbar.sync 0; // PARTED\nL: bar.sync 0;")
-    KERNEL("late", "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra L; mov.u32 x, 7;\nL: bar.sync 0;");
+static const char *text = PTX_HEAD KERNEL("over",
+                                          "add.u64 t, a, t; st.global.u32 [t + 4], i; // OVER")
+    KERNEL("byte", "add.u64 a, a, 1; ld.global.u8 x, [a]; ld.global.u16 x, [a]; // ODD") KERNEL(
+        "cold", "add.u64 t, b, t; ld.global.u32 x, [t]; // COLD\nst.global.u32 [a], x;")
+        KERNEL("vector", "ld.global.v4.u32 {x, y, x, y}, [b]; // VECTOR") KERNEL(
+            "param", "mov.b64 t, p; cvta.param.u64 t, t; ld.u64 t2, [t]; st.u32 [t], i; // PARAM")
+            KERNEL("race", "st.shared.u32 [z], i;\nxor.b32 y, y, 256; mov.u32 z, s; add.u32 z, z, "
+                           "y; ld.shared.u32 x, [z]; // RACE")
+                KERNEL("calm", "st.shared.u32 [z], i; bar.sync 0;\nxor.b32 y, y, 256; mov.u32 z, "
+                               "s; add.u32 z, z, y; ld.shared.u32 x, [z];") KERNEL(
+                    "bytes", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; setp.ne.u32 c, "
+                             "i, 0; @c bra L; \n"
+                             "st.shared.u8 [z + 3], i; // BYTES\nL: mov.u32 x, 0;")
+                    KERNEL("neighbours", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; "
+                                         "ld.shared.u8 x, [z]; st.shared.u8 [z], x;") KERNEL(
+                        "same", "st.global.u32 [a], 1; // SAME")
+                        KERNEL("different", "st.global.u32 [a], i; // DIFFERENT") KERNEL(
+                            "blocks", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // "
+                                      "BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
+                            KERNEL("atomics",
+                                   "setp.ne.u32 c, i, 0; @c ret; atom.global.add.u32 x, [a], 1;")
+                                KERNEL("narrow",
+                                       "setp.ne.u32 c, i, 0; @c ret; "
+                                       "atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
+                                    KERNEL("early",
+                                           "mov.u32 z, s; cp.async.ca.shared.global [z], [a], 16; "
+                                           "cp.async.commit_group;\n"
+                                           "ld.shared.u32 x, [z]; // EARLY\ncp.async.wait_all;")
+                                        KERNEL("parted",
+                                               "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra "
+                                               "L;\nbar.sync 0; // PARTED\nL: bar.sync 0;")
+                                            KERNEL("late",
+                                                   "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra "
+                                                   "L; mov.u32 x, 7;\nL: bar.sync 0;");
 
 static const struct {
     const char *kernel, *mark, *check; /* check NULL: nothing is found */
@@ -68,7 +85,8 @@ static void findings(void **state)
                 fail_msg("%s ended with %d", cases[i].kernel, status);
             if (!cases[i].check) {
                 if (kit.finding_count)
-                    fail_msg("%s: %s: %s", cases[i].kernel, kit.findings[0].check, kit.findings[0].text);
+                    fail_msg("%s: %s: %s", cases[i].kernel, kit.findings[0].check,
+                             kit.findings[0].text);
                 continue;
             }
             const struct kit_finding *f = kit_found(&kit, cases[i].check);
@@ -100,7 +118,8 @@ static void allocations(void **state)
     assert_int_equal(KIT_RUN(&kit, "same", 1, 32, a, b), VN_ILLEGAL_ADDRESS);
     assert_non_null(kit_found(&kit, "use-after-free"));
     /* another device's memory, without and with access */
-    struct vc_alloc_info info = {.bytes = 128, .align = 256, .device = 1, .kind = VC_GLOBAL, .access = 2};
+    struct vc_alloc_info info = {
+        .bytes = 128, .align = 256, .device = 1, .kind = VC_GLOBAL, .access = 2};
     uint64_t far = vc_alloc(kit.map, &info);
     assert_int_equal(KIT_RUN(&kit, "same", 1, 32, far, b), VN_ILLEGAL_ADDRESS);
     assert_non_null(kit_found(&kit, "peer"));

@@ -11,7 +11,8 @@
     "ld.param.u64 a, [pa]; ld.param.u64 b, [pb]; ld.param.u64 o, [po];\n"                          \
     "mov.u32 i, %ctaid.x; shl.b32 i, i, 7; mov.u32 x32, %tid.x; add.u32 i, i, x32;\n"              \
     "mul.wide.u32 t, i, 8; add.u64 a, a, t; add.u64 b, b, t; add.u64 o, o, t;\n"                   \
-    "ld.global.u64 x64, [a]; ld.global.u64 y64, [b]; cvt.u32.u64 x32, x64; cvt.u32.u64 y32, y64;\n" \
+    "ld.global.u64 x64, [a]; ld.global.u64 y64, [b]; cvt.u32.u64 x32, x64; cvt.u32.u64 y32, "      \
+    "y64;\n"                                                                                       \
     "mov.u64 z64, 0; mov.u32 z32, 0;\n" code "\n" type " ret; }\n"
 #define OUT32 "cvt.u64.u32 z64, z32; st.global.u64 [o], z64;"
 #define OUT64 "st.global.u64 [o], z64;"
@@ -120,8 +121,7 @@ struct integer_case {
     X(shfr, OUT32, "shf.r.clamp.b32 z32, x32, y32, 40;", y)                                        \
     X(bfeu, OUT32, "and.b32 z32, y32, 63; bfe.u32 z32, x32, z32, 7;", field(x, y & 63, 7, false))  \
     X(bfes, OUT32, "and.b32 z32, y32, 63; bfe.s32 z32, x32, z32, 11;", field(x, y & 63, 11, true)) \
-    X(bfi, OUT32, "bfi.b32 z32, x32, y32, 5, 12;",                                                 \
-      (y & ~(0xfffu << 5)) | (x & 0xfff) << 5)                                                     \
+    X(bfi, OUT32, "bfi.b32 z32, x32, y32, 5, 12;", (y & ~(0xfffu << 5)) | (x & 0xfff) << 5)        \
     X(brev, OUT32, "brev.b32 z32, x32;", reverse(x))                                               \
     X(clz64, OUT32, "clz.b64 z32, x64;", zeros(x64))                                               \
     X(popc, OUT32, "popc.b64 z32, x64;", ones(x64))                                                \
@@ -131,7 +131,8 @@ struct integer_case {
       (x & y) | (x & 0x0f0f0f0f) | (y & 0x0f0f0f0f))                                               \
     X(dp4a, OUT32, "dp4a.s32.u32 z32, x32, y32, 7;",                                               \
       (uint32_t)((int8_t)x * (int)(y & 255) + (int8_t)(x >> 8) * (int)(y >> 8 & 255) +             \
-                 (int8_t)(x >> 16) * (int)(y >> 16 & 255) + (int8_t)(x >> 24) * (int)(y >> 24) + 7)) \
+                 (int8_t)(x >> 16) * (int)(y >> 16 & 255) + (int8_t)(x >> 24) * (int)(y >> 24) +   \
+                 7))                                                                               \
     X(carry, OUT64,                                                                                \
       "cvt.u32.u64 x32, x64; cvt.u32.u64 y32, y64; add.cc.u32 x32, x32, y32; .reg .b32 h, g;"      \
       "shr.u64 z64, x64, 32; cvt.u32.u64 h, z64; shr.u64 z64, y64, 32; cvt.u32.u64 g, z64;"        \
@@ -142,8 +143,7 @@ struct integer_case {
       "subc.u32 f, f, g; mov.b64 z64, {e, f};",                                                    \
       x64 - y64)                                                                                   \
     X(cvts8, OUT64, "cvt.s64.s8 z64, x32;", (uint64_t)(int64_t)(int8_t)x)                          \
-    X(cvtsat, OUT32, "cvt.sat.u8.s32 z32, x32;",                                                   \
-      (int32_t)x < 0 ? 0 : (int32_t)x > 255 ? 255 : x)                                             \
+    X(cvtsat, OUT32, "cvt.sat.u8.s32 z32, x32;", (int32_t)x<0 ? 0 : (int32_t)x> 255 ? 255 : x)     \
     X(selp, OUT64, "setp.lt.s64 p, x64, y64; selp.b64 z64, x64, y64, p;",                          \
       (int64_t)x64 < (int64_t)y64 ? x64 : y64)                                                     \
     X(set, OUT32, "set.gt.u32.u32 z32, x32, y32;", x > y ? 0xffffffff : 0)                         \
@@ -167,7 +167,8 @@ static void integers(void **state)
         x[i] = mix(&seed);
         y[i] = mix(&seed);
     }
-    uint64_t a = kit_buffer(&kit, N * 8, x), b = kit_buffer(&kit, N * 8, y), o = kit_buffer(&kit, N * 8, NULL);
+    uint64_t a = kit_buffer(&kit, N * 8, x), b = kit_buffer(&kit, N * 8, y),
+             o = kit_buffer(&kit, N * 8, NULL);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         assert_int_equal(KIT_RUN(&kit, cases[c].name, N / 128, 128, a, b, o), VN_OK);
         const uint64_t *z = kit_host(o);
@@ -186,18 +187,22 @@ static void integers(void **state)
 
 /* ---- approximations, within PTX's bounds ---- */
 
-static const char *approx =
-    PTX_HEAD ".visible .entry k(.param .u64 pa, .param .u64 po) {\n"
-             ".reg .b64 a, o, t; .reg .b32 i, n; .reg .f32 x, y;\n"
-             "ld.param.u64 a, [pa]; ld.param.u64 o, [po]; mov.u32 i, %ctaid.x; mov.u32 n, %tid.x;\n"
-             "mad.lo.u32 i, i, 128, n; mul.wide.u32 t, i, 4; add.u64 a, a, t; ld.global.f32 x, [a];\n"
-             "mul.wide.u32 t, i, 32; add.u64 o, o, t;\n"
-             "ex2.approx.f32 y, x; st.global.f32 [o], y; abs.f32 y, x; lg2.approx.f32 y, y; st.global.f32 [o+4], y;\n"
-             "sin.approx.f32 y, x; st.global.f32 [o+8], y; cos.approx.f32 y, x; st.global.f32 [o+12], y;\n"
-             "tanh.approx.f32 y, x; st.global.f32 [o+16], y; abs.f32 y, x; rsqrt.approx.f32 y, y; st.global.f32 [o+20], y;\n"
-             "rcp.approx.f32 y, x; st.global.f32 [o+24], y; div.approx.f32 y, x, 0f40490fdb; st.global.f32 [o+28], y; ret; }\n";
+static const char *approx = PTX_HEAD
+    ".visible .entry k(.param .u64 pa, .param .u64 po) {\n"
+    ".reg .b64 a, o, t; .reg .b32 i, n; .reg .f32 x, y;\n"
+    "ld.param.u64 a, [pa]; ld.param.u64 o, [po]; mov.u32 i, %ctaid.x; mov.u32 n, %tid.x;\n"
+    "mad.lo.u32 i, i, 128, n; mul.wide.u32 t, i, 4; add.u64 a, a, t; ld.global.f32 x, [a];\n"
+    "mul.wide.u32 t, i, 32; add.u64 o, o, t;\n"
+    "ex2.approx.f32 y, x; st.global.f32 [o], y; abs.f32 y, x; lg2.approx.f32 y, y; st.global.f32 "
+    "[o+4], y;\n"
+    "sin.approx.f32 y, x; st.global.f32 [o+8], y; cos.approx.f32 y, x; st.global.f32 [o+12], y;\n"
+    "tanh.approx.f32 y, x; st.global.f32 [o+16], y; abs.f32 y, x; rsqrt.approx.f32 y, y; "
+    "st.global.f32 [o+20], y;\n"
+    "rcp.approx.f32 y, x; st.global.f32 [o+24], y; div.approx.f32 y, x, 0f40490fdb; st.global.f32 "
+    "[o+28], y; ret; }\n";
 
-static void near(const char *what, float x, float got, double want, double relative, double absolute)
+static void near(const char *what, float x, float got, double want, double relative,
+                 double absolute)
 {
     double error = fabs((double)got - want);
     if (error > relative * fabs(want) + absolute)
@@ -222,7 +227,8 @@ static void approximations(void **state)
         if (m < 1e-30)
             continue;
         near("ex2", x[i], y[i][0], exp2(d), 0x1p-22, 0);
-        near("lg2", x[i], y[i][1], log2(m), m > 0.5 && m < 2 ? 0 : 0x1p-22, m > 0.5 && m < 2 ? 0x1p-22 : 0x1p-24);
+        near("lg2", x[i], y[i][1], log2(m), m > 0.5 && m < 2 ? 0 : 0x1p-22,
+             m > 0.5 && m < 2 ? 0x1p-22 : 0x1p-24);
         near("sin", x[i], y[i][2], sin(d), 0, 0x1p-20);
         near("cos", x[i], y[i][3], cos(d), 0, 0x1p-20);
         near("tanh", x[i], y[i][4], tanh(d), 0x1p-11, 0);
@@ -236,45 +242,59 @@ static void approximations(void **state)
 
 /* ---- lanes that part and meet ---- */
 
-static const char *lanes_text =
-    PTX_HEAD ".extern .shared .align 4 .b8 dyn[];\n"
+static const char *lanes_text = PTX_HEAD
+    ".extern .shared .align 4 .b8 dyn[];\n"
     /* Each lane goes round a loop as often as its number says; all meet behind it. */
     ".visible .entry loops(.param .u64 po) { .reg .b64 o, t; .reg .b32 i, n, m; .reg .pred p;\n"
     "ld.param.u64 o, [po]; mov.u32 i, %tid.x; mov.u32 n, 0; mov.u32 m, i;\n"
     "L: setp.eq.u32 p, m, 0; @p bra D; add.u32 n, n, m; sub.u32 m, m, 1; bra L;\n"
-    "D: activemask.b32 m; mul.wide.u32 t, i, 8; add.u64 o, o, t; st.global.v2.u32 [o], {n, m}; ret; }\n"
+    "D: activemask.b32 m; mul.wide.u32 t, i, 8; add.u64 o, o, t; st.global.v2.u32 [o], {n, m}; "
+    "ret; }\n"
     /* A lock that lanes of one warp take in turns: only fairness lets the holder through. */
-    ".visible .entry lock(.param .u64 pl, .param .u64 pc) { .reg .b64 l, c; .reg .b32 x; .reg .pred p;\n"
+    ".visible .entry lock(.param .u64 pl, .param .u64 pc) { .reg .b64 l, c; .reg .b32 x; .reg "
+    ".pred p;\n"
     "ld.param.u64 l, [pl]; ld.param.u64 c, [pc];\n"
     "S: atom.global.cas.b32 x, [l], 0, 1; setp.ne.u32 p, x, 0; @p bra S; membar.gl;\n"
     "ld.volatile.global.u32 x, [c]; add.u32 x, x, 1; st.volatile.global.u32 [c], x; membar.gl;\n"
     "atom.global.exch.b32 x, [l], 0; ret; }\n"
     /* Recursion, different depths a lane. */
-    ".func (.param .b32 r) fib(.param .b32 a) { .reg .b32 n, x, y; .reg .pred p; ld.param.u32 n, [a];\n"
-    "setp.lt.u32 p, n, 2; @p bra E; sub.u32 x, n, 1; { .param .b32 q; .param .b32 s; st.param.b32 [q], x;\n"
-    "call.uni (s), fib, (q); ld.param.b32 y, [s]; } sub.u32 x, n, 2; { .param .b32 q; .param .b32 s;\n"
+    ".func (.param .b32 r) fib(.param .b32 a) { .reg .b32 n, x, y; .reg .pred p; ld.param.u32 n, "
+    "[a];\n"
+    "setp.lt.u32 p, n, 2; @p bra E; sub.u32 x, n, 1; { .param .b32 q; .param .b32 s; st.param.b32 "
+    "[q], x;\n"
+    "call.uni (s), fib, (q); ld.param.b32 y, [s]; } sub.u32 x, n, 2; { .param .b32 q; .param .b32 "
+    "s;\n"
     "st.param.b32 [q], x; call.uni (s), fib, (q); ld.param.b32 x, [s]; } add.u32 n, x, y;\n"
     "E: st.param.b32 [r], n; ret; }\n"
-    ".visible .entry calls(.param .u64 po) { .reg .b64 o, t; .reg .b32 i, n; ld.param.u64 o, [po];\n"
+    ".visible .entry calls(.param .u64 po) { .reg .b64 o, t; .reg .b32 i, n; ld.param.u64 o, "
+    "[po];\n"
     "mov.u32 i, %tid.x; and.b32 n, i, 15; { .param .b32 q; .param .b32 s; st.param.b32 [q], n;\n"
-    "call (s), fib, (q); ld.param.b32 n, [s]; } mul.wide.u32 t, i, 4; add.u64 o, o, t; st.global.u32 [o], n; ret; }\n"
+    "call (s), fib, (q); ld.param.b32 n, [s]; } mul.wide.u32 t, i, 4; add.u64 o, o, t; "
+    "st.global.u32 [o], n; ret; }\n"
     /* Two halves of a warp at different shfl instructions: by the ISA they meet. */
-    ".visible .entry meet(.param .u64 po) { .reg .b64 o, t; .reg .b32 i, n; .reg .pred p; ld.param.u64 o, [po];\n"
+    ".visible .entry meet(.param .u64 po) { .reg .b64 o, t; .reg .b32 i, n; .reg .pred p; "
+    "ld.param.u64 o, [po];\n"
     "mov.u32 i, %tid.x; setp.lt.u32 p, i, 16; @p bra A;\n"
     "shfl.sync.bfly.b32 n, i, 16, 31, -1; bra J; A: shfl.sync.bfly.b32 n, i, 16, 31, -1;\n"
     "J: mul.wide.u32 t, i, 4; add.u64 o, o, t; st.global.u32 [o], n; ret; }\n"
     /* Half of a warp waits for the other half, which waits at a barrier that needs all. */
-    ".visible .entry deadlock() { .reg .b32 i, n; .reg .pred p; mov.u32 i, %tid.x; setp.lt.u32 p, i, 16; @p bra A;\n"
+    ".visible .entry deadlock() { .reg .b32 i, n; .reg .pred p; mov.u32 i, %tid.x; setp.lt.u32 p, "
+    "i, 16; @p bra A;\n"
     "bar.sync 0; ret; A: /* here */ bar.warp.sync -1; ret; }\n"
-    ".visible .entry reduce(.param .u64 po) { .reg .b64 o; .reg .b32 i, a, b, c; .reg .pred p, q; ld.param.u64 o, [po];\n"
-    "mov.u32 i, %tid.x; setp.lt.u32 p, i, 100; bar.red.popc.u32 a, 0, p; bar.red.and.pred q, 1, p; selp.u32 b, 1, 0, q;\n"
+    ".visible .entry reduce(.param .u64 po) { .reg .b64 o; .reg .b32 i, a, b, c; .reg .pred p, q; "
+    "ld.param.u64 o, [po];\n"
+    "mov.u32 i, %tid.x; setp.lt.u32 p, i, 100; bar.red.popc.u32 a, 0, p; bar.red.and.pred q, 1, p; "
+    "selp.u32 b, 1, 0, q;\n"
     "bar.red.or.pred q, 2, p; selp.u32 c, 1, 0, q; setp.ne.u32 p, i, 77; @p ret;\n"
     "st.global.u32 [o], a; st.global.u32 [o+4], b; st.global.u32 [o+8], c; ret; }\n"
     /* Producers arrive, one warp waits. */
-    ".visible .entry arrive(.param .u64 po) { .reg .b64 o; .reg .b32 i, a; .reg .pred p; ld.param.u64 o, [po];\n"
-    "mov.u32 i, %tid.x; setp.lt.u32 p, i, 32; @p bra W; shl.b32 a, i, 2; mov.u32 i, dyn; add.u32 a, a, i;\n"
+    ".visible .entry arrive(.param .u64 po) { .reg .b64 o; .reg .b32 i, a; .reg .pred p; "
+    "ld.param.u64 o, [po];\n"
+    "mov.u32 i, %tid.x; setp.lt.u32 p, i, 32; @p bra W; shl.b32 a, i, 2; mov.u32 i, dyn; add.u32 "
+    "a, a, i;\n"
     "st.shared.u32 [a], 5; bar.arrive 3, 128; ret;\n"
-    "W: bar.sync 3, 128; ld.shared.u32 a, [dyn + 508]; setp.ne.u32 p, i, 0; @p ret; st.global.u32 [o], a; ret; }\n";
+    "W: bar.sync 3, 128; ld.shared.u32 a, [dyn + 508]; setp.ne.u32 p, i, 0; @p ret; st.global.u32 "
+    "[o], a; ret; }\n";
 
 static void divergence(void **state)
 {
@@ -298,7 +318,8 @@ static void divergence(void **state)
         assert_int_equal(((uint32_t *)kit_host(l))[2], 4 * 96);
         assert_int_equal(KIT_RUN(&kit, "calls", 1, 64, o), VN_OK);
         for (uint32_t i = 0; i < 64; i++) {
-            static const uint32_t fib[] = {0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610};
+            static const uint32_t fib[] = {0,  1,  1,  2,  3,   5,   8,   13,
+                                           21, 34, 55, 89, 144, 233, 377, 610};
             assert_int_equal(r[i], fib[i & 15]);
         }
         assert_int_equal(KIT_RUN(&kit, "meet", 1, 32, o), VN_OK);
@@ -345,7 +366,9 @@ static void stops(void **state)
     kit.next.stop = NULL;
     assert_int_equal(kit_run(&kit, "trap", 1, 1, 0, NULL), VN_TRAP);
     kit_close(&kit);
-    kit_open(&kit, PTX_HEAD ".func f() { .local .b8 a[64]; call f; ret; }\n.visible .entry deep() { call f; ret; }\n");
+    kit_open(
+        &kit, PTX_HEAD
+        ".func f() { .local .b8 a[64]; call f; ret; }\n.visible .entry deep() { call f; ret; }\n");
     assert_int_equal(kit_run(&kit, "deep", 1, 32, 0, NULL), VN_STACK);
     kit_close(&kit);
 }
@@ -357,15 +380,16 @@ static void counts(void **state)
     (void)state;
     struct kit kit;
     const char *text =
-        PTX_HEAD ".visible .entry k(.param .u64 p) { .reg .b64 a, b, t; .reg .b32 i, s; .reg .f32 x, y; .reg .pred q;\n"
+        PTX_HEAD ".visible .entry k(.param .u64 p) { .reg .b64 a, b, t; .reg .b32 i, s; .reg .f32 "
+                 "x, y; .reg .pred q;\n"
                  ".shared .align 16 .b8 m[4096];\n"
                  "ld.param.u64 a, [p]; mov.u32 i, %tid.x; mul.wide.u32 t, i, 4; add.u64 b, a, t;\n"
-                 "ld.global.f32 x, [b];\n"            /* consecutive: 4 sectors a warp */
+                 "ld.global.f32 x, [b];\n" /* consecutive: 4 sectors a warp */
                  "mul.wide.u32 t, i, 64; add.u64 b, a, t;\n"
-                 "ld.global.f32 y, [b];\n"            /* strided: 32 sectors */
+                 "ld.global.f32 y, [b];\n" /* strided: 32 sectors */
                  "fma.rn.f32 x, x, y, x; add.f32 x, x, y;\n"
                  "shl.b32 s, i, 7; mov.u32 i, m; add.u32 s, s, i;\n"
-                 "st.shared.f32 [s], x;\n"            /* all in bank 0: 32 passes */
+                 "st.shared.f32 [s], x;\n" /* all in bank 0: 32 passes */
                  "mov.u32 i, %tid.x; setp.lt.u32 q, i, 8; @q bra L;\n" /* 8 lanes part */
                  "atom.global.add.f32 y, [a + 4096], x;\n"
                  "L: ret; }\n";
@@ -378,7 +402,8 @@ static void counts(void **state)
     assert_int_equal(c->load_bytes, 2 * 128);
     assert_int_equal(c->load_sectors, 4 + 32);
     assert_int_equal(c->ideal_load_sectors, 4 + 4);
-    assert_int_equal(c->unique_load_sectors, 34); /* 32 strided, every second of the first 4 again */
+    assert_int_equal(c->unique_load_sectors,
+                     34); /* 32 strided, every second of the first 4 again */
     assert_int_equal(c->shared_passes, 32);
     assert_int_equal(c->atomics, 24);
     assert_int_equal(c->divergences, 1);
@@ -404,13 +429,15 @@ static void fusing(void **state)
 {
     (void)state;
     struct kit kit;
-    kit_open(&kit, PTX_HEAD
-             ".visible .entry k(.param .u64 p) { .reg .b64 a; .reg .f32 x, y, z, t, u, v, s; ld.param.u64 a, [p];\n"
-             "ld.global.v2.f32 {x, y}, [a]; ld.global.f32 z, [a + 8];\n"
-             "mul.f32 t, x, y; add.f32 u, t, z; st.global.f32 [a + 16], u;\n"       /* bare: may fuse */
-             "mul.rn.f32 t, x, y; add.rn.f32 u, t, z; st.global.f32 [a + 20], u;\n" /* rounded: never */
-             "mul.f32 t, x, y; sub.f32 u, z, t; st.global.f32 [a + 24], u;\n"
-             "mul.f32 t, x, y; sub.f32 u, t, z; st.global.f32 [a + 28], u; ret; }\n");
+    kit_open(
+        &kit, PTX_HEAD
+        ".visible .entry k(.param .u64 p) { .reg .b64 a; .reg .f32 x, y, z, t, u, v, s; "
+        "ld.param.u64 a, [p];\n"
+        "ld.global.v2.f32 {x, y}, [a]; ld.global.f32 z, [a + 8];\n"
+        "mul.f32 t, x, y; add.f32 u, t, z; st.global.f32 [a + 16], u;\n"       /* bare: may fuse */
+        "mul.rn.f32 t, x, y; add.rn.f32 u, t, z; st.global.f32 [a + 20], u;\n" /* rounded: never */
+        "mul.f32 t, x, y; sub.f32 u, z, t; st.global.f32 [a + 24], u;\n"
+        "mul.f32 t, x, y; sub.f32 u, t, z; st.global.f32 [a + 28], u; ret; }\n");
     float x = 1.0f + 0x1p-12f, y = 1.0f + 0x1p-12f, z = -1.0f, in[8] = {x, y, z};
     uint64_t a = kit_buffer(&kit, sizeof in, in);
     const float *r = kit_host(a);
@@ -433,18 +460,22 @@ static void fusing(void **state)
 static void litmus(void **state)
 {
     (void)state;
-    const char *text =
-        PTX_HEAD
+    const char *text = PTX_HEAD
         /* Message passing: if the flag is seen behind acquire, the data is too. */
-        ".visible .entry mp(.param .u64 p) { .reg .b64 a; .reg .b32 b, f, d; .reg .pred q; ld.param.u64 a, [p];\n"
+        ".visible .entry mp(.param .u64 p) { .reg .b64 a; .reg .b32 b, f, d; .reg .pred q; "
+        "ld.param.u64 a, [p];\n"
         "mov.u32 b, %ctaid.x; setp.eq.u32 q, b, 0; @q bra W;\n"
-        "ld.acquire.gpu.global.u32 f, [a + 64]; ld.relaxed.gpu.global.u32 d, [a]; st.global.v2.u32 [a + 128], {f, d}; ret;\n"
+        "ld.acquire.gpu.global.u32 f, [a + 64]; ld.relaxed.gpu.global.u32 d, [a]; st.global.v2.u32 "
+        "[a + 128], {f, d}; ret;\n"
         "W: st.relaxed.gpu.global.u32 [a], 1; st.release.gpu.global.u32 [a + 64], 1; ret; }\n"
         /* Store buffering with fence.sc: not both may read the old value. */
-        ".visible .entry sb(.param .u64 p) { .reg .b64 a, w, r, o, t; .reg .b32 b, v; ld.param.u64 a, [p];\n"
-        "mov.u32 b, %ctaid.x; mul.wide.u32 t, b, 64; add.u64 w, a, t; xor.b32 v, b, 1; mul.wide.u32 t, v, 64;\n"
+        ".visible .entry sb(.param .u64 p) { .reg .b64 a, w, r, o, t; .reg .b32 b, v; ld.param.u64 "
+        "a, [p];\n"
+        "mov.u32 b, %ctaid.x; mul.wide.u32 t, b, 64; add.u64 w, a, t; xor.b32 v, b, 1; "
+        "mul.wide.u32 t, v, 64;\n"
         "add.u64 r, a, t; mul.wide.u32 t, b, 4; add.u64 o, a, t;\n"
-        "st.relaxed.gpu.global.u32 [w], 1; fence.sc.gpu; ld.relaxed.gpu.global.u32 v, [r]; st.global.u32 [o + 128], v; ret; }\n";
+        "st.relaxed.gpu.global.u32 [w], 1; fence.sc.gpu; ld.relaxed.gpu.global.u32 v, [r]; "
+        "st.global.u32 [o + 128], v; ret; }\n";
     struct kit kit;
     kit_open(&kit, text);
     static const uint8_t zero[256];

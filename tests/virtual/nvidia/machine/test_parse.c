@@ -37,28 +37,38 @@ static void forms(void **state)
     static const char *const good[] = {
         IN_KERNEL("add.u32 r1, r2, 3; add.s64 d1, d2, -1; add.rn.ftz.sat.f32 f1, f2, 0f3f800000;"),
         IN_KERNEL("add.ftz.rn.f32 f1, f2, f3; add.sat.ftz.rn.f32 f1, f2, 1.5;"), /* any order */
-        IN_KERNEL("mul.lo.u32 r1, r1, 1 * 256; sub.u32 r1, r2, 8 * 64 - 1; mov.u32 r3, (1 << 4) | 3;"),
-        IN_KERNEL("ld.global.nc.L1::no_allocate.L2::128B.v4.f32 {f1, f2, f3, f4}, [d1 + (2 * 8 + 16)];"),
+        IN_KERNEL(
+            "mul.lo.u32 r1, r1, 1 * 256; sub.u32 r1, r2, 8 * 64 - 1; mov.u32 r3, (1 << 4) | 3;"),
+        IN_KERNEL(
+            "ld.global.nc.L1::no_allocate.L2::128B.v4.f32 {f1, f2, f3, f4}, [d1 + (2 * 8 + 16)];"),
         IN_KERNEL("ld.global.L1::evict_last.L2::cache_hint.u32 r1, [d1], d2;"),
         IN_KERNEL("st.global.L1::no_allocate.v2.b32 [d1 + -8], {r1, r2}; prefetch.global.L2 [d1];"),
-        IN_KERNEL("ld.acquire.gpu.global.u32 r1, [d1]; st.release.sys.u32 [d1], r2; ld.volatile.u32 r1, [d1];"),
+        IN_KERNEL("ld.acquire.gpu.global.u32 r1, [d1]; st.release.sys.u32 [d1], r2; "
+                  "ld.volatile.u32 r1, [d1];"),
         IN_KERNEL("setp.lt.and.f32 p0|p1, f1, f2, !p1; @!p0 bra L; L: selp.b32 r1, r2, 5, p0;"),
-        IN_KERNEL("{ .reg .u32 r1; L: add.u32 r1, r1, 1; bra L; } { L: bra L; }"), /* labels by scope */
+        IN_KERNEL(
+            "{ .reg .u32 r1; L: add.u32 r1, r1, 1; bra L; } { L: bra L; }"), /* labels by scope */
         IN_KERNEL("mov.b64 {r1, r2}, d1; mov.b64 d1, {r1, r2}; mov.b32 r1, {h1, h2};"),
-        IN_KERNEL("cp.async.cg.shared.global.L2::128B [r1], [d1], 16; cp.async.ca.shared.global [r1], [d1], 4, r2;"
+        IN_KERNEL("cp.async.cg.shared.global.L2::128B [r1], [d1], 16; cp.async.ca.shared.global "
+                  "[r1], [d1], 4, r2;"
                   "cp.async.commit_group; cp.async.wait_group 1; cp.async.wait_all;"),
-        IN_KERNEL("mov.u32 r1, s; ld.shared.u32 r1, [s + 4]; cvta.shared.u64 d1, d2; cvta.to.global.u64 d1, d1;"),
+        IN_KERNEL("mov.u32 r1, s; ld.shared.u32 r1, [s + 4]; cvta.shared.u64 d1, d2; "
+                  "cvta.to.global.u64 d1, d1;"),
         IN_KERNEL("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {r0, r1, r2, r3}, [r4];"),
         IN_KERNEL("T: .branchtargets A, B; brx.idx r1, T; A: B: ret;"),
-        IN_KERNEL("mov.u32 r1, %tid.x; mov.u64 d1, %clock64; mov.u32 r1, %lanemask_lt; mov.u32 r1, WARP_SZ;"),
-        IN_KERNEL(".pragma \"nounroll\"; .reg .f32 q<8>; .reg .u32 q; mov.u32 q, 1; mov.f32 q7, f1;"),
-        PTX_HEAD ".file 1 \"a.cu\"\n.global .align 4 .b8 t[8] = {1, 2, 0xff};\n.const .f32 c[2] = {1.5, 0f40000000};"
+        IN_KERNEL("mov.u32 r1, %tid.x; mov.u64 d1, %clock64; mov.u32 r1, %lanemask_lt; mov.u32 r1, "
+                  "WARP_SZ;"),
+        IN_KERNEL(
+            ".pragma \"nounroll\"; .reg .f32 q<8>; .reg .u32 q; mov.u32 q, 1; mov.f32 q7, f1;"),
+        PTX_HEAD ".file 1 \"a.cu\"\n.global .align 4 .b8 t[8] = {1, 2, 0xff};\n.const .f32 c[2] = "
+                 "{1.5, 0f40000000};"
                  ".global .u64 a = t; .global .u64 b[2] = {generic(t) + 4, 0};"
                  ".global .align 8 .b8 v[8] = {0xFF(t), 0xFF00(t), 0, 0, 0, 0, 0, 0};\n"
                  ".section .debug_str { .b8 1,2,3 }\n",
         PTX_HEAD ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n"
                  ".func (.reg .u32 r) f(.reg .u32 a) { mov.u32 r, a; ret; }\n"
-                 ".entry k() .maxntid 128, 1, 1 .minnctapersm 2 { .reg .u32 x; call.uni (x), f, (7); ret; }\n",
+                 ".entry k() .maxntid 128, 1, 1 .minnctapersm 2 { .reg .u32 x; call.uni (x), f, "
+                 "(7); ret; }\n",
         PTX_HEAD "#line 7 \"x.inc\"\n.entry k() { ret; }\n",
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
@@ -93,9 +103,11 @@ static void refusals(void **state)
     refuses(IN_KERNEL("tex.2d.v4.f32.f32 {f1,f2,f3,f4}, [t, {f1, f2}];"), 7, "");
     refuses(IN_KERNEL("wgmma.fence.sync.aligned;"), 7, "wgmma.fence.sync.aligned");
     refuses(IN_KERNEL("mbarrier.init.shared.b64 [r1], 1;"), 7, "mbarrier");
-    refuses(IN_KERNEL("mma.sync.aligned.m16n8k16.row.row.f32.bf16.bf16.f32 {f0,f1,f2,f3}, {r0,r1,r2,r3}, {r4,r5}, {f0,f1,f2,f3};"),
+    refuses(IN_KERNEL("mma.sync.aligned.m16n8k16.row.row.f32.bf16.bf16.f32 {f0,f1,f2,f3}, "
+                      "{r0,r1,r2,r3}, {r4,r5}, {f0,f1,f2,f3};"),
             7, ".row.col");
-    refuses(IN_KERNEL("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {f0,f1,f2}, {r0,r1,r2,r3}, {r4,r5}, {f0,f1,f2,f3};"),
+    refuses(IN_KERNEL("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {f0,f1,f2}, "
+                      "{r0,r1,r2,r3}, {r4,r5}, {f0,f1,f2,f3};"),
             7, "4 registers");
     refuses(IN_KERNEL("cp.async.cg.shared.global [r1], [d1], 8;"), 7, "16");
     refuses(IN_KERNEL("mov.u32 r1, 1 / 0;"), 7, "overflows");
@@ -105,7 +117,8 @@ static void refusals(void **state)
     refuses(PTX_HEAD ".entry k() { ret; }\n.entry k() { ret; }", 5, "twice");
     refuses(PTX_HEAD ".entry k() .maxntid 2048 { ret; }", 4, "2048");
     refuses(PTX_HEAD ".func f() { ret; } .entry k() { call g; ret; }", 4, "'g'");
-    refuses(PTX_HEAD ".func f(.param .b32 a) { ret; }\n.entry k() { call f; ret; }", 5, "arguments");
+    refuses(PTX_HEAD ".func f(.param .b32 a) { ret; }\n.entry k() { call f; ret; }", 5,
+            "arguments");
     refuses(PTX_HEAD "/* open", 4, "comment");
 }
 
@@ -157,7 +170,8 @@ static void hostile(void **state)
     sprintf(p, ".entry k() { call f0; ret; }\n");
     refuses(text, 0, "nested more than 2000 deep");
     free(text);
-    accepts(PTX_HEAD ".func a(); .func b() { call a; ret; } .func a() { call b; ret; } .entry k() { call a; ret; }");
+    accepts(PTX_HEAD ".func a(); .func b() { call a; ret; } .func a() { call b; ret; } .entry k() "
+                     "{ call a; ret; }");
 }
 
 static void tables(void **state)
@@ -179,12 +193,14 @@ static void tables(void **state)
 static void linking(void **state)
 {
     (void)state;
-    const char *a = PTX_HEAD ".extern .func (.param .b32 r) twice(.param .b32 x);\n.extern .global .u32 base;\n"
-                             ".visible .entry k() { .reg .u32 r; .param .b32 q; .param .b32 o; st.param.b32 [q], 4;"
-                             "call.uni (o), twice, (q); ld.param.b32 r, [o]; ret; }\n";
-    const char *b = PTX_HEAD ".visible .global .u32 base = 9;\n.global .u32 mine;\n"
-                             ".visible .func (.param .b32 r) twice(.param .b32 x) { .reg .u32 v; ld.param.u32 v, [x];"
-                             " add.u32 v, v, v; st.param.u32 [r], v; ret; }\n";
+    const char *a = PTX_HEAD
+        ".extern .func (.param .b32 r) twice(.param .b32 x);\n.extern .global .u32 base;\n"
+        ".visible .entry k() { .reg .u32 r; .param .b32 q; .param .b32 o; st.param.b32 [q], 4;"
+        "call.uni (o), twice, (q); ld.param.b32 r, [o]; ret; }\n";
+    const char *b = PTX_HEAD
+        ".visible .global .u32 base = 9;\n.global .u32 mine;\n"
+        ".visible .func (.param .b32 r) twice(.param .b32 x) { .reg .u32 v; ld.param.u32 v, [x];"
+        " add.u32 v, v, v; st.param.u32 [r], v; ret; }\n";
     const char *c = PTX_HEAD ".global .u32 mine;\n.visible .entry other() { ret; }\n";
     struct vn_diagnostic d = {0};
     struct vn_module *m[3] = {vn_module_parse(a, strlen(a), &d), vn_module_parse(b, strlen(b), &d),
