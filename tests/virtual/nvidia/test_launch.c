@@ -243,8 +243,9 @@ static void bad_text(void **state)
     char log[300];
     CUjit_option option[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
     void *values[] = {log, (void *)sizeof log};
-    static const char text[] = ".version 8.0\n.target sm_80\n.address_size 64\n"
-                               ".visible .entry f()\n{\n.reg .b32 %r<1>;\n  frobnicate.u32 %r0, 1;\n}\n";
+    static const char text[] =
+        ".version 8.0\n.target sm_80\n.address_size 64\n"
+        ".visible .entry f()\n{\n.reg .b32 %r<1>;\n  frobnicate.u32 %r0, 1;\n}\n";
     assert_int_equal(cuModuleLoadDataEx(&m, text, 2, option, values), CUDA_ERROR_INVALID_PTX);
     assert_non_null(strstr(log, "line 7"));
     assert_non_null(strstr(log, "frobnicate"));

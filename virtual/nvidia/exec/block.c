@@ -308,9 +308,12 @@ static void check_limits(struct vn_block *block)
             struct vn_warp *w = &block->warps[i];
             if (!runnable(w))
                 continue;
-            int lane = __builtin_ctz(w->live);
-            w->next = w->pc[lane] + 1; /* the report is of the instruction before */
-            vn_enter_frame(w, w->lane_frame[lane]);
+            if (!w->active) {
+                int lane = __builtin_ctz(w->live);
+                w->next = w->pc[lane];
+                vn_enter_frame(w, w->lane_frame[lane]);
+            }
+            w->next++; /* a report is of the instruction before */
             vn_fault(w, VN_TIMEOUT, "timeout", NULL, w->live,
                      "the kernel ran over its limit of %llu ms",
                      (unsigned long long)s->launch->time_limit_ms);
