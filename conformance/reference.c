@@ -813,7 +813,7 @@ static bool judge(const struct expect *e, mh_dtype dtype, const uint8_t *before,
 /* "y[2, 0, 17]" */
 static void name_element(const struct conf_operand *o, int64_t index, char *text, size_t size)
 {
-    int64_t at[MH_MAX_RANK];
+    int64_t at[MH_MAX_RANK] = {0};
     for (uint32_t i = o->view.rank; i-- > 0; index /= o->view.shape[i])
         at[i] = index % o->view.shape[i];
     int used = snprintf(text, size, "%s[", o->info.name);

@@ -322,7 +322,7 @@ mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_encode: encoder is NULL");
     mh_device *device = encoder->device;
     union hal_any_op local;
-    int64_t rows;
+    int64_t rows = 0;
     mh_status status = hal_check_device(device, encoder->generation, "encoder");
     if (!status && op && op->op == MH_OP_KERNEL)
         return encode_kernel(encoder, op);

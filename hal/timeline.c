@@ -97,12 +97,15 @@ mh_status mh_timeline_finish(mh_timeline *t)
         if (t->format == MH_TIMELINE_CHROME)
             fputs("\n]}\n", t->file);
         bool failed = ferror(t->file);
-        errno = 0;
-        failed |= fclose(t->file) != 0;
+        const char *why = "input/output error";
+        if (fclose(t->file)) {
+            failed = true;
+            why = strerror(errno);
+        }
         t->file = NULL;
         if (failed)
-            t->status = hal_fail(t->runtime, MH_IO_ERROR, "%s: could not be written: %s", t->path,
-                                 errno ? strerror(errno) : "input/output error");
+            t->status =
+                hal_fail(t->runtime, MH_IO_ERROR, "%s: could not be written: %s", t->path, why);
     }
     mh_status status = t->status;
     pthread_mutex_unlock(&t->lock);

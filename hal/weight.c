@@ -358,7 +358,7 @@ mh_status mh_weight_seal(mh_weight *weight)
 
 mh_status mh_weight_read(mh_weight *weight, const mh_weight_piece *piece)
 {
-    mh_weight_piece p;
+    mh_weight_piece p = MH_INIT(mh_weight_piece);
     mh_status status = check_weight(weight, "mh_weight_read", true);
     if (!status)
         status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");

@@ -216,7 +216,7 @@ static mh_status fill(void *context, const struct model_tensor *tensor)
     struct loading *loading = context;
     mh_weight **slot = weight_slot(loading->model, tensor);
     mh_weight_info info = MH_INIT(mh_weight_info);
-    mh_checkpoint_tensor data, scale;
+    mh_checkpoint_tensor data = MH_INIT(mh_checkpoint_tensor), scale = data;
     if (!slot)
         return MH_OK;
     mh_status status = mh_weight_get_info(*slot, &info);

@@ -139,6 +139,7 @@ static double loss(const float *logits, int64_t count, int32_t token)
         most = logits[i] > most ? logits[i] : most;
     for (int64_t i = 0; i < count; i++)
         sum += exp(logits[i] - most);
+    /* cppcheck-suppress invalidFunctionArg ; the largest logit alone adds 1 */
     return log(sum) + most - logits[token];
 }
 

@@ -58,7 +58,7 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
     snprintf(device->options, sizeof(device->options),
              "-cl-std=CL1.2 -w%s -DFORM_%s=1 -DBAD_INDEX=%u",
              divides ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
-             device->form == FORM_CPU ? "CPU" : "GPU", MH_BAD_INDEX);
+             device->form == FORM_CPU ? "CPU" : "GPU", (unsigned)MH_BAD_INDEX);
     return status ? status : opencl_probe(device);
 }
 
