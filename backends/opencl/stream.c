@@ -72,7 +72,9 @@ mh_status opencl_copy(void *user, const mh_copy *c)
                                       (const char *)c->from + c->from_offset, 0, NULL, NULL);
         return code ? CL_FAIL(core, "clEnqueueWriteBuffer", code, "a copy to the device") : MH_OK;
     case MH_COPY_TO_HOST:
-        code = cl->EnqueueReadBuffer(stream->queue, from, CL_FALSE, c->from_offset, c->size,
+        /* Blocking: whoever reads waits next, and a caller that gives up after some other failure
+         * must not find its memory written later. */
+        code = cl->EnqueueReadBuffer(stream->queue, from, CL_TRUE, c->from_offset, c->size,
                                      (char *)c->to + c->to_offset, 0, NULL, NULL);
         return code ? CL_FAIL(core, "clEnqueueReadBuffer", code, "a copy to the host") : MH_OK;
     default:
