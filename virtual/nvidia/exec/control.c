@@ -202,24 +202,33 @@ VN_HANDLER(shfl)
     const uint32_t *pa = vn_at(w, insn->a), *pb = vn_at(w, p[0]), *pc = vn_at(w, p[1]);
     uint32_t *d = vn_at(w, insn->d);
     uint32_t source[32], value[32], valid = 0;
-    uint32_t mode = insn->mode;
-    VN_LANES
-    {
-        uint32_t segment = pc[l] >> 8 & 31, clamp = pc[l] & 31, b = pb[l] & 31;
-        int low = (int)((uint32_t)l & segment), high = (int)(low | (int)(clamp & ~segment));
-        int j = mode == 0   ? l - (int)b
-                : mode == 1 ? l + (int)b
-                : mode == 2 ? l ^ (int)b
-                            : low | (int)(b & ~segment & 31);
-        bool in = mode == 0 ? j >= high : j <= high;
-        source[l] = (uint32_t)(in ? j : l) & 31;
-        valid |= in ? 1u << l : 0;
+#define SHUFFLE(j, in)                                                                             \
+    for (int l = 0; l < 32; l++) {                                                                 \
+        int segment = (int)(pc[l] >> 8 & 31), clamp = (int)(pc[l] & 31), b = (int)(pb[l] & 31);    \
+        int low = l & segment, high = low | (clamp & ~segment), from_lane = (j);                   \
+        (void)low, (void)high, (void)b;                                                            \
+        source[l] = (uint32_t)((in) ? from_lane : l) & 31;                                         \
+        valid |= (in) ? 1u << l : 0;                                                               \
     }
+    switch (insn->mode) {
+    case 0:
+        SHUFFLE(l - b, from_lane >= high)
+        break;
+    case 1:
+        SHUFFLE(l + b, from_lane <= high)
+        break;
+    case 2:
+        SHUFFLE(l ^ b, from_lane <= high)
+        break;
+    default:
+        SHUFFLE(low | (b & ~segment & 31), from_lane <= high)
+    }
+#undef SHUFFLE
     uint32_t from = 0;
-    for (int l = 0; l < 32; l++) {
+    for (int l = 0; l < 32; l++)
         value[l] = pa[source[l]];
+    for (int l = 0; l < 32; l++)
         from |= mask >> l & 1 ? 1u << source[l] : 0;
-    }
     if (VN_UNLIKELY(from & ~mask) && w->launch->checks & VN_CHECK_UNINITIALISED)
         vn_find_report(w, "uninitialised", NULL, mask, NULL, NULL, -1,
                        "shfl reads lanes 0x%08x, which do not take part", from & ~mask);
