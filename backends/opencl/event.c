@@ -77,8 +77,11 @@ static cl_int time_of(struct device *device, struct event *event, cl_ulong *ns)
     cl_event point = point_of(device, event);
     if (!point)
         return CL_INVALID_EVENT;
-    cl_int code =
-        device->cl->GetEventProfilingInfo(point, CL_PROFILING_COMMAND_END, sizeof(*ns), ns, NULL);
+    /* The work before it is done, as the core knows; the point itself may be a moment behind. */
+    cl_int code = device->cl->WaitForEvents(1, &point);
+    if (!code)
+        code = device->cl->GetEventProfilingInfo(point, CL_PROFILING_COMMAND_END, sizeof(*ns), ns,
+                                                 NULL);
     device->cl->ReleaseEvent(point);
     return code;
 }
