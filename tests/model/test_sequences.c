@@ -330,8 +330,10 @@ static void cancelling_from_another_thread(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 3 && argc != 4) /* MODEL_DIR NULL_MODULE [TESTS] */
         return 2;
+    if (argc == 4)
+        cmocka_set_test_filter(argv[3]);
     texts_null_module = argv[2];
     model_dir = argv[1];
     const struct CMUnitTest tests[] = {
