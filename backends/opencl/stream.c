@@ -129,8 +129,10 @@ static void look(struct stream *stream)
         stream->passed = p->sequence;
         stream->device->cl->ReleaseEvent(p->event);
     }
-    memmove(stream->points, stream->points + done, (stream->count - done) * sizeof(struct point));
-    stream->count -= done;
+    if (done) {
+        stream->count -= done;
+        memmove(stream->points, stream->points + done, stream->count * sizeof(struct point));
+    }
 }
 
 mh_status opencl_mark(void *user, uint64_t *sequence)
