@@ -47,7 +47,17 @@ static mh_status fail_lost(struct layer *l, const char *call)
     return hal_fail(l->base.runtime, MH_DEVICE_LOST, "%s: the device was lost (injected)", call);
 }
 
-/* Counts a call; *fails: it is the one to fail. Returns MH_DEVICE_LOST if the device is gone. */
+/* A failure that is injected leaves the device below alive: what a stream of it was given must not
+ * outlive the memory that the caller now gives up. */
+static void finish_below(struct layer *l, void *below)
+{
+    uint64_t sequence;
+    if (!l->base.below->mark(below, &sequence))
+        l->base.below->wait(below, sequence, MH_FOREVER);
+}
+
+/* Counts a call; *fails: it is the one to fail. Returns MH_DEVICE_LOST if the device is gone. A
+ * device that goes has no work: nobody waits for it any more. */
 static mh_status count(struct layer *l, uint32_t call, bool *fails)
 {
     pthread_mutex_lock(&l->base.lock);
@@ -57,6 +67,8 @@ static mh_status count(struct layer *l, uint32_t call, bool *fails)
     if (*fails) {
         l->report.fired++;
         l->lost = l->plan.status == MH_DEVICE_LOST;
+        for (struct hal_layer_stream *s = l->lost ? l->base.streams : NULL; s; s = s->next)
+            finish_below(l, s->below);
     }
     pthread_mutex_unlock(&l->base.lock);
     return lost ? fail_lost(l, call_names[call]) : MH_OK;
@@ -221,14 +233,10 @@ static mh_status copy(void *stream, const mh_copy *c)
     return status ? status : l->base.below->copy(below_of(stream), c);
 }
 
-/* A failure that is injected leaves the device below alive: its work must not outlive the memory that
- * the caller now gives up. */
 static mh_status after_its_work(void *stream, mh_status status)
 {
-    const mh_backend_table *below = layer_of(stream)->base.below;
-    uint64_t sequence;
-    if (status && !below->mark(below_of(stream), &sequence))
-        below->wait(below_of(stream), sequence, MH_FOREVER);
+    if (status)
+        finish_below(layer_of(stream), below_of(stream));
     return status;
 }
 

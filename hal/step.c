@@ -142,10 +142,13 @@ mh_status mh_step_write(mh_step *step, mh_stream *stream)
     uint32_t now = step->current, next = (now + 1) % RING;
     uint64_t bytes = step->offset[MH_STEP_PARTS];
     mh_status status = mh_stream_write(stream, step->buffer, 0, step->staging[now], bytes);
-    if (!status)
-        status = mh_event_record(step->sent[now], stream);
     if (status)
         return status;
+    status = mh_event_record(step->sent[now], stream);
+    if (status) { /* no event will tell when the copy has read the staging */
+        mh_stream_wait(stream, MH_FOREVER);
+        return status;
+    }
     step->on_its_way[now] = true;
     if (step->on_its_way[next])
         status = mh_event_wait(step->sent[next], MH_FOREVER);
