@@ -82,14 +82,18 @@ mh_device *core_device(struct core *c, const mh_faults *faults)
     return device;
 }
 
-int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case), void *user)
+int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case),
+                   void *user)
 {
     static const struct core_case *const groups[] = {core_memory, core_weights, core_streams,
                                                      core_graphs, core_faults,  core_models,
                                                      core_vectors};
-    size_t count = fast ? 1 : sizeof(groups) / sizeof(groups[0]);
+    static const struct core_case *const fast_groups[] = {core_fast, core_fast_fused};
+    const struct core_case *const *chosen = fast ? fast_groups : groups;
+    size_t count =
+        fast ? sizeof(fast_groups) / sizeof(fast_groups[0]) : sizeof(groups) / sizeof(groups[0]);
     for (size_t g = 0; g < count; g++)
-        for (const struct core_case *t = fast ? core_fast : groups[g]; t->name; t++) {
+        for (const struct core_case *t = chosen[g]; t->name; t++) {
             int status = visit(user, t);
             if (status)
                 return status;

@@ -61,10 +61,11 @@ mh_stream *core_stream(struct core *c, mh_device *device);
 mh_device *core_device(struct core *c, const mh_faults *faults);
 
 /* Calls visit for every core case of the profile. */
-int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case), void *user);
+int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case),
+                   void *user);
 void core_run(struct conf_suite *s, const struct core_case *core_case, struct conf_result *result);
 
 extern const struct core_case core_memory[], core_weights[], core_streams[], core_graphs[],
-    core_faults[], core_models[], core_vectors[], core_fast[];
+    core_faults[], core_models[], core_vectors[], core_fast[], core_fast_fused[];
 
 #endif

@@ -8,22 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bounds.h"
-#include "core.h"
+#include "core_fast.h"
 #include "values.h"
 
-enum { TOKENS = 40, TERMS = 1000, OUTPUTS = 100, EXPERTS = 4, CHOSEN = 2, HEADS = 3 };
+enum {
+    TOKENS = FAST_TOKENS,
+    TERMS = FAST_TERMS,
+    OUTPUTS = 150,
+    EXPERTS = 4,
+    CHOSEN = 2,
+    HEADS = 3
+};
 
 /* ---- operands ---- */
 
-/* One buffer of the device, filled on the host and read back. */
-struct memory {
-    mh_buffer *buffer;
-    char *image;
-    uint64_t used, size;
-};
-
-static bool memory_open(struct core *c, struct memory *m, uint64_t size)
+bool memory_open(struct core *c, struct memory *m, uint64_t size)
 {
     *m = (struct memory){.size = size};
     m->buffer = core_buffer(c, c->device, size);
@@ -33,24 +32,24 @@ static bool memory_open(struct core *c, struct memory *m, uint64_t size)
     return m->buffer && m->image;
 }
 
-static mh_tensor tensor(struct memory *m, mh_dtype dtype, uint32_t rank, int64_t a, int64_t b,
-                        int64_t d)
+mh_tensor fast_tensor(struct memory *m, mh_dtype dtype, uint32_t rank, int64_t a, int64_t b,
+                      int64_t d)
 {
     mh_tensor t = mh_tensor_make(m->buffer, m->used, dtype, rank, (const int64_t[]){a, b, d});
     m->used += ((uint64_t)(t.shape[0] * t.stride[0]) + 255) & ~UINT64_C(255);
     return t;
 }
 
-static void *at(const struct memory *m, const mh_tensor *t)
+void *memory_at(const struct memory *m, const mh_tensor *t)
 {
     return m->image + t->offset;
 }
 
-static mh_tensor random_tensor(struct core *c, struct memory *m, uint32_t rank, int64_t a,
-                               int64_t b, int64_t d, bool integers)
+mh_tensor random_tensor(struct core *c, struct memory *m, uint32_t rank, int64_t a, int64_t b,
+                        int64_t d, bool integers)
 {
-    mh_tensor t = tensor(m, MH_F32, rank, a, b, d);
-    float *values = at(m, &t);
+    mh_tensor t = fast_tensor(m, MH_F32, rank, a, b, d);
+    float *values = memory_at(m, &t);
     for (int64_t i = 0; i < a * b * (rank > 2 ? d : 1); i++)
         values[i] = integers ? (float)conf_below(&c->random, 17) - 8 : conf_uniform(&c->random);
     return t;
@@ -61,13 +60,6 @@ static double as_bf16(double value)
     uint16_t half = conf_to_bf16((float)value);
     return conf_decode(MH_BF16, &half);
 }
-
-/* A bank of random weights and what its bytes mean. */
-struct bank {
-    mh_weight *w;
-    double *values; /* [experts, out, in], rounded to bf16 */
-    int64_t out, in;
-};
 
 static double fp8_value(unsigned byte)
 {
@@ -103,26 +95,30 @@ static void release_weight(void *weight)
     mh_weight_release(weight);
 }
 
-static bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t experts,
-                      int64_t out, int64_t in, bool integers)
+bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t experts, int64_t out,
+               int64_t in, bool integers)
 {
     static const int64_t sizes[] = {
         [MH_FORMAT_F32] = 4, [MH_FORMAT_F16] = 2, [MH_FORMAT_BF16] = 2, [MH_FORMAT_FP8] = 1};
     int64_t count = experts * out * in, size = sizes[format];
     int64_t scale_count = experts * ((out + 127) / 128) * ((in + 127) / 128);
     float scale = integers ? 1 : 0.0021f;
-    *bank = (struct bank){.out = out, .in = in};
+    *bank = (struct bank){.out = out, .in = in, .format = format};
     char *data = malloc((size_t)(count * size));
     float *scales = malloc((size_t)scale_count * 4);
-    bank->values = malloc((size_t)count * 8);
+    bank->rounded = malloc((size_t)count * 8);
+    bank->stored = malloc((size_t)count * 8);
     core_keep(c, free, data);
     core_keep(c, free, scales);
-    core_keep(c, free, bank->values);
-    CHECK(data && scales && bank->values, "no host memory for weights");
+    core_keep(c, free, bank->rounded);
+    core_keep(c, free, bank->stored);
+    CHECK(data && scales && bank->rounded && bank->stored, "no host memory for weights");
     for (int64_t i = 0; i < scale_count; i++)
         scales[i] = scale;
-    for (int64_t i = 0; i < count; i++)
-        bank->values[i] = as_bf16(encode(c, format, integers, scale, data + i * size));
+    for (int64_t i = 0; i < count; i++) {
+        bank->stored[i] = encode(c, format, integers, scale, data + i * size);
+        bank->rounded[i] = as_bf16(bank->stored[i]);
+    }
     mh_weight_params params = MH_INIT(mh_weight_params);
     params.format = format, params.experts = experts, params.out = out, params.in = in;
     TRY(mh_weight_create(c->device, &params, &bank->w));
@@ -137,7 +133,7 @@ static bool make_bank(struct core *c, struct bank *bank, mh_format format, int64
 
 /* ---- running and judging ---- */
 
-static bool run(struct core *c, struct memory *m, mh_op *op)
+bool fast_run(struct core *c, struct memory *m, mh_op *op)
 {
     mh_support answer = MH_INIT(mh_support);
     op->flags = MH_OP_FAST;
@@ -151,80 +147,108 @@ static bool run(struct core *c, struct memory *m, mh_op *op)
     return true;
 }
 
-/* A product [rows, columns] row by row as it is computed in f64. */
-struct judged {
-    struct fast_product p;
-    float *got;
-    double *exact, *energy;
-    int64_t room;
-};
-
-static bool judged_open(struct core *c, struct judged *j, int64_t rows, int64_t columns)
+bool judged_open(struct core *c, struct judged *j, int64_t rows, int64_t columns)
 {
-    *j = (struct judged){.p = {.columns = columns}, .room = rows};
+    *j = (struct judged){.columns = columns};
     size_t count = (size_t)(rows * columns);
-    j->got = malloc(count * 4), j->exact = malloc(count * 8), j->energy = malloc(count * 8);
+    j->got = malloc(count * 4);
     core_keep(c, free, j->got);
-    core_keep(c, free, j->exact);
-    core_keep(c, free, j->energy);
-    CHECK(j->got && j->exact && j->energy, "no host memory for the reference");
-    j->p.got = j->got, j->p.exact = j->exact, j->p.energy = j->energy;
+    for (int i = 0; i < 2; i++) {
+        j->exact[i] = malloc(count * 8), j->energy[i] = malloc(count * 8);
+        core_keep(c, free, j->exact[i]);
+        core_keep(c, free, j->energy[i]);
+        CHECK(j->got && j->exact[i] && j->energy[i], "no host memory for the reference");
+        j->p[i] = (struct fast_product){
+            .columns = columns, .got = j->got, .exact = j->exact[i], .energy = j->energy[i]};
+    }
     return true;
 }
 
-/* One more row: of `terms` values of x, weights w[column * step_out + term * step_in]. */
-static void judged_add(struct judged *j, const float *x, const double *w, int64_t terms,
-                       int64_t step_out, int64_t step_in, const float *got)
+/* The nearest e4m3, ties to even, of a value of at most 448. */
+static double as_e4m3(double value)
 {
-    int64_t row = j->p.rows++ * j->p.columns;
-    double rounded[TERMS];
-    for (int64_t k = 0; k < terms; k++)
-        rounded[k] = as_bf16((double)x[k]);
-    for (int64_t o = 0; o < j->p.columns; o++) {
-        double sum = 0, energy = 0;
-        for (int64_t k = 0; k < terms; k++) {
-            double term = rounded[k] * w[o * step_out + k * step_in];
-            sum += term, energy += term * term;
-        }
-        j->got[row + o] = got[o], j->exact[row + o] = sum, j->energy[row + o] = energy;
+    int exponent = value == 0 ? -6 : ilogb(value);
+    double step = ldexp(1, (exponent < -6 ? -6 : exponent) - 3);
+    return nearbyint(value / step) * step;
+}
+
+/* 128 columns and what is left at the end have a scale: the least power of two of which no value is
+ * more than 448. */
+static void quantise(const float *x, int64_t terms, double *to)
+{
+    for (int64_t k = 0; k < terms; k += 128) {
+        int64_t end = k + 128 < terms ? k + 128 : terms;
+        double most = 0, scale = ldexp(1, -126);
+        for (int64_t i = k; i < end; i++)
+            most = fabs((double)x[i]) > most ? fabs((double)x[i]) : most;
+        while (448 * scale < most)
+            scale *= 2;
+        for (int64_t i = k; i < end; i++)
+            to[i] = as_e4m3((double)x[i] / scale) * scale;
     }
 }
 
-static bool judge(struct core *c, const struct judged *j, bool integers, const char *what)
+void judged_add(struct judged *j, const struct bank *bank, const float *x, int64_t terms,
+                int64_t first, int64_t step_out, int64_t step_in, const float *got)
+{
+    int64_t row = j->rows++ * j->columns;
+    double inputs[2][FAST_TERMS];
+    const double *weights[2] = {bank->rounded + first, bank->stored + first};
+    j->e4m3 = bank->format == MH_FORMAT_FP8;
+    for (int64_t k = 0; k < terms; k++)
+        inputs[0][k] = as_bf16((double)x[k]);
+    quantise(x, terms, inputs[1]);
+    for (int64_t o = 0; o < j->columns; o++) {
+        j->got[row + o] = got ? got[o] : 0;
+        for (int i = 0; i < (j->e4m3 ? 2 : 1); i++) {
+            double sum = 0, energy = 0;
+            for (int64_t k = 0; k < terms; k++) {
+                double term = inputs[i][k] * weights[i][o * step_out + k * step_in];
+                sum += term, energy += term * term;
+            }
+            j->exact[i][row + o] = sum, j->energy[i][row + o] = energy;
+        }
+    }
+    j->p[0].rows = j->p[1].rows = j->rows;
+}
+
+bool judge(struct core *c, const struct judged *j, bool integers, const char *what)
 {
     char message[300];
-    for (int64_t i = 0; integers && i < j->p.rows * j->p.columns; i++)
-        CHECK((double)j->got[i] == j->exact[i],
+    for (int64_t i = 0; integers && i < j->rows * j->columns; i++)
+        CHECK((double)j->got[i] == j->exact[0][i],
               "%s of integers, element %lld: %.9g, must be exactly %.9g", what, (long long)i,
-              (double)j->got[i], j->exact[i]);
-    CHECK(integers || conf_fast_within(&j->p, message, sizeof(message)), "%s: %s", what, message);
+              (double)j->got[i], j->exact[0][i]);
+    CHECK(integers || (j->e4m3 && conf_fast_within(&j->p[1], message, sizeof(message))) ||
+              conf_fast_within(&j->p[0], message, sizeof(message)),
+          "%s: %s", what, message);
     return true;
 }
 
 /* ---- products ---- */
 
-static bool linear(struct core *c, mh_format format, int64_t tokens, bool integers)
+static bool linear(struct core *c, mh_format format, int64_t tokens, int64_t terms, bool integers)
 {
     struct memory m;
     struct bank bank;
     struct judged j;
-    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 1, OUTPUTS, TERMS, integers) ||
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 1, OUTPUTS, terms, integers) ||
         !judged_open(c, &j, tokens, OUTPUTS))
         return false;
     mh_op_linear op = MH_OP_INIT(linear, LINEAR);
-    op.x = random_tensor(c, &m, 2, tokens, TERMS, 0, integers);
-    op.y = tensor(&m, MH_F32, 2, tokens, OUTPUTS, 0), op.w = bank.w;
-    if (!run(c, &m, &op.base))
+    op.x = random_tensor(c, &m, 2, tokens, terms, 0, integers);
+    op.y = fast_tensor(&m, MH_F32, 2, tokens, OUTPUTS, 0), op.w = bank.w;
+    if (!fast_run(c, &m, &op.base))
         return false;
-    const float *x = at(&m, &op.x), *y = at(&m, &op.y);
+    const float *x = memory_at(&m, &op.x), *y = memory_at(&m, &op.y);
     for (int64_t t = 0; t < tokens; t++)
-        judged_add(&j, x + t * TERMS, bank.values, TERMS, TERMS, 1, y + t * OUTPUTS);
+        judged_add(&j, &bank, x + t * terms, terms, 0, terms, 1, y + t * OUTPUTS);
     return judge(c, &j, integers, "linear");
 }
 
 static bool heads(struct core *c, mh_format format, bool transposed, bool integers)
 {
-    enum { LATENT = 300, PART = 130, FIRST = 20, ROWS = FIRST + PART + 7 };
+    enum { LATENT = 304, PART = 130, FIRST = 128, ROWS = 384 };
     struct memory m;
     struct bank bank;
     struct judged j;
@@ -234,18 +258,18 @@ static bool heads(struct core *c, mh_format format, bool transposed, bool intege
         return false;
     mh_op_head_linear op = MH_OP_INIT(head_linear, HEAD_LINEAR);
     op.x = random_tensor(c, &m, 3, TOKENS, HEADS, in, integers);
-    op.y = tensor(&m, MH_F32, 3, TOKENS, HEADS, out), op.w = bank.w;
+    op.y = fast_tensor(&m, MH_F32, 3, TOKENS, HEADS, out), op.w = bank.w;
     op.head_rows = ROWS, op.row_begin = FIRST, op.row_count = PART, op.transposed = transposed;
-    if (!run(c, &m, &op.base))
+    if (!fast_run(c, &m, &op.base))
         return false;
     for (int64_t h = 0; h < HEADS; h++) {
-        const double *w = bank.values + (h * ROWS + FIRST) * LATENT;
         if (!judged_open(c, &j, TOKENS, out))
             return false;
         for (int64_t t = 0; t < TOKENS; t++)
-            judged_add(&j, (const float *)at(&m, &op.x) + (t * HEADS + h) * in, w, in,
-                       transposed ? 1 : LATENT, transposed ? LATENT : 1,
-                       (const float *)at(&m, &op.y) + (t * HEADS + h) * out);
+            judged_add(&j, &bank, (const float *)memory_at(&m, &op.x) + (t * HEADS + h) * in, in,
+                       (h * ROWS + FIRST) * LATENT, transposed ? 1 : LATENT,
+                       transposed ? LATENT : 1,
+                       (const float *)memory_at(&m, &op.y) + (t * HEADS + h) * out);
         if (!judge(c, &j, integers, transposed ? "head_linear, transposed" : "head_linear"))
             return false;
     }
@@ -261,13 +285,13 @@ static bool experts(struct core *c, mh_format format, bool integers)
         return false;
     mh_op_experts_down op = MH_OP_INIT(experts_down, EXPERTS_DOWN);
     op.x = random_tensor(c, &m, 3, TOKENS, CHOSEN, TERMS / 2, integers);
-    op.y = tensor(&m, MH_F32, 3, TOKENS, CHOSEN, OUTPUTS), op.w = bank.w;
-    op.experts = tensor(&m, MH_I32, 2, TOKENS, CHOSEN, 0);
-    op.fault = tensor(&m, MH_U32, 1, 1, 0, 0);
-    int32_t *chosen = at(&m, &op.experts);
+    op.y = fast_tensor(&m, MH_F32, 3, TOKENS, CHOSEN, OUTPUTS), op.w = bank.w;
+    op.experts = fast_tensor(&m, MH_I32, 2, TOKENS, CHOSEN, 0);
+    op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0);
+    int32_t *chosen = memory_at(&m, &op.experts);
     for (int i = 0; i < TOKENS * CHOSEN; i++) /* the last expert has one row */
         chosen[i] = i ? i % (EXPERTS - 1) : EXPERTS - 1;
-    if (!run(c, &m, &op.base))
+    if (!fast_run(c, &m, &op.base))
         return false;
     for (int e = 0; e < EXPERTS; e++) {
         struct judged j;
@@ -275,9 +299,9 @@ static bool experts(struct core *c, mh_format format, bool integers)
             return false;
         for (int64_t i = 0; i < TOKENS * CHOSEN; i++)
             if (chosen[i] == e)
-                judged_add(&j, (const float *)at(&m, &op.x) + i * (TERMS / 2),
-                           bank.values + e * OUTPUTS * (TERMS / 2), TERMS / 2, TERMS / 2, 1,
-                           (const float *)at(&m, &op.y) + i * OUTPUTS);
+                judged_add(&j, &bank, (const float *)memory_at(&m, &op.x) + i * (TERMS / 2),
+                           TERMS / 2, e * OUTPUTS * (TERMS / 2), TERMS / 2, 1,
+                           (const float *)memory_at(&m, &op.y) + i * OUTPUTS);
         if (!judge(c, &j, integers, "experts_down"))
             return false;
     }
@@ -287,9 +311,9 @@ static bool experts(struct core *c, mh_format format, bool integers)
 static bool products(struct core *c, mh_format format)
 {
     for (int integers = 0; integers < 2; integers++)
-        if (!linear(c, format, TOKENS, integers) || !linear(c, format, 3, integers) ||
-            !heads(c, format, false, integers) || !heads(c, format, true, integers) ||
-            !experts(c, format, integers))
+        if (!linear(c, format, TOKENS, TERMS, integers) || !linear(c, format, 3, TERMS, integers) ||
+            !linear(c, format, TOKENS, 1001, integers) || !heads(c, format, false, integers) ||
+            !heads(c, format, true, integers) || !experts(c, format, integers))
             return false;
     return true;
 }
@@ -330,18 +354,17 @@ static bool routing(struct core *c)
         return false;
     mh_op_router_linear op = MH_OP_INIT(router_linear, ROUTER_LINEAR);
     op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, false), op.w = bank.w;
-    op.experts = tensor(&m, MH_I32, 2, TOKENS, KEPT, 0);
-    op.weights = tensor(&m, MH_F32, 2, TOKENS, KEPT, 0);
+    op.experts = fast_tensor(&m, MH_I32, 2, TOKENS, KEPT, 0);
+    op.weights = fast_tensor(&m, MH_F32, 2, TOKENS, KEPT, 0);
     op.rule = (mh_router_rule){MH_ROUTER_SOFTMAX, MH_GROUPS_NONE, 0, 0, 0, 1};
-    if (!run(c, &m, &op.base))
+    if (!fast_run(c, &m, &op.base))
         return false;
-    const int32_t *chosen = at(&m, &op.experts);
-    float nothing[MANY] = {0};
+    const int32_t *chosen = memory_at(&m, &op.experts);
     for (int64_t t = 0; t < TOKENS; t++) {
-        const double *logit = j.exact + t * MANY, *energy = j.energy + t * MANY;
+        const double *logit = j.exact[0] + t * MANY, *energy = j.energy[0] + t * MANY;
         bool taken[MANY] = {false};
-        judged_add(&j, (const float *)at(&m, &op.x) + t * TERMS, bank.values, TERMS, TERMS, 1,
-                   nothing);
+        judged_add(&j, &bank, (const float *)memory_at(&m, &op.x) + t * TERMS, TERMS, 0, TERMS, 1,
+                   NULL);
         for (int s = 0; s < KEPT; s++) {
             int32_t e = chosen[t * KEPT + s];
             CHECK(e >= 0 && e < MANY && !taken[e], "row %lld, slot %d: expert %d", (long long)t, s,
@@ -370,11 +393,11 @@ static bool quantisers(struct core *c)
     mh_op_cast cast = MH_OP_INIT(cast, CAST);
     cast.x = random_tensor(c, &m, 2, TOKENS, WIDTH, 0, false);
     for (int to = 0; to < 2; to++) {
-        cast.y = tensor(&m, to ? MH_BF16 : MH_F16, 2, TOKENS, WIDTH, 0);
-        if (!run(c, &m, &cast.base))
+        cast.y = fast_tensor(&m, to ? MH_BF16 : MH_F16, 2, TOKENS, WIDTH, 0);
+        if (!fast_run(c, &m, &cast.base))
             return false;
-        const float *x = at(&m, &cast.x);
-        const uint16_t *y = at(&m, &cast.y);
+        const float *x = memory_at(&m, &cast.x);
+        const uint16_t *y = memory_at(&m, &cast.y);
         for (int64_t i = 0; i < TOKENS * WIDTH; i++)
             CHECK(y[i] == (to ? conf_to_bf16(x[i]) : conf_to_f16(x[i])),
                   "cast of %.9g to %s is %04x", (double)x[i], to ? "bf16" : "f16", y[i]);
@@ -382,21 +405,22 @@ static bool quantisers(struct core *c)
     mh_op_kv_write write = MH_OP_INIT(kv_write, KV_WRITE);
     write.latent = random_tensor(c, &m, 2, TOKENS, LATENT, 0, false);
     write.rope = random_tensor(c, &m, 2, TOKENS, WIDTH - LATENT, 0, false);
-    write.cache = tensor(&m, MH_BF16, 3, 1, TOKENS, WIDTH);
-    write.positions = tensor(&m, MH_I32, 1, TOKENS, 0, 0);
-    write.slots = tensor(&m, MH_I32, 1, TOKENS, 0, 0);
-    write.page_table = tensor(&m, MH_I32, 2, 1, 1, 0);
-    write.fault = tensor(&m, MH_U32, 1, 1, 0, 0);
+    write.cache = fast_tensor(&m, MH_BF16, 3, 1, TOKENS, WIDTH);
+    write.positions = fast_tensor(&m, MH_I32, 1, TOKENS, 0, 0);
+    write.slots = fast_tensor(&m, MH_I32, 1, TOKENS, 0, 0);
+    write.page_table = fast_tensor(&m, MH_I32, 2, 1, 1, 0);
+    write.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0);
     for (int32_t t = 0; t < TOKENS; t++)
-        ((int32_t *)at(&m, &write.positions))[t] = t;
-    if (!run(c, &m, &write.base))
+        ((int32_t *)memory_at(&m, &write.positions))[t] = t;
+    if (!fast_run(c, &m, &write.base))
         return false;
-    const uint16_t *row = at(&m, &write.cache);
+    const uint16_t *row = memory_at(&m, &write.cache);
     for (int64_t t = 0; t < TOKENS; t++)
         for (int64_t k = 0; k < WIDTH; k++, row++) {
             const float *from =
-                k < LATENT ? (const float *)at(&m, &write.latent) + t * LATENT + k
-                           : (const float *)at(&m, &write.rope) + t * (WIDTH - LATENT) + k - LATENT;
+                k < LATENT
+                    ? (const float *)memory_at(&m, &write.latent) + t * LATENT + k
+                    : (const float *)memory_at(&m, &write.rope) + t * (WIDTH - LATENT) + k - LATENT;
             CHECK(*row == conf_to_bf16(*from), "kv_write: row %lld, element %lld: %.9g became %04x",
                   (long long)t, (long long)k, (double)*from, *row);
         }

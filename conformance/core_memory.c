@@ -179,8 +179,8 @@ static bool imported_memory(struct core *c)
     TRY(mh_device_get_info(c->device, &info));
     pattern(bytes, sizeof(bytes), 3);
     uint8_t got[1000];
-    mh_status status = mh_buffer_import(c->device, bytes, sizeof(bytes), MH_IMPORT_READ_ONLY, NULL,
-                                        NULL, &buffer);
+    mh_status status =
+        mh_buffer_import(c->device, bytes, sizeof(bytes), MH_IMPORT_READ_ONLY, NULL, NULL, &buffer);
     if (status == MH_UNSUPPORTED && !(info.flags & MH_DEVICE_HOST_MEMORY))
         return true; /* a device may take it without running on it */
     TRY(status);

@@ -74,7 +74,8 @@ mh_status nv_load(struct device *device, const void *image, char *log, uint32_t 
 static mh_status load_family(struct device *device, enum family family, uint32_t format)
 {
     char log[2048];
-    bool newer = device->sm >= 89 && families[family].text[format].sm89;
+    bool newer = families[family].text[format].sm89 &&
+                 (family == FAMILY_gemm ? nv_e4m3(device) : device->sm >= 89);
     const char *text =
         newer ? families[family].text[format].sm89 : families[family].text[format].sm80;
     mh_status status = nv_load(device, text, log, sizeof(log), &device->modules[family][format]);

@@ -438,6 +438,7 @@ static const mh_backend_table table = {
     .event = &nv_event_group,
     .wrap = &wrap_group,
     .module = &nv_module_group,
+    .counters = &nv_counters_group,
 };
 
 MH_DEFINE_BACKEND(table)

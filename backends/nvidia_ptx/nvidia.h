@@ -168,10 +168,12 @@ mh_status nv_load(struct device *device, const void *image, char *log, uint32_t 
                   CUmodule *module);
 void nv_unload_all(struct device *device);
 bool nv_has_kernels(uint32_t sm);
+/* Whether the fast profile gives FP8 weights to the matrix units as such (ops_fast.c). */
+bool nv_e4m3(const struct device *device);
 
 /* ---- ops.c: an op as launches ---- */
 
-enum { MAX_ARGS = 48, MAX_LAUNCHES = 3 };
+enum { MAX_ARGS = 48, MAX_LAUNCHES = 6 };
 
 struct launch {
     enum kernel_id kernel;
@@ -206,10 +208,11 @@ mh_status nv_counters_create(struct device *device, CUdeviceptr *counters);
 mh_status nv_stream_make(struct device *device, CUstream native, bool wrapped, void **out);
 extern const mh_backend_event nv_event_group;
 
-/* ---- graph.c, module groups ---- */
+/* ---- graph.c, modules.c, counters.c: groups ---- */
 
 extern const mh_backend_graph nv_graph_group;
 extern const mh_backend_module nv_module_group;
+extern const mh_backend_counters nv_counters_group;
 
 /* A user's kernel with its launch checked and its arguments packed. */
 struct user_launch {

@@ -6,6 +6,10 @@
 static uint32_t plan(const struct device *device, const mh_op *op,
                      const struct launch_memory *memory, struct launch *l)
 {
+    uint64_t scratch;
+    uint32_t count = plan_fast(device, op, memory, l, &scratch);
+    if (count)
+        return count;
     switch (op->op) {
 #define MH_OP(value, NAME, name, kind, doc, operands)                                              \
     case MH_OP_##NAME:                                                                             \
@@ -35,6 +39,10 @@ static uint64_t logits_bytes(int64_t tokens, const mh_weight *w)
 
 uint64_t nv_scratch(void *device, const mh_op *op)
 {
+    struct launch launches[MAX_LAUNCHES];
+    uint64_t fast;
+    if (plan_fast(device, op, &(struct launch_memory){0}, launches, &fast))
+        return fast;
     switch (op->op) {
     case MH_OP_ATTENTION:
         return scratch_attention(device, (const void *)op);
@@ -55,8 +63,7 @@ uint64_t nv_scratch(void *device, const mh_op *op)
     }
 }
 
-/* ---- what can be run: everything exact, within what a block's shared memory and a grid hold ----
- */
+/* ---- what can be run: everything, within what a block's shared memory and a grid hold ---- */
 
 static mh_status limit(uint32_t *missing, char reason[192], const char *what, uint64_t value,
                        uint64_t most)
@@ -91,11 +98,6 @@ mh_status nv_supports(void *user, const mh_op *op, uint32_t *missing, char reaso
     struct launch launches[MAX_LAUNCHES];
     if (op->op == MH_OP_KERNEL)
         return supports_kernel(device, (const void *)op, missing, reason);
-    if (op->flags & MH_OP_FAST) {
-        *missing = MH_MISSING_KERNEL;
-        snprintf(reason, 192, "nvidia has no kernels of the fast profile yet");
-        return MH_OK;
-    }
     uint32_t count = plan(device, op, &(struct launch_memory){0}, launches);
     for (uint32_t i = 0; i < count; i++) {
         const struct launch *l = &launches[i];

@@ -178,6 +178,11 @@ static inline uint32_t row_threads(int64_t columns)
 #undef MH_OP
 #undef PLAN
 
+/* The launches of an op with MH_OP_FAST by the matrix units, and its scratch; 0: its exact ones
+ * serve. */
+uint32_t plan_fast(const struct device *device, const mh_op *op, const struct launch_memory *memory,
+                   struct launch *l, uint64_t *scratch);
+
 /* Bytes of scratch; 0 for ops without. */
 uint64_t scratch_attention(const struct device *device, const mh_op_attention *o);
 

@@ -1,0 +1,272 @@
+/*
+ * core_fast_fused.c: ops of several products under the fast profile. With integers, sums and what
+ * is added to them are exact; the error of swiglu is at most what those of its two products make of
+ * it.
+ */
+#include <math.h>
+
+#include "core_fast.h"
+
+enum { TOKENS = FAST_TOKENS, TERMS = 528, OUTPUTS = 82, EXPERTS = 5, CHOSEN = 3, SHARED = 146 };
+
+static float *floats(const struct memory *m, const mh_tensor *t)
+{
+    return memory_at(m, t);
+}
+
+/* ---- swiglu of two products ---- */
+
+static double silu(double x)
+{
+    return x / (1 + exp(-x));
+}
+
+/* Whether the outputs are near enough by definition `i` of the products' operands. */
+static bool gated_within(const struct judged *gate, const struct judged *up, int i, int64_t *where)
+{
+    for (int64_t k = 0; k < gate->rows * gate->columns; k++) {
+        double g = gate->exact[i][k], u = up->exact[i][k];
+        double room_g = 1.1 * FAST_MOST * sqrt(gate->energy[i][k]); /* silu's slope is below 1.1 */
+        double room_u = FAST_MOST * sqrt(up->energy[i][k]);
+        double room = room_g * fabs(u) + (fabs(silu(g)) + room_g) * room_u;
+        *where = k;
+        if (!(fabs((double)gate->got[k] - silu(g) * u) <= room))
+            return false;
+    }
+    return true;
+}
+
+static bool judge_gated(struct core *c, const struct judged *gate, const struct judged *up,
+                        const char *what)
+{
+    int64_t k = 0;
+    CHECK((gate->e4m3 && gated_within(gate, up, 1, &k)) || gated_within(gate, up, 0, &k),
+          "%s: element %lld: %.9g, must be near %.9g", what, (long long)k, (double)gate->got[k],
+          silu(gate->exact[0][k]) * up->exact[0][k]);
+    return true;
+}
+
+/* A row of expert `e` of both banks. */
+static void gated_add(struct judged *gate, struct judged *up, const struct bank *gates,
+                      const struct bank *ups, int64_t e, const float *x, const float *got)
+{
+    int64_t first = e * gates->out * gates->in;
+    judged_add(gate, gates, x, gates->in, first, gates->in, 1, got);
+    judged_add(up, ups, x, ups->in, first, ups->in, 1, got);
+}
+
+static bool linear_swiglu(struct core *c, mh_format format)
+{
+    struct memory m;
+    struct bank gate, up;
+    struct judged g, u;
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &gate, format, 1, OUTPUTS, TERMS, false) ||
+        !make_bank(c, &up, format, 1, OUTPUTS, TERMS, false) ||
+        !judged_open(c, &g, TOKENS, OUTPUTS) || !judged_open(c, &u, TOKENS, OUTPUTS))
+        return false;
+    mh_op_linear_swiglu op = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
+    op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0), op.gate = gate.w, op.up = up.w;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    for (int64_t t = 0; t < TOKENS; t++)
+        gated_add(&g, &u, &gate, &up, 0, floats(&m, &op.x) + t * TERMS,
+                  floats(&m, &op.y) + t * OUTPUTS);
+    return judge_gated(c, &g, &u, "linear_swiglu");
+}
+
+/* Three of the five experts are often chosen, one is elsewhere, one has one row. */
+static void choose(const struct memory *m, const mh_tensor *experts, const mh_tensor *map)
+{
+    int32_t *chosen = memory_at(m, experts), *place = memory_at(m, map);
+    for (int32_t e = 0; e < EXPERTS; e++)
+        place[e] = e == 3 ? -1 : e < 3 ? 2 - e : 3;
+    for (int64_t i = 0; i < TOKENS * CHOSEN; i++)
+        chosen[i] = i == 7 ? 4 : (int32_t)((i + i / CHOSEN) % 3);
+}
+
+static bool moe_gate_up(struct core *c, mh_format format)
+{
+    struct memory m;
+    struct bank gate, up, shared_gate, shared_up;
+    struct judged g, u;
+    if (!memory_open(c, &m, 1 << 21) || !make_bank(c, &gate, format, 4, OUTPUTS, TERMS, false) ||
+        !make_bank(c, &up, format, 4, OUTPUTS, TERMS, false) ||
+        !make_bank(c, &shared_gate, format, 1, SHARED, TERMS, false) ||
+        !make_bank(c, &shared_up, format, 1, SHARED, TERMS, false))
+        return false;
+    mh_op_moe_gate_up op = MH_OP_INIT(moe_gate_up, MOE_GATE_UP);
+    op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 3, TOKENS, CHOSEN, OUTPUTS);
+    op.shared_y = fast_tensor(&m, MH_F32, 2, TOKENS, SHARED, 0);
+    op.experts = fast_tensor(&m, MH_I32, 2, TOKENS, CHOSEN, 0);
+    op.expert_map = fast_tensor(&m, MH_I32, 1, EXPERTS, 0, 0);
+    op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0);
+    op.gate = gate.w, op.up = up.w, op.shared_gate = shared_gate.w, op.shared_up = shared_up.w;
+    choose(&m, &op.experts, &op.expert_map);
+    int32_t *chosen = memory_at(&m, &op.experts), *place = memory_at(&m, &op.expert_map);
+    chosen[20] = 3; /* elsewhere: its row is left as it was */
+    for (int64_t o = 0; o < OUTPUTS; o++)
+        floats(&m, &op.y)[20 * OUTPUTS + o] = 77;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    for (int64_t o = 0; o < OUTPUTS; o++)
+        CHECK(floats(&m, &op.y)[20 * OUTPUTS + o] == 77, "the row of an absent expert was written");
+    for (int32_t e = 0; e < EXPERTS; e++) {
+        if (!judged_open(c, &g, TOKENS * CHOSEN, OUTPUTS) ||
+            !judged_open(c, &u, TOKENS * CHOSEN, OUTPUTS))
+            return false;
+        for (int64_t i = 0; i < TOKENS * CHOSEN; i++)
+            if (chosen[i] == e && place[e] >= 0)
+                gated_add(&g, &u, &gate, &up, place[e], floats(&m, &op.x) + i / CHOSEN * TERMS,
+                          floats(&m, &op.y) + i * OUTPUTS);
+        if (!judge_gated(c, &g, &u, "moe_gate_up, routed"))
+            return false;
+    }
+    if (!judged_open(c, &g, TOKENS, SHARED) || !judged_open(c, &u, TOKENS, SHARED))
+        return false;
+    for (int64_t t = 0; t < TOKENS; t++)
+        gated_add(&g, &u, &shared_gate, &shared_up, 0, floats(&m, &op.x) + t * TERMS,
+                  floats(&m, &op.shared_y) + t * SHARED);
+    return judge_gated(c, &g, &u, "moe_gate_up, shared");
+}
+
+/* ---- sums of products and other things, of integers ---- */
+
+static double dot(const struct bank *bank, int64_t expert, int64_t row, const float *x)
+{
+    double sum = 0;
+    const double *w = bank->stored + (expert * bank->out + row) * bank->in;
+    for (int64_t k = 0; k < bank->in; k++)
+        sum += (double)x[k] * w[k];
+    return sum;
+}
+
+static bool linear_add(struct core *c, mh_format format)
+{
+    struct memory m;
+    struct bank bank;
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 1, OUTPUTS, TERMS, true))
+        return false;
+    mh_op_linear_add op = MH_OP_INIT(linear_add, LINEAR_ADD);
+    op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, true);
+    op.residual = random_tensor(c, &m, 2, TOKENS, OUTPUTS, 0, true);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0), op.w = bank.w;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    for (int64_t i = 0; i < TOKENS * OUTPUTS; i++) {
+        double must = (double)floats(&m, &op.residual)[i] +
+                      dot(&bank, 0, i % OUTPUTS, floats(&m, &op.x) + i / OUTPUTS * TERMS);
+        CHECK((double)floats(&m, &op.y)[i] == must, "linear_add, element %lld: %.9g, must be %.9g",
+              (long long)i, (double)floats(&m, &op.y)[i], must);
+    }
+    return true;
+}
+
+static bool moe_down_combine(struct core *c, mh_format format)
+{
+    struct memory m;
+    struct bank bank, shared;
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 4, OUTPUTS, TERMS, true) ||
+        !make_bank(c, &shared, format, 1, OUTPUTS, SHARED - 2, true))
+        return false;
+    mh_op_moe_down_combine op = MH_OP_INIT(moe_down_combine, MOE_DOWN_COMBINE);
+    op.x = random_tensor(c, &m, 3, TOKENS, CHOSEN, TERMS, true);
+    op.shared_x = random_tensor(c, &m, 2, TOKENS, SHARED - 2, 0, true);
+    op.weights = random_tensor(c, &m, 2, TOKENS, CHOSEN, 0, true);
+    op.h = random_tensor(c, &m, 2, TOKENS, OUTPUTS, 0, true);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0);
+    op.experts = fast_tensor(&m, MH_I32, 2, TOKENS, CHOSEN, 0);
+    op.expert_map = fast_tensor(&m, MH_I32, 1, EXPERTS, 0, 0);
+    op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0), op.w = bank.w, op.shared_w = shared.w;
+    choose(&m, &op.experts, &op.expert_map);
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    const int32_t *chosen = memory_at(&m, &op.experts), *place = memory_at(&m, &op.expert_map);
+    for (int64_t i = 0; i < TOKENS * OUTPUTS; i++) {
+        int64_t t = i / OUTPUTS, o = i % OUTPUTS;
+        double must = (double)floats(&m, &op.h)[i] +
+                      dot(&shared, 0, o, floats(&m, &op.shared_x) + t * (SHARED - 2));
+        for (int64_t j = t * CHOSEN; j < (t + 1) * CHOSEN; j++)
+            must += (double)floats(&m, &op.weights)[j] *
+                    dot(&bank, place[chosen[j]], o, floats(&m, &op.x) + j * TERMS);
+        CHECK((double)floats(&m, &op.y)[i] == must,
+              "moe_down_combine, element %lld: %.9g, must be %.9g", (long long)i,
+              (double)floats(&m, &op.y)[i], must);
+    }
+    return true;
+}
+
+/* ---- a norm first ---- */
+
+static bool norm_linear(struct core *c, mh_format format)
+{
+    struct memory m;
+    struct bank bank[2];
+    struct judged j;
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank[0], format, 1, OUTPUTS, TERMS, false) ||
+        !make_bank(c, &bank[1], format, 1, SHARED, TERMS, false))
+        return false;
+    mh_op_norm_linear op = MH_OP_INIT(norm_linear, NORM_LINEAR);
+    op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, false);
+    op.norm = random_tensor(c, &m, 1, TERMS, 1, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0);
+    op.y2 = fast_tensor(&m, MH_F32, 2, TOKENS, SHARED, 0);
+    op.w = bank[0].w, op.w2 = bank[1].w, op.eps = 1e-6f;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    for (int i = 0; i < 2; i++) {
+        if (!judged_open(c, &j, TOKENS, bank[i].out))
+            return false;
+        for (int64_t t = 0; t < TOKENS; t++) {
+            const float *x = floats(&m, &op.x) + t * TERMS;
+            float normed[TERMS];
+            double sum = 0;
+            for (int64_t k = 0; k < TERMS; k++)
+                sum += (double)x[k] * (double)x[k];
+            double r = 1 / sqrt(sum / TERMS + (double)op.eps);
+            for (int64_t k = 0; k < TERMS; k++)
+                normed[k] =
+                    (float)((double)(float)((double)x[k] * r) * (double)floats(&m, &op.norm)[k]);
+            judged_add(&j, &bank[i], normed, TERMS, 0, TERMS, 1,
+                       floats(&m, i ? &op.y2 : &op.y) + t * bank[i].out);
+        }
+        if (!judge(c, &j, false, i ? "norm_linear, second" : "norm_linear"))
+            return false;
+    }
+    return true;
+}
+
+static bool fused(struct core *c, mh_format format)
+{
+    return linear_swiglu(c, format) && moe_gate_up(c, format) && linear_add(c, format) &&
+           moe_down_combine(c, format) && norm_linear(c, format);
+}
+
+static bool fused_f32(struct core *c)
+{
+    return fused(c, MH_FORMAT_F32);
+}
+
+static bool fused_f16(struct core *c)
+{
+    return fused(c, MH_FORMAT_F16);
+}
+
+static bool fused_bf16(struct core *c)
+{
+    return fused(c, MH_FORMAT_BF16);
+}
+
+static bool fused_fp8(struct core *c)
+{
+    return fused(c, MH_FORMAT_FP8);
+}
+
+const struct core_case core_fast_fused[] = {
+    {"fast/fused f32", fused_f32},
+    {"fast/fused f16", fused_f16},
+    {"fast/fused bf16", fused_bf16},
+    {"fast/fused fp8", fused_fp8},
+    {NULL, NULL},
+};
