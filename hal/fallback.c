@@ -113,6 +113,13 @@ static uint32_t gather(const mh_op *op, struct stretch *list, uint64_t *bytes)
     return count;
 }
 
+/* Copies that were begun are over, even if one of them failed: the memory may be given up. */
+static mh_status finish(mh_stream *stream, mh_status status)
+{
+    mh_status waited = mh_stream_wait(stream, MH_FOREVER);
+    return status ? status : waited;
+}
+
 static mh_status copy_in(mh_stream *stream, const struct stretch *list, uint32_t count)
 {
     char *memory = stream->encoder.host->memory;
@@ -128,7 +135,7 @@ static mh_status copy_in(mh_stream *stream, const struct stretch *list, uint32_t
                         .size = size};
         status = hal_stream_transfer(stream, &copy);
     }
-    return status ? status : mh_stream_wait(stream, MH_FOREVER);
+    return finish(stream, status);
 }
 
 static mh_status copy_out(mh_stream *stream, const mh_op *op, struct stretch *list, uint32_t count)
@@ -149,7 +156,7 @@ static mh_status copy_out(mh_stream *stream, const mh_op *op, struct stretch *li
                         .size = span_end(t) - t->offset};
         status = hal_stream_transfer(stream, &copy);
     }
-    return status ? status : mh_stream_wait(stream, MH_FOREVER);
+    return finish(stream, status);
 }
 
 static void redirect(union hal_any_op *local, mh_buffer *shadow, struct stretch *list,

@@ -27,7 +27,8 @@ struct layer {
     bool lost;
     uint64_t used;
     struct made_buffer *buffers;
-    struct made_object *objects; /* newest first: kernels before their modules */
+    struct made_object *objects;  /* newest first: kernels before their modules */
+    pthread_mutex_t streams_stay; /* while it is held none is destroyed */
 };
 
 static const char *const call_names[MH_CALL_KINDS] = {
@@ -56,8 +57,20 @@ static void finish_below(struct layer *l, void *below)
         l->base.below->wait(below, sequence, MH_FOREVER);
 }
 
-/* Counts a call; *fails: it is the one to fail. Returns MH_DEVICE_LOST if the device is gone. A
- * device that goes has no work: nobody waits for it any more. */
+/* A device that goes has no work: nobody waits for it any more. The lock is free meanwhile: what
+ * holds a stream up may be a thread that needs it. */
+static void finish_all(struct layer *l)
+{
+    pthread_mutex_lock(&l->streams_stay);
+    pthread_mutex_lock(&l->base.lock);
+    struct hal_layer_stream *s = l->base.streams;
+    pthread_mutex_unlock(&l->base.lock);
+    for (; s; s = s->next)
+        finish_below(l, s->below);
+    pthread_mutex_unlock(&l->streams_stay);
+}
+
+/* Counts a call; *fails: it is the one to fail. Returns MH_DEVICE_LOST if the device is gone. */
 static mh_status count(struct layer *l, uint32_t call, bool *fails)
 {
     pthread_mutex_lock(&l->base.lock);
@@ -67,10 +80,10 @@ static mh_status count(struct layer *l, uint32_t call, bool *fails)
     if (*fails) {
         l->report.fired++;
         l->lost = l->plan.status == MH_DEVICE_LOST;
-        for (struct hal_layer_stream *s = l->lost ? l->base.streams : NULL; s; s = s->next)
-            finish_below(l, s->below);
     }
     pthread_mutex_unlock(&l->base.lock);
+    if (*fails && l->plan.status == MH_DEVICE_LOST)
+        finish_all(l);
     return lost ? fail_lost(l, call_names[call]) : MH_OK;
 }
 
@@ -224,6 +237,14 @@ static mh_status wrap_stream(void *user, uint64_t native, void **out)
 {
     mh_status status = pass(user, MH_CALL_STREAM_CREATE);
     return status ? status : hal_layer_add_stream(user, &native, out);
+}
+
+static void stream_destroy(void *stream)
+{
+    struct layer *l = layer_of(stream);
+    pthread_mutex_lock(&l->streams_stay);
+    hal_layer_remove_stream(stream);
+    pthread_mutex_unlock(&l->streams_stay);
 }
 
 static mh_status copy(void *stream, const mh_copy *c)
@@ -440,6 +461,7 @@ static void device_close(void *user)
     struct layer *l = user;
     drop_all(l);
     l->base.below->device_close(l->base.handle);
+    pthread_mutex_destroy(&l->streams_stay);
     hal_layer_finish(&l->base);
 }
 
@@ -449,6 +471,7 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     if (!l)
         return MH_OUT_OF_MEMORY;
     hal_layer_init(&l->base, device, sizeof(struct hal_layer_stream));
+    pthread_mutex_init(&l->streams_stay, NULL);
     l->plan = *faults;
     l->report.struct_size = sizeof(l->report);
     mh_backend_table *t = &l->base.table;
@@ -457,6 +480,7 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     t->buffer_create = buffer_create;
     t->buffer_destroy = buffer_destroy;
     t->stream_create = stream_create;
+    t->stream_destroy = stream_destroy;
     t->copy = copy;
     t->mark = mark;
     t->wait = wait_for;

@@ -134,10 +134,10 @@ struct mh_device {
     atomic_bool lost;
     mh_error cause; /* written once before lost is set */
 
-    bool is_host;         /* the backend linked in, under whatever layers */
-    struct layer *faults; /* faults.c; NULL: not asked for */
+    bool is_host;                        /* the backend linked in, under whatever layers */
+    struct layer *faults;                /* faults.c; NULL: not asked for */
     struct hal_timeline_layer *timeline; /* timeline_layer.c; NULL: not asked for */
-    mh_device *host;      /* the companion, opened on first use */
+    mh_device *host;                     /* the companion, opened on first use */
 
     mh_memory_info memory;
     struct mh_stream *streams; /* live ones */
@@ -195,6 +195,7 @@ struct hal_layer_stream { /* a layer's own may be longer: stream_size */
 void hal_layer_init(struct hal_layer *l, mh_device *device, uint64_t stream_size);
 void hal_layer_finish(struct hal_layer *l); /* frees it */
 mh_status hal_layer_add_stream(struct hal_layer *l, const uint64_t *native, void **out);
+void hal_layer_remove_stream(void *stream);
 
 /* check.c: a layer that holds the backend's answers against backend.h. */
 mh_status hal_check_wrap(mh_device *device);

@@ -55,7 +55,7 @@ static mh_status wrap_stream(void *user, uint64_t native, void **out)
     return hal_layer_add_stream(user, &native, out);
 }
 
-static void stream_destroy(void *user)
+void hal_layer_remove_stream(void *user)
 {
     struct hal_layer_stream *s = user;
     struct hal_layer *l = s->layer;
@@ -276,7 +276,7 @@ void hal_layer_init(struct hal_layer *l, mh_device *device, uint64_t stream_size
     l->table.buffer_create = buffer_create;
     l->table.buffer_destroy = buffer_destroy;
     l->table.stream_create = stream_create;
-    l->table.stream_destroy = stream_destroy;
+    l->table.stream_destroy = hal_layer_remove_stream;
     l->table.copy = copy;
     l->table.mark = mark;
     l->table.wait = wait_for;

@@ -172,8 +172,8 @@ mh_status mh_step_read(mh_step *step, mh_stream *stream, int32_t *next, int64_t 
     if (!status && rows)
         status = mh_stream_read(stream, step->buffer, step->offset[MH_STEP_NEXT], next,
                                 4 * (uint64_t)rows);
-    if (!status)
-        status = mh_stream_wait(stream, MH_FOREVER);
+    mh_status waited = mh_stream_wait(stream, MH_FOREVER); /* whatever was begun writes here */
+    status = status ? status : waited;
     if (!status && fault)
         status = hal_fail(step->device->runtime, fault,
                           "step: a kernel met an index out of range (%s)", mh_status_text(fault));

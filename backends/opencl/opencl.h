@@ -141,9 +141,10 @@ void opencl_release_programs(struct device *device);
 cl_kernel opencl_clone(struct device *device, enum kernel_id kernel, mh_format format,
                        cl_int *code);
 
-/* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. */
-void opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
-                         char reason[BROKEN]);
+/* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. A
+ * failure is one of the check itself: memory, the queue; it says nothing of the kernel. */
+mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
+                              char reason[BROKEN]);
 
 /* ---- stream.c ---- */
 

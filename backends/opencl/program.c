@@ -201,14 +201,16 @@ static void describe(const struct device *device, enum program_id id, mh_format 
     cache_key(device, sources, *count, options, key, 600);
 }
 
-/* Each kernel once against the definition; what is wrong is told and kept. */
+/* Each kernel once against the definition; what is wrong is told and kept. A check that could not
+ * be made is told too, but for this time only. */
 static void check_kernels(struct device *device, enum program_id id, mh_format format)
 {
     for (int k = 0; k < KERNEL_COUNT; k++) {
         char *broken = device->broken[k][format], line[300];
         if (kernels[k].program != id || broken[0])
             continue;
-        opencl_check_kernel(device, (enum kernel_id)k, format, broken);
+        if (opencl_check_kernel(device, (enum kernel_id)k, format, broken))
+            device->programs[id][format].fresh = false; /* nothing to keep */
         if (!broken[0])
             continue;
         snprintf(line, sizeof(line), "opencl: %s miscompiles kernel %s (format %u): %s",

@@ -404,15 +404,16 @@ static const struct {
     {KERNEL_experts_down_combine, MH_OP_EXPERTS_DOWN_COMBINE, 3},
 };
 
-void opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
-                         char reason[160])
+mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
+                              char reason[160])
 {
     const mh_core *core = device->core;
-    void *stream = NULL;
+    mh_status first = MH_OK;
     reason[0] = 0;
     for (size_t i = 0; i < sizeof(shown_by) / sizeof(shown_by[0]); i++) {
         if (shown_by[i].kernel != kernel)
             continue;
+        void *stream = NULL;
         struct check *c = core->allocate(core->context, sizeof(*c));
         mh_status status = c ? opencl_stream_create(device, &stream) : MH_OUT_OF_MEMORY;
         if (!status) {
@@ -425,5 +426,7 @@ void opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format
         core->deallocate(core->context, c);
         if (status)
             snprintf(reason, 160, "it does not run (status %u)", status);
+        first = first ? first : status;
     }
+    return first;
 }

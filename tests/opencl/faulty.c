@@ -2,6 +2,8 @@
  * An OpenCL library that passes every call on to the real loader, counts them, and fails one:
  *   FAULTY="clSetKernelArg 17"   the 17th call of that function fails with CL_OUT_OF_RESOURCES
  *   FAULTY_LOG=FILE              at exit: a line "function calls" each, and "fired" if one failed
+ *   FAULTY_LATE=MS               writes that do not block begin MS milliseconds later, as on a busy
+ *                                machine: host memory that is given up too early is still read then
  */
 #define CL_TARGET_OPENCL_VERSION 120
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FUNCTIONS 64
 
@@ -86,8 +89,8 @@ static int fails(const char *name, void **function)
 STATUS(clGetPlatformIDs, (cl_uint a, cl_platform_id *b, cl_uint *c), (a, b, c))
 STATUS(clGetPlatformInfo, (cl_platform_id a, cl_platform_info b, size_t c, void *d, size_t *f_),
        (a, b, c, d, f_))
-STATUS(clGetDeviceIDs,
-       (cl_platform_id a, cl_device_type b, cl_uint c, cl_device_id *d, cl_uint *g), (a, b, c, d, g))
+STATUS(clGetDeviceIDs, (cl_platform_id a, cl_device_type b, cl_uint c, cl_device_id *d, cl_uint *g),
+       (a, b, c, d, g))
 STATUS(clGetDeviceInfo, (cl_device_id a, cl_device_info b, size_t c, void *d, size_t *g),
        (a, b, c, d, g))
 OBJECT(cl_context, clCreateContext,
@@ -138,9 +141,48 @@ STATUS(clEnqueueNDRangeKernel,
 STATUS(clEnqueueReadBuffer,
        (cl_command_queue a, cl_mem b, cl_bool c, size_t d, size_t g, void *h, EVENTS),
        (a, b, c, d, g, h, n, w, v))
-STATUS(clEnqueueWriteBuffer,
-       (cl_command_queue a, cl_mem b, cl_bool c, size_t d, size_t g, const void *h, EVENTS),
-       (a, b, c, d, g, h, n, w, v))
+
+/* Opens the gate that a write stands behind. It is never released: PoCL 3.1 may still look at it.
+ */
+static void *open_later(void *gate)
+{
+    long ms = strtol(getenv("FAULTY_LATE"), NULL, 10);
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+    ((cl_int(*)(cl_event, cl_int))real("clSetUserEventStatus"))(gate, CL_COMPLETE);
+    return NULL;
+}
+
+/* An event that is not over yet; NULL: none is wanted. */
+static cl_event gate_of(cl_command_queue queue, cl_bool blocking)
+{
+    cl_context context;
+    cl_int code;
+    pthread_t thread;
+    if (blocking || !getenv("FAULTY_LATE"))
+        return NULL;
+    ((cl_int(*)(cl_command_queue, cl_command_queue_info, size_t, void *, size_t *))real(
+        "clGetCommandQueueInfo"))(queue, CL_QUEUE_CONTEXT, sizeof(context), &context, NULL);
+    cl_event gate = ((cl_event(*)(cl_context, cl_int *))real("clCreateUserEvent"))(context, &code);
+    if (!gate || pthread_create(&thread, NULL, open_later, gate))
+        abort();
+    pthread_detach(thread);
+    return gate;
+}
+
+typedef cl_int write_buffer(cl_command_queue, cl_mem, cl_bool, size_t, size_t, const void *,
+                            cl_uint, const cl_event *, cl_event *);
+
+CL_API_ENTRY cl_int CL_API_CALL clEnqueueWriteBuffer(cl_command_queue a, cl_mem b, cl_bool c,
+                                                     size_t d, size_t g, const void *h, EVENTS)
+{
+    static void *f;
+    if (fails("clEnqueueWriteBuffer", &f))
+        return CL_OUT_OF_RESOURCES;
+    cl_event gate = gate_of(a, c);
+    return gate ? ((write_buffer *)f)(a, b, c, d, g, h, 1, &gate, v)
+                : ((write_buffer *)f)(a, b, c, d, g, h, n, w, v);
+}
+
 STATUS(clEnqueueCopyBuffer,
        (cl_command_queue a, cl_mem b, cl_mem c, size_t d, size_t g, size_t h, EVENTS),
        (a, b, c, d, g, h, n, w, v))
