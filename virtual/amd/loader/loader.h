@@ -1,0 +1,44 @@
+/* loader.h: what the loader's files share. */
+#ifndef VIRTUAL_AMD_LOADER_H
+#define VIRTUAL_AMD_LOADER_H
+
+#include "code_object.h"
+
+struct vl_relocation {
+    uint64_t at, addend;
+    uint64_t symbol; /* offset in the image; 0 where the addend is all */
+    uint32_t type;
+    bool absolute; /* the symbol's value is no address in the image */
+};
+
+struct vl_segment {
+    uint64_t at, bytes, file_at;
+};
+
+struct vl_code_private {
+    uint8_t *file; /* a copy of the input */
+    size_t file_size;
+    struct vl_segment *segments;
+    size_t segment_count;
+    struct vl_relocation *relocations;
+    size_t relocation_count;
+    struct vl_kernel *kernels;
+    size_t kernel_room;
+    struct vl_variable *variables;
+    struct vl_arg **args; /* [kernel_room]: what the kernels' args point to */
+};
+
+/* Writes the reason; always false. */
+bool vl_say(char why[static VL_WHY], const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The names of the targets. */
+const char *vl_target_name(uint32_t machine); /* NULL: none that we know */
+
+/* The metadata note: fills target, and kernels with names and sizes. The kernels' descriptors are
+ * the ELF's business; `symbols[i]` becomes the name of kernel i's descriptor, to be freed. */
+bool vl_metadata_read(struct vl_code *code, const uint8_t *bytes, size_t size, char ***symbols,
+                      char why[static VL_WHY]);
+/* A copy of n bytes with a NUL behind; NULL: out of memory, or a NUL within. */
+char *vl_text(const char *bytes, size_t n);
+
+#endif
