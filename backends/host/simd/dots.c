@@ -1,18 +1,17 @@
 /*
  * dots.c: few rows times a matrix whose weights are read once, in place: what decode does.
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
- * many rows of weights are read side by side, for TOKENS of them one. What comes next is
- * prefetched, since the hardware stops at each page: together 95 % of what reading alone reaches.
+ * many rows of weights are read side by side, for two half as many, for four of them one. What
+ * comes next is prefetched, since the hardware stops at each page: together 95 % of what reading
+ * alone reaches.
  */
 #include "../panel.h"
-#include "simd.h"
+#include "fold.h"
 
 #ifdef __AVX512F__
 #define ROWS 4
-#define TOKENS 4
 #else
 #define ROWS 1
-#define TOKENS 1
 #endif
 
 /* Whether FP8's inputs come by fours: of each 64, columns 4 i, then 4 i + 1, ... A word of memory
@@ -21,7 +20,6 @@
 #define FOURS 1
 #else
 #define FOURS 0
-#define v_fold_fours v_fold
 #endif
 
 bool K(wants_fours)(mh_format format)
@@ -36,9 +34,10 @@ void K(by_fours)(float *to, const float *x, int64_t in)
             to[k + j % 4 * 16 + j / 4] = k + j < in ? x[k + j] : 0;
 }
 
-/* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. */
+/* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. Dot d is row
+ * d / tokens times input d % tokens. */
 struct sums {
-    vf a[ROWS][TOKENS][STEP];
+    vf a[ROWS][STEP];
 };
 
 /* The last in % 64 terms; absent ones are +0 on both sides. Inputs by fours are padded already. */
@@ -54,27 +53,24 @@ static inline __attribute__((always_inline)) void add_tail(struct sums *s, mh_fo
         decode_columns(&row[r], k, in - k, w);
         K(by_fours)(ordered, w, STRIPES);
         for (int t = 0; t < tokens; t++) {
+            vf *a = s->a[r * tokens + t];
             memcpy(padded, x[t] + k, (size_t)(fours ? STRIPES : in - k) * 4);
             for (int j = 0; j < STEP; j++)
-                s->a[r][t][j] = v_fma(v_load(padded + LANES * j),
-                                      v_load((fours ? ordered : w) + LANES * j), s->a[r][t][j]);
+                a[j] = v_fma(v_load(padded + LANES * j), v_load((fours ? ordered : w) + LANES * j),
+                             a[j]);
         }
     }
 }
 
 /* 64 columns of a row from column k. */
-static inline __attribute__((always_inline)) void fetch_weights(mh_format format,
-                                                                const struct weight_row *row,
-                                                                int64_t k, vf w[STEP], vi *most,
-                                                                bool *plain)
+static inline __attribute__((always_inline)) void
+fetch_weights(mh_format format, const struct weight_row *row, int64_t k, vf w[STEP])
 {
     vf scale = v_zero();
     if (format == MH_FORMAT_FP8) {
         float f;
         memcpy(&f, row->scale + k / 128 * 4, 4);
-        *plain &= fabsf(f) < 0x1p8f;
-        scale = v_set1(f * FP8_BIAS);
-        *most = fp8_most(*most, row->data + k);
+        scale = v_mul(v_set1(f), v_set1(FP8_BIAS));
     }
 #ifdef __AVX512F__
     if (format == MH_FORMAT_FP8) {
@@ -87,8 +83,8 @@ static inline __attribute__((always_inline)) void fetch_weights(mh_format format
         w[j] = v_decode(format, row->data, k + LANES * j, scale);
 }
 
-/* out[t][at + r]; `ahead` bytes further lie the weights that come after these. False: FP8 whose
- * general path is needed. */
+/* out[t][at + r]; `ahead` bytes further lie the weights that come after these. False: FP8 with a
+ * NaN among the bytes. */
 static inline __attribute__((always_inline)) bool
 dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
          const float *const *x, int64_t in, int64_t ahead, float (*out)[STRETCH], int64_t at)
@@ -96,11 +92,9 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
     int64_t bytes = format == MH_FORMAT_F32 ? 4 : format == MH_FORMAT_FP8 ? 1 : 2;
     struct sums s;
     vi most = v_set1i(0);
-    bool plain = true;
-    for (int r = 0; r < rows; r++)
-        for (int t = 0; t < tokens; t++)
-            for (int j = 0; j < STEP; j++)
-                s.a[r][t][j] = v_zero();
+    for (int d = 0; d < ROWS; d++)
+        for (int j = 0; j < STEP; j++)
+            s.a[d][j] = v_zero();
     for (int64_t k = 0; k + STRIPES <= in; k += STRIPES) {
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
@@ -108,20 +102,27 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
             for (int64_t line = 0; line < STRIPES * bytes; line += 64)
                 __builtin_prefetch(row[r].data + k * bytes + ahead + line, 0,
                                    format == MH_FORMAT_FP8 ? 2 : 3);
-            fetch_weights(format, &row[r], k, w, &most, &plain);
+            if (format == MH_FORMAT_FP8)
+                most = fp8_most(most, row[r].data + k);
+            fetch_weights(format, &row[r], k, w);
 #pragma GCC unroll 8
             for (int j = 0; j < STEP; j++)
                 for (int t = 0; t < tokens; t++)
-                    s.a[r][t][j] = v_fma(v_load(x[t] + k + LANES * j), w[j], s.a[r][t][j]);
+                    s.a[r * tokens + t][j] =
+                        v_fma(v_load(x[t] + k + LANES * j), w[j], s.a[r * tokens + t][j]);
         }
     }
     if (in % STRIPES)
         add_tail(&s, format, rows, tokens, row, x, in);
+    float sums[ROWS];
+    if (FOURS && format == MH_FORMAT_FP8)
+        fold_fours(s.a, sums);
+    else
+        fold_dots(s.a, sums);
     for (int r = 0; r < rows; r++)
         for (int t = 0; t < tokens; t++)
-            out[t][at + r] =
-                FOURS && format == MH_FORMAT_FP8 ? v_fold_fours(s.a[r][t]) : v_fold(s.a[r][t]);
-    return format != MH_FORMAT_FP8 || (plain && !fp8_has_nan(most));
+            out[t][at + r] = sums[r * tokens + t];
+    return format != MH_FORMAT_FP8 || !fp8_has_nan(most);
 }
 
 /* FP8's general path. */
@@ -146,14 +147,22 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
     const int most = ROWS / tokens;
     int64_t ahead = most * m->w->row_stride[0];
     ahead *= ahead < 16384 ? 2 : 1;
+    const unsigned char *seen = NULL; /* 128 rows share their scales */
+    bool seen_plain = true;
     for (int64_t o = 0, step; o < count; o += step) {
         struct weight_row row[ROWS];
         step = count - o < most ? 1 : most;
         for (int64_t r = 0; r < step; r++)
             row[r] = weight_row(m->w, m->slot, m->first + begin + o + r);
+        bool plain = true;
+        for (int64_t r = 0; r < step && format == MH_FORMAT_FP8; r++) {
+            if (row[r].scale != seen)
+                seen_plain = fp8_scales_are_plain(&row[r], m->in), seen = row[r].scale;
+            plain &= seen_plain;
+        }
         bool done = step == most ? dot_rows(format, most, tokens, row, x, m->in, ahead, out, o)
                                  : dot_rows(format, 1, tokens, row, x, m->in, ahead, out, o);
-        for (int64_t r = 0; r < step && !done; r++)
+        for (int64_t r = 0; r < step && !(done && plain); r++)
             for (int t = 0; t < tokens; t++)
                 out[t][o + r] = dot_generally(&row[r], x[t], m->in);
     }
@@ -178,7 +187,7 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
         }                                                                                          \
     }
 FOR_TOKENS(1)
-#if TOKENS > 1
+#if ROWS > 1
 FOR_TOKENS(2)
 FOR_TOKENS(4)
 #endif
@@ -190,7 +199,7 @@ void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *
         K(dots_columns)(m, begin, count, x[i], out[i]);
     if (m->transposed)
         return;
-#if TOKENS > 1
+#if ROWS > 1
     for (; rows >= 4; rows -= 4, x += 4, out += 4)
         dots_4(m, begin, count, x, out);
     for (; rows >= 2; rows -= 2, x += 2, out += 2)

@@ -226,7 +226,30 @@ void K(panel_keys)(const struct weight_row *keys, int64_t count, int64_t in, flo
     }
 }
 
-/* rows <= ROWS and vectors are known when compiling. Row r's results go to out + r * out_pitch. */
+/* a[r][v] = the sums of one stripe; rows <= ROWS and vectors are known when compiling. */
+static inline __attribute__((always_inline)) void add_terms(int rows, int vectors, const float *w,
+                                                            int64_t terms, const float *const *x,
+                                                            int64_t from, vf a[ROWS][3])
+{
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++)
+            a[r][v] = v_zero();
+#pragma GCC unroll 2
+    for (int64_t i = from; i < from + terms; i++, w += vectors * LANES) {
+        vf weights[3];
+        for (int v = 0; v < vectors; v++)
+            weights[v] = v_load(w + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vf value = v_set1(x[r][i]);
+            for (int v = 0; v < vectors; v++)
+                a[r][v] = v_fma(value, weights[v], a[r][v]);
+        }
+    }
+}
+
+/* Row r's results go to out + r * out_pitch. Stripes come by fours: how far the counter carries
+ * after three of them is known when compiling, and no branch is guessed wrong. */
 static inline __attribute__((always_inline)) void multiply(int rows, int vectors,
                                                            const float *panel, int64_t terms,
                                                            const float *const *x, float *out,
@@ -234,38 +257,28 @@ static inline __attribute__((always_inline)) void multiply(int rows, int vectors
 {
     vf sums[6][ROWS][3];
     int64_t pitch = pitch_of(terms, vectors * LANES);
-    for (int s = 0; s < STRIPES; s++) {
-        const float *w = panel + s * pitch;
-        vf a[ROWS][3];
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++)
-                a[r][v] = v_zero();
+    for (int four = 0; four < STRIPES; four += 4)
 #pragma GCC unroll 4
-        for (int64_t i = 0; i < terms; i++, w += vectors * LANES) {
-            vf weights[3];
-            for (int v = 0; v < vectors; v++)
-                weights[v] = v_load(w + v * LANES);
-#pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) {
-                vf value = v_set1(x[r][s * terms + i]);
-                for (int v = 0; v < vectors; v++)
-                    a[r][v] = v_fma(value, weights[v], a[r][v]);
-            }
-        }
-        int level = 0;
-        for (; s >> level & 1; level++)
+        for (int q = 0; q < 4; q++) {
+            int s = four + q, level = 0;
+            vf a[ROWS][3];
+            add_terms(rows, vectors, panel + s * pitch, terms, x, s * terms, a);
+            for (; level < 2 ? q >> level & 1 : s >> level & 1; level++)
+                for (int r = 0; r < rows; r++)
+                    for (int v = 0; v < vectors; v++)
+                        a[r][v] = v_add(sums[level][r][v], a[r][v]);
             for (int r = 0; r < rows; r++)
-                for (int v = 0; v < vectors; v++)
-                    a[r][v] = v_add(sums[level][r][v], a[r][v]);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) {
-                if (s < STRIPES - 1)
-                    sums[level][r][v] = a[r][v];
-                else
-                    v_store(out + r * out_pitch + v * LANES, v_add(a[r][v], v_zero()));
-            }
-    }
+                for (int v = 0; v < vectors; v++) {
+                    if (q < 3 || s < STRIPES - 1)
+                        sums[level][r][v] = a[r][v];
+                    else
+                        v_store(out + r * out_pitch + v * LANES, v_add(a[r][v], v_zero()));
+                }
+        }
 }
+
+typedef void multiply_fn(const float *panel, int64_t terms, const float *const *x, float *out,
+                         int64_t out_pitch);
 
 #define FOR_ROWS(rows, vectors)                                                                    \
     static __attribute__((noinline)) void multiply_##rows##_##vectors(                             \
@@ -273,42 +286,39 @@ static inline __attribute__((always_inline)) void multiply(int rows, int vectors
     {                                                                                              \
         multiply(rows, vectors, panel, terms, x, out, out_pitch);                                  \
     }
-FOR_ROWS(1, 3)
-FOR_ROWS(2, 3)
-FOR_ROWS(4, 3)
-FOR_ROWS(1, 2)
-FOR_ROWS(2, 2)
-FOR_ROWS(4, 2)
+#define FOR_VECTORS(vectors)                                                                       \
+    FOR_ROWS(1, vectors) FOR_ROWS(2, vectors) FOR_ROWS(3, vectors) FOR_ROWS(4, vectors)
+FOR_VECTORS(3)
+FOR_VECTORS(2)
 #if ROWS == 8
-FOR_ROWS(8, 3)
-FOR_ROWS(8, 2)
+#define MORE_FOR_VECTORS(vectors)                                                                  \
+    FOR_ROWS(5, vectors) FOR_ROWS(6, vectors) FOR_ROWS(7, vectors) FOR_ROWS(8, vectors)
+MORE_FOR_VECTORS(3)
+MORE_FOR_VECTORS(2)
 #endif
 
-typedef void (*multiply_fn)(const float *panel, int64_t terms, const float *const *x, float *out,
-                            int64_t out_pitch);
-
-/* by_rows: for 1, 2, 4, 8 rows. */
-static void multiply_all(const multiply_fn *by_rows, int64_t width, int64_t outputs,
+/* by_rows: for 1 to ROWS rows. */
+static void multiply_all(multiply_fn *const *by_rows, int64_t width, int64_t outputs,
                          const float *panel, int64_t in, const float *const *x, int64_t rows,
                          float *out)
 {
     int64_t terms = permuted_floats(in) / STRIPES, size = pitch_of(terms, width) * STRIPES;
     for (int64_t o = 0; o < outputs; o += width, panel += size)
-        for (int64_t r = 0, step = ROWS; r < rows; r += step) {
-            int way = ROWS == 8 ? 3 : 2;
-            for (step = ROWS; step > rows - r; step /= 2)
-                way--;
-            by_rows[way](panel, terms, x + r, out + r * outputs + o, outputs);
+        for (int64_t r = 0, step; r < rows; r += step) {
+            step = rows - r < ROWS ? rows - r : ROWS;
+            by_rows[step - 1](panel, terms, x + r, out + r * outputs + o, outputs);
         }
 }
 
 #if ROWS == 8
-static const multiply_fn by_outputs[] = {multiply_1_3, multiply_2_3, multiply_4_3, multiply_8_3};
-static const multiply_fn by_keys[] = {multiply_1_2, multiply_2_2, multiply_4_2, multiply_8_2};
+#define BY_ROWS(v)                                                                                 \
+    multiply_1_##v, multiply_2_##v, multiply_3_##v, multiply_4_##v, multiply_5_##v,                \
+        multiply_6_##v, multiply_7_##v, multiply_8_##v
 #else
-static const multiply_fn by_outputs[] = {multiply_1_3, multiply_2_3, multiply_4_3};
-static const multiply_fn by_keys[] = {multiply_1_2, multiply_2_2, multiply_4_2};
+#define BY_ROWS(v) multiply_1_##v, multiply_2_##v, multiply_3_##v, multiply_4_##v
 #endif
+static multiply_fn *const by_outputs[] = {BY_ROWS(3)};
+static multiply_fn *const by_keys[] = {BY_ROWS(2)};
 
 void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
                    float (*out)[STRETCH])

@@ -43,15 +43,17 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
     struct group group = product_group(p, g);
     struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
     const float *permuted = (const float *)(const void *)job->shared;
-    int64_t blocks = (group.end - group.begin + ROW_BLOCK - 1) / ROW_BLOCK;
+    /* Blocks as equal as can be: the panel is read once for each, however few its rows. */
+    int64_t all = group.end - group.begin, blocks = (all + ROW_BLOCK - 1) / ROW_BLOCK;
     K(panel_pack)(&m, o, count, panel);
-    for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
-        int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t i = group.begin + all * b / blocks;
+        int64_t rows = group.begin + all * (b + 1) / blocks - i;
         const float *x[ROW_BLOCK];
         float out[ROW_BLOCK][STRETCH];
         for (int64_t r = 0; r < rows; r++)
             x[r] = permuted + product_id(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
-        fetch(next, (i - group.begin) / ROW_BLOCK, blocks);
+        fetch(next, b, blocks);
         K(panel_rows)(panel, p->in, x, rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }

@@ -161,28 +161,20 @@ static inline vf v_exp(vf x)
     return v_where_nan(x, x, e);
 }
 
-#ifdef __AVX512F__
-
-/* The same where vector b holds stripes 4 i + b: the steps 2 and 1 are between vectors. */
-static inline float v_fold_fours(const vf a[4])
-{
-    __m128 four[4];
-    for (int b = 0; b < 4; b++) {
-        __m256 eight = v_halves(a[b]);
-        four[b] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    }
-    _MM_TRANSPOSE4_PS(four[0], four[1], four[2], four[3]);
-    /* One lane a vector from here on. */
-    __m128 sums = _mm_add_ps(_mm_add_ps(four[0], four[2]), _mm_add_ps(four[1], four[3]));
-    __m128 two = _mm_add_ps(sums, _mm_movehl_ps(sums, sums));
-    __m128 one = _mm_add_ss(two, _mm_movehdup_ps(two));
-    return _mm_cvtss_f32(one) + 0.0f;
-}
-
-#endif
-
 /* FP8's scale as v_decode wants it: times 2^120, which undoes the exponent's bias. */
 #define FP8_BIAS 0x1p120f
+
+/* Whether v_decode takes the scales of a row of FP8. */
+static inline bool fp8_scales_are_plain(const struct weight_row *row, int64_t in)
+{
+    bool plain = true;
+    for (int64_t k = 0; k < in; k += 128) {
+        float scale;
+        memcpy(&scale, row->scale + k / 128 * 4, 4);
+        plain &= fabsf(scale) < 0x1p8f;
+    }
+    return plain;
+}
 
 /* LANES weights from column k of a row whose data begin at `data`. FP8: v_scale is the block's
  * scale times 2^120, finite, and no byte is NaN. */
