@@ -244,7 +244,6 @@ static void release(struct vn_warp *w, uint64_t at, uint32_t lane)
         vn_fault(w, VN_ILLEGAL_ADDRESS, "use-after-free", &access, 1u << lane, "freed twice");
     if (l->heap)
         atomic_fetch_sub(&l->heap->used, size);
-    w->recent[0].size = w->recent[1].size = 0;
 }
 
 void vn_builtin(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask, uint32_t builtin)

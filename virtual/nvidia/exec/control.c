@@ -115,7 +115,6 @@ VN_HANDLER(special)
     case VN_CLOCK_HI:
     case VN_CLOCK64: /* instructions stand for cycles */
         now = w->worker->clock += 16;
-        now += w->counters[insn - w->code].issued;
         break;
     case VN_GLOBALTIMER:
     case VN_GLOBALTIMER_LO:

@@ -21,35 +21,8 @@ static void *zeros(uint64_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
-bool vn_maps_create(struct vn_launch_state *s)
+static void destroy_one(struct vn_maps *m)
 {
-    struct vn_image *image =
-        (struct vn_image *)(uintptr_t)s->image; /* the spare is not seen outside */
-    struct vn_maps *m = atomic_exchange(&image->spare, NULL);
-    if (!m) {
-        m = calloc(1, sizeof *m);
-        if (!m)
-            return false;
-        m->range_bytes = s->range_bytes;
-        m->load = zeros(map_bytes(s->range_bytes));
-        m->store = zeros(map_bytes(s->range_bytes));
-        m->touched = zeros(piece_bytes(s->range_bytes));
-        if (!m->load || !m->store || !m->touched) {
-            vn_maps_destroy(m);
-            return false;
-        }
-    }
-    s->maps = m;
-    s->load_map = m->load;
-    s->store_map = m->store;
-    s->touched = m->touched;
-    return true;
-}
-
-void vn_maps_destroy(struct vn_maps *m)
-{
-    if (!m)
-        return;
     if (m->load)
         munmap(m->load, map_bytes(m->range_bytes));
     if (m->store)
@@ -59,14 +32,52 @@ void vn_maps_destroy(struct vn_maps *m)
     free(m);
 }
 
+void vn_maps_destroy(struct vn_maps *maps)
+{
+    while (maps) {
+        struct vn_maps *next = maps->next;
+        destroy_one(maps);
+        maps = next;
+    }
+}
+
+static struct vn_maps *create_one(uint64_t range_bytes)
+{
+    struct vn_maps *m = calloc(1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->range_bytes = range_bytes;
+    m->load = zeros(map_bytes(range_bytes));
+    m->store = zeros(map_bytes(range_bytes));
+    m->touched = zeros(piece_bytes(range_bytes));
+    if (m->load && m->store && m->touched)
+        return m;
+    destroy_one(m);
+    return NULL;
+}
+
+bool vn_maps_create(struct vn_launch_state *s, int workers)
+{
+    struct vn_image *image =
+        (struct vn_image *)(uintptr_t)s->image; /* the spare is not seen outside */
+    s->maps = atomic_exchange(&image->spare, NULL);
+    struct vn_maps **at = &s->maps;
+    for (int i = 0; i < workers; i++, at = &(*at)->next) {
+        if (!*at && !(*at = create_one(s->range_bytes)))
+            return false;
+        s->workers[i].maps = *at;
+    }
+    return true;
+}
+
 /* The pieces that any worker touched. */
-static void touched_range(const struct vn_launch_state *s, int workers, uint64_t *first,
+static void touched_range(const struct vn_worker *worker, int workers, uint64_t *first,
                           uint64_t *last)
 {
     *first = UINT64_MAX;
     *last = 0;
     for (int i = 0; i < workers; i++) {
-        const struct vn_worker *w = &s->workers[i];
+        const struct vn_worker *w = &worker[i];
         *first = w->touched_first < *first ? w->touched_first : *first;
         *last = w->touched_last > *last ? w->touched_last : *last;
     }
@@ -78,31 +89,51 @@ void vn_maps_release(struct vn_launch_state *s, int workers)
     uint64_t first, last;
     if (!s->maps)
         return;
-    touched_range(s, workers, &first, &last);
-    for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
-        if (!s->touched[p])
-            continue;
-        memset(s->load_map + p * 512, 0, 4096);
-        memset(s->store_map + p * 512, 0, 4096);
-        s->touched[p] = 0;
+    for (int i = 0; i < workers && s->workers[i].maps; i++) {
+        struct vn_maps *m = s->workers[i].maps;
+        touched_range(&s->workers[i], 1, &first, &last);
+        for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
+            if (!m->touched[p])
+                continue;
+            memset(m->load + p * 512, 0, 4096);
+            memset(m->store + p * 512, 0, 4096);
+            m->touched[p] = 0;
+        }
     }
     vn_maps_destroy(atomic_exchange(&image->spare, s->maps));
 }
 
-static void unique(struct vn_launch_state *s, int workers, struct vn_counters *out)
+/* Sectors of a piece of 1 MiB, which are 512 words of the map, over all workers. */
+static void unique_of_piece(const struct vn_launch_state *s, int workers, uint64_t piece,
+                            struct vn_counters *out)
+{
+    uint64_t loads[512] = {0}, stores[512] = {0};
+    for (int i = 0; i < workers; i++) {
+        const struct vn_maps *m = s->workers[i].maps;
+        if (!m->touched[piece])
+            continue;
+        for (int k = 0; k < 512; k++) {
+            loads[k] |= m->load[piece * 512 + (uint64_t)k];
+            stores[k] |= m->store[piece * 512 + (uint64_t)k];
+        }
+    }
+    for (int k = 0; k < 512; k++) {
+        out->unique_load_sectors += (uint64_t)__builtin_popcountll(loads[k]);
+        out->unique_store_sectors += (uint64_t)__builtin_popcountll(stores[k]);
+        out->unique_sectors += (uint64_t)__builtin_popcountll(loads[k] | stores[k]);
+    }
+}
+
+static void unique(const struct vn_launch_state *s, int workers, struct vn_counters *out)
 {
     uint64_t first, last;
-    touched_range(s, workers, &first, &last);
+    touched_range(s->workers, workers, &first, &last);
     for (uint64_t p = first; p <= last && first != UINT64_MAX; p++) {
-        if (!s->touched[p])
-            continue;
-        /* 1 MiB is 32768 sectors: 512 words. */
-        const uint64_t *loads = s->load_map + p * 512, *stores = s->store_map + p * 512;
-        for (int k = 0; k < 512; k++) {
-            out->unique_load_sectors += (uint64_t)__builtin_popcountll(loads[k]);
-            out->unique_store_sectors += (uint64_t)__builtin_popcountll(stores[k]);
-            out->unique_sectors += (uint64_t)__builtin_popcountll(loads[k] | stores[k]);
-        }
+        bool any = false;
+        for (int i = 0; i < workers; i++)
+            any |= s->workers[i].maps->touched[p];
+        if (any)
+            unique_of_piece(s, workers, p, out);
     }
 }
 
@@ -129,6 +160,8 @@ static void add(struct vn_insn_counters *to, const struct vn_insn_counters *from
 {
     to->issued += from->issued;
     to->lanes += from->lanes;
+    to->off += from->off;
+    to->whole += from->whole;
     to->bytes += from->bytes;
     to->sectors += from->sectors;
     to->ideal += from->ideal;
@@ -136,25 +169,34 @@ static void add(struct vn_insn_counters *to, const struct vn_insn_counters *from
     to->divergences += from->divergences;
 }
 
+static void add_whole(const struct vn_insn *i, struct vn_insn_counters *c)
+{
+    uint32_t code = i->cls == VN_CLASS_STORE ? i->b : i->d;
+    uint64_t bytes = (code & VN_FILE_MASK) == VN_R64 ? 8 : 4;
+    c->bytes += c->whole * 32 * bytes;
+    c->sectors += c->whole * bytes;
+    c->ideal += c->whole * bytes;
+}
+
 static void sum_up(const struct vn_insn *i, const struct vn_insn_counters *c,
                    struct vn_counters *out)
 {
-    out->warp_instructions += c->issued;
-    out->lane_instructions += c->lanes;
-    out->by_class[i->cls] += c->issued;
+    out->warp_instructions += (uint64_t)c->issued;
+    out->lane_instructions += (uint64_t)c->lanes;
+    out->by_class[i->cls] += (uint64_t)c->issued;
     out->divergences += c->divergences;
-    out->float_operations += flops_of(i) * c->lanes;
+    out->float_operations += flops_of(i) * (uint64_t)c->lanes;
     bool store = i->cls == VN_CLASS_STORE || i->cls == VN_CLASS_ATOMIC;
     *(store ? &out->store_bytes : &out->load_bytes) += c->bytes;
     *(store ? &out->store_sectors : &out->load_sectors) += c->sectors;
     *(store ? &out->ideal_store_sectors : &out->ideal_load_sectors) += c->ideal;
     out->shared_passes += c->passes;
-    out->shared_accesses += c->passes ? c->issued : 0;
+    out->shared_accesses += c->passes ? (uint64_t)c->issued : 0;
     if (i->op == VN_OP_mma) {
-        out->matrix_operations += c->issued;
-        out->matrix_flops += matrix_flops(i) * c->issued;
+        out->matrix_operations += (uint64_t)c->issued;
+        out->matrix_flops += matrix_flops(i) * (uint64_t)c->issued;
     }
-    out->atomics += i->cls == VN_CLASS_ATOMIC ? c->lanes : 0;
+    out->atomics += i->cls == VN_CLASS_ATOMIC ? (uint64_t)c->lanes : 0;
 }
 
 static bool push_line(struct vn_counters *out, const char *function, const struct vn_insn *i,
@@ -172,8 +214,8 @@ static bool push_line(struct vn_counters *out, const char *function, const struc
         last = &out->lines[out->line_count++];
         *last = (struct vn_line_counters){.line = i->line, .function = function};
     }
-    last->warp_instructions += c->issued;
-    last->lane_instructions += c->lanes;
+    last->warp_instructions += (uint64_t)c->issued;
+    last->lane_instructions += (uint64_t)c->lanes;
     last->global_bytes += c->bytes;
     last->global_sectors += c->sectors;
     last->ideal_sectors += c->ideal;
@@ -186,15 +228,20 @@ bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_count
 {
     const struct vn_module *m = s->image->module;
     for (uint32_t f = 0; f < m->function_count; f++) {
+        int64_t issued = 0, lanes = 0;
         for (uint32_t k = 0; k < m->functions[f].insn_count; k++) {
             struct vn_insn_counters c = {0};
             for (int i = 0; i < workers; i++) {
                 if (s->workers[i].counters)
                     add(&c, &s->workers[i].counters[s->counter_base[f] + k]);
             }
+            c.issued = issued += c.issued;
+            lanes += c.lanes;
+            c.lanes = lanes - (int64_t)c.off;
             if (!c.issued)
                 continue;
             const struct vn_insn *insn = &vn_code_of(s, f)[k];
+            add_whole(insn, &c);
             sum_up(insn, &c, out);
             if (s->launch->count_lines && !push_line(out, m->functions[f].info.name, insn, &c))
                 return false;

@@ -27,16 +27,17 @@
 
 enum { VN_MAX_WARPS = 32, VN_MAX_DEPTH = 8192, VN_BARRIERS = 16 };
 
-/* Which sectors a launch touched. Kept by the image for the next launch: making it costs more than
+/* Which sectors a worker touched. Kept by the image for the next launch: making it costs more than
  * a small kernel. */
 struct vn_maps {
-    uint64_t *load, *store;
-    uint8_t *touched;
+    struct vn_maps *next;
+    uint64_t *load, *store; /* a bit a sector of the range */
+    uint8_t *touched;       /* a byte a MiB of it: 1 if any bit is set */
     uint64_t range_bytes;
 };
 
 struct vn_image {
-    _Atomic(struct vn_maps *) spare;
+    _Atomic(struct vn_maps *) spare; /* a list */
     struct vn_module *module;
     const struct vn_isa *isa;
     struct vc_map *map;
@@ -48,9 +49,14 @@ struct vn_image {
     } * code;                  /* by function */
 };
 
-struct vn_insn_counters { /* per instruction and worker */
-    uint64_t issued, lanes;
-    uint64_t bytes, sectors, ideal, passes, divergences, extra;
+/* Per instruction and worker. A straight run of instructions is counted where it begins and taken
+ * off behind its end: issued and lanes are sums over the instructions up to this one. */
+struct vn_insn_counters {
+    int64_t issued, lanes;
+    uint64_t off;   /* lanes that a guard kept out */
+    uint64_t whole; /* accesses of all lanes to sectors in a row; bytes, sectors and ideal: others */
+    uint64_t base, size; /* the allocation in which its last access lay */
+    uint64_t bytes, sectors, ideal, passes, divergences;
 };
 
 struct vn_frame {
@@ -92,9 +98,6 @@ struct vn_warp {
     uint32_t *preds;
     uint32_t size32, size64, sizep;
     uint8_t *local, *local_written;
-    struct {
-        uint64_t base, size;
-    } recent[2]; /* allocations of the last global accesses */
     struct vn_async *async;
     uint32_t async_count, async_capacity;
     uint32_t async_groups[32]; /* committed groups, by lane */
@@ -150,15 +153,14 @@ struct vn_bank_memo {
 
 enum { VN_BANK_MEMOS = 128 };
 
+
 struct vn_worker {
     struct vn_bank_memo banks[VN_BANK_MEMOS];
+    struct vn_maps *maps;
     struct vn_launch_state *launch;
     int index;
     struct vn_insn_counters *counters; /* of all functions, one array */
-    uint64_t divergences, barriers, shared_accesses;
-    uint64_t load_bytes, store_bytes, load_sectors, store_sectors, ideal_load, ideal_store;
-    uint64_t shared_passes, matrix_ops, matrix_flops, atomics;
-    uint64_t random, clock;
+    uint64_t barriers, random, clock;
     uint64_t touched_first, touched_last; /* the pieces between which any is set */
     jmp_buf fail;                         /* an access that ends the launch */
 };
@@ -185,9 +187,7 @@ struct vn_launch_state {
     uint64_t started_ns, deadline_ns;
     uint32_t *counter_base; /* by function: index of its first instruction's counters */
     uint64_t counter_count;
-    struct vn_maps *maps;
-    uint64_t *load_map, *store_map; /* a bit a sector of the range */
-    uint8_t *touched;               /* a byte a MiB of it: 1 if any bit is set */
+    struct vn_maps *maps; /* a list: the workers', and those left over */
     struct vn_site sites[64];
     uint32_t site_count;
     uint64_t report_count;
@@ -272,7 +272,7 @@ void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
 void vn_block_start(struct vn_block *block, uint64_t linear);
 
 /* counters.c */
-bool vn_maps_create(struct vn_launch_state *s);
+bool vn_maps_create(struct vn_launch_state *s, int workers);
 void vn_maps_release(struct vn_launch_state *s, int workers);
 void vn_maps_destroy(struct vn_maps *maps);
 bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_counters *out);

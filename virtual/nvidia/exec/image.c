@@ -142,6 +142,56 @@ static bool fuse_at(struct vn_insn *insns, uint32_t count, uint32_t at, const ui
     return false;
 }
 
+/* Whether the group of lanes may be another one behind the instruction. */
+static bool ends_run(const struct vn_insn *i)
+{
+    switch (vn_ops[i->op].cls) {
+    case VN_CLASS_CONTROL:
+    case VN_CLASS_BARRIER:
+    case VN_CLASS_SHUFFLE:
+    case VN_CLASS_MATRIX:
+        return true;
+    default:
+        return i->op == VN_OP_yield || i->op == VN_OP_ldmatrix || i->op == VN_OP_stmatrix ||
+               i->op == VN_OP_wmma_load || i->op == VN_OP_wmma_store;
+    }
+}
+
+static bool moves_whole(const struct vn_insn *i)
+{
+    bool is_signed = i->flags & VN_SIGNED;
+    uint32_t code = vn_ops[i->op].cls == VN_CLASS_STORE ? i->b : i->d;
+    bool wide = (code & VN_FILE_MASK) == VN_R64;
+    if (i->vec != 1)
+        return false;
+    switch (i->op) {
+    case VN_OP_ld_global_32:
+    case VN_OP_ld_generic_32:
+        return !wide && !is_signed;
+    case VN_OP_st_global_32:
+    case VN_OP_st_generic_32:
+        return !wide;
+    case VN_OP_ld_global_64:
+    case VN_OP_ld_generic_64:
+    case VN_OP_st_global_64:
+    case VN_OP_st_generic_64:
+        return wide;
+    default:
+        return false;
+    }
+}
+
+/* What is known when the instruction set is: handlers, runs, and the trap behind the end. */
+static void finish(struct vn_insn *insns, uint32_t count, const struct vn_isa *isa)
+{
+    insns[count] = (struct vn_insn){.op = VN_OP_trap, .guard = VN_NO_PRED};
+    for (uint32_t i = count + 1; i-- > 0;) {
+        insns[i].fn = isa->handlers[insns[i].op];
+        insns[i].flags |= moves_whole(&insns[i]) ? VN_WHOLE : 0;
+        insns[i].run = ends_run(&insns[i]) ? 1 : insns[i + 1].run + 1;
+    }
+}
+
 /* A second version of the function in which bare pairs are fused, or NULL if there are none. */
 static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *isa)
 {
@@ -159,10 +209,7 @@ static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *is
             target[code->targets[i]] = 1;
         for (uint32_t i = 0; i < code->insn_count; i++)
             any |= fuse_at(insns, code->insn_count, i, target);
-        for (uint32_t i = 0; i < code->insn_count; i++)
-            insns[i].fn = isa->handlers[insns[i].op];
-        insns[code->insn_count] = (struct vn_insn){
-            .op = VN_OP_trap, .fn = isa->handlers[VN_OP_trap], .guard = VN_NO_PRED};
+        finish(insns, code->insn_count, isa);
     }
     free(target);
     if (!any) {
@@ -205,11 +252,7 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
             goto memory;
         memcpy(image->code[f].insns, code->insns,
                (size_t)code->insn_count * sizeof(struct vn_insn));
-        for (uint32_t i = 0; i < code->insn_count; i++)
-            image->code[f].insns[i].fn = image->isa->handlers[code->insns[i].op];
-        struct vn_insn *end = &image->code[f].insns[code->insn_count];
-        *end = (struct vn_insn){
-            .op = VN_OP_trap, .fn = image->isa->handlers[VN_OP_trap], .guard = VN_NO_PRED};
+        finish(image->code[f].insns, code->insn_count, image->isa);
         image->code[f].fused = fused(code, image->isa);
     }
     return image;

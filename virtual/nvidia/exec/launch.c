@@ -262,7 +262,7 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
         s->counter_base[f] = (uint32_t)s->counter_count;
         s->counter_count += m->functions[f].insn_count + 1;
     }
-    if (s->count && !vn_maps_create(s))
+    if (s->count && !vn_maps_create(s, workers))
         goto out;
     if (s->checks & VN_CHECK_GLOBAL_RACES && !(s->global_race = vn_global_race_create(s)))
         goto out;

@@ -13,18 +13,29 @@ static void VN_RUN(struct vn_warp *w, uint64_t steps)
                 return;
             i = w->next;
         }
-        w->next = i + 1;
-        uint32_t mask = w->active;
-        if (i->guard != VN_NO_PRED) {
-            uint32_t p = w->pred[i->guard];
-            mask &= i->flags & VN_GUARD_NEGATED ? ~p : p;
-        }
-        struct vn_insn_counters *c = w->counters + (i - w->code);
+        /* Nothing changes the group within a run. */
+        const struct vn_insn *end = i + (i->run < steps ? i->run : steps);
+        end = end < w->limit ? end : w->limit;
+        uint32_t active = w->active, lanes = (uint32_t)__builtin_popcount(active);
+        struct vn_insn_counters *c = w->counters + (i - w->code), *after = c + (end - i);
         c->issued++;
-        c->lanes += (uint32_t)__builtin_popcount(mask);
-        if (VN_LIKELY(mask))
+        c->lanes += lanes;
+        after->issued--;
+        after->lanes -= lanes;
+        steps -= (uint64_t)(end - i);
+        do {
+            uint32_t mask = active;
+            w->next = i + 1;
+            if (i->guard != VN_NO_PRED) {
+                uint32_t p = w->pred[i->guard];
+                mask &= i->flags & VN_GUARD_NEGATED ? ~p : p;
+                w->counters[i - w->code].off += lanes - (uint32_t)__builtin_popcount(mask);
+                if (!mask)
+                    continue;
+            }
             i->fn(w, i, mask);
-    } while (--steps);
+        } while (++i != end);
+    } while (steps);
 }
 
 #define OP(name, cls) [VN_OP_##name] = VN_H(name),

@@ -3,8 +3,10 @@
 
 static const char *const kinds[] = {"load", "store", "atomic"};
 
-bool vn_find_allocation(struct vn_warp *w, uint64_t low, uint64_t high, uint32_t size, bool store)
+bool vn_find_allocation(struct vn_warp *w, const struct vn_insn *insn, uint64_t low, uint64_t high,
+                        uint32_t size, bool store)
 {
+    struct vn_insn_counters *c = w->counters + (insn - w->code);
     struct vn_launch_state *s = w->launch;
     uint64_t params = (uint64_t)(uintptr_t)s->params;
     if (low - params < s->code->info.param_bytes) {
@@ -14,9 +16,8 @@ bool vn_find_allocation(struct vn_warp *w, uint64_t low, uint64_t high, uint32_t
     if (!vc_may_access(a, low, high - low + size, s->launch->device))
         return false;
     if (a->kind != VC_HEAP) { /* what a kernel may free itself is looked up each time */
-        w->recent[1] = w->recent[0];
-        w->recent[0].base = a->base;
-        w->recent[0].size = a->size;
+        c->base = a->base;
+        c->size = a->size;
     }
     return true;
 }
@@ -203,13 +204,11 @@ static void touch_sectors(struct vn_warp *w, uint64_t first, uint64_t last, bool
     uint64_t offset = (first << 5) - s->range_base;
     if (offset >= s->range_bytes)
         return;
-    uint64_t *map = store ? s->store_map : s->load_map;
+    uint64_t *map = store ? w->worker->maps->store : w->worker->maps->load;
     vn_touch_piece(w->worker, offset >> 20);
     for (uint64_t k = first; k <= last; k++) {
         uint64_t at = k - (s->range_base >> 5);
-        uint64_t bit = (uint64_t)1 << (at & 63);
-        if (!(__atomic_load_n(&map[at >> 6], __ATOMIC_RELAXED) & bit))
-            __atomic_fetch_or(&map[at >> 6], bit, __ATOMIC_RELAXED);
+        map[at >> 6] |= (uint64_t)1 << (at & 63);
     }
     vn_touch_piece(w->worker, ((last << 5) - s->range_base) >> 20);
 }

@@ -13,19 +13,20 @@ struct vn_addresses {
 };
 
 /* Whether all 32 addresses follow each other; *first is the lowest. */
-VN_INLINE bool vn_consecutive(const struct vn_warp *w, uint32_t code, bool wide, uint32_t size,
-                              uint64_t *first)
+VN_INLINE bool vn_consecutive(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
+                              uint32_t size, uint64_t *first)
 {
     uint64_t step = 0;
     if (wide) {
         const uint64_t *p = vn_at(w, code);
-        uint64_t zero = *first = p[0];
+        uint64_t zero = p[0];
+        *first = zero + (uint64_t)imm;
         for (int l = 0; l < 32; l++)
             step |= p[l] ^ (zero + (uint64_t)l * size);
     } else {
         const uint32_t *p = vn_at(w, code);
         uint32_t zero = p[0], narrow = 0;
-        *first = zero;
+        *first = (uint32_t)(zero + (uint32_t)imm);
         for (int l = 0; l < 32; l++)
             narrow |= p[l] ^ (zero + (uint32_t)l * size);
         step = narrow;
@@ -42,18 +43,18 @@ VN_INLINE void vn_spread(struct vn_addresses *a, uint32_t size)
         a->at[l] = a->low + (uint64_t)l * size;
 }
 
-VN_INLINE void vn_gather_addresses(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
-                                   uint32_t mask, uint32_t size, struct vn_addresses *out)
+VN_INLINE void vn_addresses_from(struct vn_addresses *out, uint64_t first, uint32_t size)
 {
-    uint64_t first;
-    if (VN_LIKELY(mask == UINT32_MAX) && vn_consecutive(w, code, wide, size, &first)) {
-        first = wide ? first + (uint64_t)imm : (uint32_t)((uint32_t)first + (uint32_t)imm);
-        out->at[0] = out->low = out->bits = first;
-        out->high = first + 31 * size;
-        out->consecutive = true;
-        out->same = false;
-        return;
-    }
+    out->at[0] = out->low = out->bits = first;
+    out->high = first + 31 * size;
+    out->consecutive = true;
+    out->same = false;
+}
+
+/* Addresses that do not all follow each other. */
+VN_INLINE void vn_gather_scattered(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
+                                   uint32_t mask, struct vn_addresses *out)
+{
     if (wide) {
         const uint64_t *p = vn_at(w, code);
         for (int l = 0; l < 32; l++)
@@ -86,14 +87,26 @@ VN_INLINE void vn_gather_addresses(const struct vn_warp *w, uint32_t code, bool 
     out->same = low == high;
 }
 
+VN_INLINE void vn_gather_addresses(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
+                                   uint32_t mask, uint32_t size, struct vn_addresses *out)
+{
+    uint64_t first;
+    if (VN_LIKELY(mask == UINT32_MAX) && vn_consecutive(w, code, wide, imm, size, &first))
+        vn_addresses_from(out, first, size);
+    else
+        vn_gather_scattered(w, code, wide, imm, mask, out);
+}
+
 /* memory.c */
 /* Distinct 32-byte sectors, and their marks in the launch's map. */
 uint32_t vn_count_sectors(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
                           uint32_t size, bool store);
 /* Passes over the 32 banks. */
 uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t size);
-/* Whether [low, high + size) lies in one allocation that this device may use; remembers it. */
-bool vn_find_allocation(struct vn_warp *w, uint64_t low, uint64_t high, uint32_t size, bool store);
+/* Whether [low, high + size) lies in one allocation that this device may use; remembers it for the
+ * instruction. */
+bool vn_find_allocation(struct vn_warp *w, const struct vn_insn *insn, uint64_t low, uint64_t high,
+                        uint32_t size, bool store);
 void vn_check_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                       bool shared);
 void vn_mark_written(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
@@ -119,7 +132,7 @@ void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_
 
 VN_INLINE void vn_touch_piece(struct vn_worker *worker, uint64_t piece)
 {
-    __atomic_store_n(&worker->launch->touched[piece], 1, __ATOMIC_RELAXED);
+    worker->maps->touched[piece] = 1;
     worker->touched_first = piece < worker->touched_first ? piece : worker->touched_first;
     worker->touched_last = piece > worker->touched_last ? piece : worker->touched_last;
 }
@@ -148,10 +161,11 @@ VN_INLINE bool vn_touch_word(struct vn_warp *w, uint64_t first, uint64_t last, b
     uint64_t offset = (first << 5) - s->range_base, at = offset >> 5, n = last - first + 1;
     if (offset >= s->range_bytes || (at & 63) + n > 64)
         return false;
-    uint64_t *word = (store ? s->store_map : s->load_map) + (at >> 6);
-    uint64_t bits = (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << (at & 63);
-    if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits) {
-        __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+    const struct vn_maps *maps = w->worker->maps;
+    uint64_t *word = (store ? maps->store : maps->load) + (at >> 6);
+    uint64_t bits = ~(uint64_t)0 >> (64 - n) << (at & 63);
+    if ((*word & bits) != bits) {
+        *word |= bits;
         vn_touch_piece(w->worker, offset >> 20);
     }
     return true;

@@ -5,16 +5,20 @@
  * lane has found that they are (or ended the launch). */
 enum where { GLOBAL, SHARED, LOCAL };
 
-VN_INLINE uint8_t *global_base(struct vn_warp *w, struct vn_addresses *a, uint32_t mask,
-                               uint32_t size, bool store)
+/* Whether the bytes lie where the instruction's last access did. */
+VN_INLINE bool known_place(const struct vn_insn_counters *c, uint64_t low, uint64_t extent)
 {
-    uint64_t extent = a->high - a->low + size;
-    bool known = (a->low - w->recent[0].base < w->recent[0].size &&
-                  extent <= w->recent[0].size - (a->low - w->recent[0].base)) ||
-                 (a->low - w->recent[1].base < w->recent[1].size &&
-                  extent <= w->recent[1].size - (a->low - w->recent[1].base));
-    if (VN_UNLIKELY(a->bits & (size - 1)) || !known) {
-        if ((a->bits & (size - 1)) || !vn_find_allocation(w, a->low, a->high, size, store)) {
+    uint64_t offset = low - c->base;
+    return offset < c->size && extent <= c->size - offset;
+}
+
+VN_INLINE uint8_t *global_base(struct vn_warp *w, const struct vn_insn *insn,
+                               struct vn_addresses *a, uint32_t mask, uint32_t size, bool store)
+{
+    const struct vn_insn_counters *c = w->counters + (insn - w->code);
+    bool misaligned = a->bits & (size - 1);
+    if (VN_UNLIKELY(misaligned || !known_place(c, a->low, a->high - a->low + size))) {
+        if (misaligned || !vn_find_allocation(w, insn, a->low, a->high, size, store)) {
             vn_spread(a, size);
             for (uint32_t m = mask; m; m &= m - 1) {
                 uint32_t l = (uint32_t)__builtin_ctz(m);
@@ -185,7 +189,7 @@ VN_INLINE void access_global(struct vn_warp *w, const struct vn_insn *insn, uint
 {
     uint32_t size = bytes * insn->vec;
     const struct vn_launch_state *s = w->launch;
-    uint8_t *base = global_base(w, a, mask, size, store);
+    uint8_t *base = global_base(w, insn, a, mask, size, store);
     if (s->count)
         vn_count_access(w, insn, a, mask, size, store);
     if (VN_UNLIKELY(s->checks & VN_CHECK_GLOBAL_RACES))
@@ -304,12 +308,66 @@ VN_INLINE void access_generic(struct vn_warp *w, const struct vn_insn *insn, uin
     }
 }
 
+/* The commonest access: all lanes, words in a row from the start of a sector, in the allocation of
+ * the last time. False: it is not, and nothing has been done. */
+VN_INLINE bool whole_global(struct vn_warp *w, const struct vn_insn *insn, uint64_t first,
+                            uint32_t size, bool store)
+{
+    struct vn_launch_state *s = w->launch;
+    struct vn_insn_counters *c = w->counters + (insn - w->code);
+    if (first & 31 || s->checks & VN_CHECK_GLOBAL_RACES || !known_place(c, first, 32 * size))
+        return false;
+    uint8_t *at = (uint8_t *)(uintptr_t)first;
+    if (s->checks & VN_CHECK_UNINITIALISED) {
+        if (store)
+            vc_mark(s->launch->map, first, 32 * size);
+        else if (vc_uninitialised(s->launch->map, first, 32 * size) != 32 * size)
+            return false;
+    }
+    if (s->count) {
+        if (!vn_touch_word(w, first >> 5, (first + 31 * size) >> 5, store))
+            return false;
+        c->whole++;
+    }
+    if (store)
+        memcpy(at, vn_at(w, insn->b), 32 * size);
+    else
+        memcpy(vn_at(w, insn->d), at, 32 * size);
+    return true;
+}
+
+VN_INLINE bool whole_generic(struct vn_warp *w, const struct vn_insn *insn, uint64_t first,
+                             uint32_t size, bool store)
+{
+    return first >= VN_LOCAL_WINDOW + VN_WINDOW_SIZE && whole_global(w, insn, first, size, store);
+}
+
+/* Their instructions are never marked VN_WHOLE. */
+VN_INLINE bool whole_shared(struct vn_warp *w, const struct vn_insn *insn, uint64_t first,
+                            uint32_t size, bool store)
+{
+    (void)w, (void)insn, (void)first, (void)size, (void)store;
+    return false;
+}
+#define whole_local whole_shared
+
 #define ACCESS(name, space, bits, store)                                                           \
     VN_HANDLER(name)                                                                               \
     {                                                                                              \
         struct vn_addresses a;                                                                     \
-        vn_gather_addresses(w, insn->a, insn->flags &VN_ADDRESS64, insn->imm, mask,                \
-                            (bits) / 8u * insn->vec, &a);                                          \
+        uint64_t first;                                                                            \
+        bool wide = insn->flags & VN_ADDRESS64;                                                    \
+        if (insn->flags & VN_WHOLE && mask == UINT32_MAX) {                                        \
+            if (!vn_consecutive(w, insn->a, wide, insn->imm, (bits) / 8u, &first)) {               \
+                vn_gather_scattered(w, insn->a, wide, insn->imm, mask, &a);                        \
+            } else if (whole_##space(w, insn, first, (bits) / 8u, store)) {                        \
+                return;                                                                            \
+            } else {                                                                               \
+                vn_addresses_from(&a, first, (bits) / 8u);                                         \
+            }                                                                                      \
+        } else {                                                                                   \
+            vn_gather_addresses(w, insn->a, wide, insn->imm, mask, (bits) / 8u * insn->vec, &a);   \
+        }                                                                                          \
         access_##space(w, insn, mask, &a, (bits) / 8, store);                                      \
     }
 #define WIDTHS(op, space, store)                                                                   \

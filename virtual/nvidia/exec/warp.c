@@ -323,5 +323,4 @@ void vn_warp_start(struct vn_warp *w)
     w->limit = ALWAYS;
     w->waiting = w->at_barrier = w->ran = 0;
     w->partial = NULL;
-    w->recent[0].size = w->recent[1].size = 0;
 }

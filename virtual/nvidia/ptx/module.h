@@ -29,6 +29,7 @@ enum vn_insn_flags {
     VN_ADDRESS64 = 4,    /* the address operand is 64 bits wide */
     VN_ADDRESS64_B = 8,  /* that of b, for cp.async */
     VN_SIGNED = 16,      /* a load extends the sign */
+    VN_WHOLE = 32,       /* an access of one element, as wide as its register */
 };
 
 /* q of a memory access: order | scope << 4 */
@@ -86,7 +87,8 @@ struct vn_insn { /* one cache line */
     uint32_t pool;         /* index of further operand codes */
     int64_t imm;           /* address offset, target */
     uint32_t line, source; /* source: index of vn_source */
-    uint64_t reserved;     /* to 64 bytes */
+    uint32_t run;          /* instructions from here to where lanes may part or wait, that one too */
+    uint32_t reserved;     /* to 64 bytes */
 };
 
 struct vn_source {
