@@ -91,12 +91,19 @@ static inline bool vc_may_access(const struct vc_alloc *a, uint64_t address, uin
 void vc_mark_slow(struct vc_map *map, uint64_t address, uint64_t bytes);
 uint64_t vc_uninitialised_slow(struct vc_map *map, uint64_t address, uint64_t bytes);
 
+/* Whether the bytes lie in one page all of which has been written; false tells nothing. */
+static inline bool vc_page_written(struct vc_map *map, uint64_t address, uint64_t bytes)
+{
+    uint64_t offset = address - map->base;
+    return offset < map->bytes && (offset & (VC_PAGE - 1)) + bytes <= VC_PAGE &&
+           __atomic_load_n((uint8_t *)&map->page[offset >> VC_PAGE_BITS], __ATOMIC_RELAXED) ==
+               VC_ALL;
+}
+
 /* Marks [address, address + bytes) as written. */
 static inline void vc_mark(struct vc_map *map, uint64_t address, uint64_t bytes)
 {
-    uint64_t offset = address - map->base;
-    if (offset < map->bytes && (offset & (VC_PAGE - 1)) + bytes <= VC_PAGE &&
-        __atomic_load_n((uint8_t *)&map->page[offset >> VC_PAGE_BITS], __ATOMIC_RELAXED) == VC_ALL)
+    if (vc_page_written(map, address, bytes))
         return;
     vc_mark_slow(map, address, bytes);
 }
@@ -104,9 +111,7 @@ static inline void vc_mark(struct vc_map *map, uint64_t address, uint64_t bytes)
 /* The offset of the first byte of [address, address + bytes) that was never written, or `bytes`. */
 static inline uint64_t vc_uninitialised(struct vc_map *map, uint64_t address, uint64_t bytes)
 {
-    uint64_t offset = address - map->base;
-    if (offset < map->bytes && (offset & (VC_PAGE - 1)) + bytes <= VC_PAGE &&
-        __atomic_load_n((uint8_t *)&map->page[offset >> VC_PAGE_BITS], __ATOMIC_RELAXED) == VC_ALL)
+    if (vc_page_written(map, address, bytes))
         return bytes;
     return vc_uninitialised_slow(map, address, bytes);
 }

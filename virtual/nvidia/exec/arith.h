@@ -250,7 +250,14 @@ VN_INLINE double minmax_f64(double a, double b, int less)
     double r = first ? a : b;
     r = a != a ? b : r;
     r = b != b ? a : r;
-    return r != r ? qnan_f64() : r;
+    return a != a && b != b ? float64(bits64(b) | (uint64_t)1 << 51) : r;
+}
+/* Out of several NaNs hardware takes b's before c's before a's. */
+VN_INLINE double fma_f64(double a, double b, double c)
+{
+    double r = fma(a, b, c);
+    uint64_t nan = bits64(b != b ? b : c != c ? c : a);
+    return c != c || b != b || a != a ? float64(nan | (uint64_t)1 << 51) : r;
 }
 VN_INLINE float xorsign(float r, float a, float b)
 {

@@ -163,9 +163,13 @@ VN_INLINE bool together(struct vn_warp *w, const struct vn_insn *insn, uint32_t 
 {
     const uint32_t *wanted = vn_at(w, code);
     int first = __builtin_ctz(*mask);
-    uint32_t want = wanted[first], same = 0;
-    for (int l = 0; l < 32; l++)
-        same |= wanted[l] == want ? 1u << l : 0;
+    uint32_t want = wanted[first], same = UINT32_MAX;
+    if ((code & VN_FILE_MASK) != VN_CONSTANT) {
+        int32_t hits[32];
+        for (int l = 0; l < 32; l++)
+            hits[l] = wanted[l] == want ? -1 : 0;
+        same = vn_bits(hits);
+    }
     if (VN_UNLIKELY(*mask & ~(same & want))) {
         if (*mask & same & ~want)
             vn_fault(w, VN_ILLEGAL_INSTRUCTION, "invalid", NULL, *mask & same & ~want,
@@ -193,6 +197,19 @@ VN_HANDLER(bar_warp)
 
 VN_HANDLER(activemask){VN_BODY(u32, , mask)}
 
+VN_INLINE void permute(uint32_t to[32], const uint32_t from[32], const uint32_t source[32])
+{
+#ifdef __AVX512F__
+    __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + 16);
+    for (int l = 0; l < 32; l += 16)
+        _mm512_storeu_si512(to + l,
+                            _mm512_permutex2var_epi32(low, _mm512_loadu_si512(source + l), high));
+#else
+    for (int l = 0; l < 32; l++)
+        to[l] = from[source[l]];
+#endif
+}
+
 VN_HANDLER(shfl)
 {
     const uint32_t *p = w->pool + insn->pool;
@@ -200,14 +217,15 @@ VN_HANDLER(shfl)
         return;
     const uint32_t *pa = vn_at(w, insn->a), *pb = vn_at(w, p[0]), *pc = vn_at(w, p[1]);
     uint32_t *d = vn_at(w, insn->d);
-    uint32_t source[32], value[32], valid = 0;
+    uint32_t source[32], value[32];
+    int32_t valid[32];
 #define SHUFFLE(j, in)                                                                             \
     for (int l = 0; l < 32; l++) {                                                                 \
         int segment = (int)(pc[l] >> 8 & 31), clamp = (int)(pc[l] & 31), b = (int)(pb[l] & 31);    \
         int low = l & segment, high = low | (clamp & ~segment), from_lane = (j);                   \
         (void)low, (void)high, (void)b;                                                            \
         source[l] = (uint32_t)((in) ? from_lane : l) & 31;                                         \
-        valid |= (in) ? 1u << l : 0;                                                               \
+        valid[l] = (in) ? -1 : 0;                                                                  \
     }
     switch (insn->mode) {
     case 0:
@@ -223,17 +241,18 @@ VN_HANDLER(shfl)
         SHUFFLE(low | (b & ~segment & 31), from_lane <= high)
     }
 #undef SHUFFLE
-    uint32_t from = 0;
-    for (int l = 0; l < 32; l++)
-        value[l] = pa[source[l]];
-    for (int l = 0; l < 32; l++)
-        from |= mask >> l & 1 ? 1u << source[l] : 0;
-    if (VN_UNLIKELY(from & ~mask) && w->launch->checks & VN_CHECK_UNINITIALISED)
-        vn_find_report(w, "uninitialised", NULL, mask, NULL, NULL, -1,
-                       "shfl reads lanes 0x%08x, which do not take part", from & ~mask);
+    permute(value, pa, source);
+    if (mask != UINT32_MAX && w->launch->checks & VN_CHECK_UNINITIALISED) {
+        uint32_t from = 0;
+        for (uint32_t m = mask; m; m &= m - 1)
+            from |= 1u << source[__builtin_ctz(m)];
+        if (VN_UNLIKELY(from & ~mask))
+            vn_find_report(w, "uninitialised", NULL, mask, NULL, NULL, -1,
+                           "shfl reads lanes 0x%08x, which do not take part", from & ~mask);
+    }
     VN_LANES d[l] = mask >> l & 1 ? value[l] : d[l];
     if (insn->p != VN_NO_PRED)
-        w->pred[insn->p] = (w->pred[insn->p] & ~mask) | (valid & mask);
+        w->pred[insn->p] = (w->pred[insn->p] & ~mask) | (vn_bits(valid) & mask);
 }
 
 VN_HANDLER(vote)

@@ -103,27 +103,6 @@ void vn_maps_release(struct vn_launch_state *s, int workers)
     vn_maps_destroy(atomic_exchange(&image->spare, s->maps));
 }
 
-/* Sectors of a piece of 1 MiB, which are 512 words of the map, over all workers. */
-static void unique_of_piece(const struct vn_launch_state *s, int workers, uint64_t piece,
-                            struct vn_counters *out)
-{
-    uint64_t loads[512] = {0}, stores[512] = {0};
-    for (int i = 0; i < workers; i++) {
-        const struct vn_maps *m = s->workers[i].maps;
-        if (!m->touched[piece])
-            continue;
-        for (int k = 0; k < 512; k++) {
-            loads[k] |= m->load[piece * 512 + (uint64_t)k];
-            stores[k] |= m->store[piece * 512 + (uint64_t)k];
-        }
-    }
-    for (int k = 0; k < 512; k++) {
-        out->unique_load_sectors += (uint64_t)__builtin_popcountll(loads[k]);
-        out->unique_store_sectors += (uint64_t)__builtin_popcountll(stores[k]);
-        out->unique_sectors += (uint64_t)__builtin_popcountll(loads[k] | stores[k]);
-    }
-}
-
 static void unique(const struct vn_launch_state *s, int workers, struct vn_counters *out)
 {
     uint64_t first, last;
@@ -133,7 +112,7 @@ static void unique(const struct vn_launch_state *s, int workers, struct vn_count
         for (int i = 0; i < workers; i++)
             any |= s->workers[i].maps->touched[p];
         if (any)
-            unique_of_piece(s, workers, p, out);
+            s->isa->sectors(s, workers, p, out);
     }
 }
 

@@ -6,13 +6,13 @@
     {                                                                                              \
         const SLOT_##A *pa = vn_at(w, insn->a);                                                    \
         const SLOT_##A *pb = vn_at(w, insn->b);                                                    \
-        uint32_t bits = 0;                                                                         \
+        int32_t hits[32];                                                                          \
         for (int l = 0; l < 32; l++) {                                                             \
             C_##A a = (C_##A)pa[l], b = (C_##A)pb[l];                                              \
             (void)b;                                                                               \
-            bits |= (expr) ? (uint32_t)1 << l : 0;                                                 \
+            hits[l] = (expr) ? -1 : 0;                                                             \
         }                                                                                          \
-        vn_set_pred(w, insn, mask, bits);                                                          \
+        vn_set_pred(w, insn, mask, vn_bits(hits));                                                 \
     }
 
 #define VN_ONLY_ELEMENT

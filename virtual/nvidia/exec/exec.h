@@ -53,10 +53,13 @@ struct vn_image {
  * off behind its end: issued and lanes are sums over the instructions up to this one. */
 struct vn_insn_counters {
     int64_t issued, lanes;
-    uint64_t off;   /* lanes that a guard kept out */
-    uint64_t whole; /* accesses of all lanes to sectors in a row; bytes, sectors and ideal: others */
-    uint64_t base, size; /* the allocation in which its last access lay */
-    uint64_t bytes, sectors, ideal, passes, divergences;
+    uint64_t off;                   /* lanes that a guard kept out */
+    uint64_t base, size;            /* the allocation in which its last access lay */
+    uint64_t whole;                 /* accesses of all lanes to sectors in a row; */
+    uint64_t bytes, sectors, ideal; /* of all others */
+    uint64_t passes, divergences;
+    uint64_t last;    /* where its last whole access was */
+    uint32_t pattern; /* of its last access to shared memory */
 };
 
 struct vn_frame {
@@ -144,18 +147,19 @@ struct vn_block {
     bool resident;
 };
 
-/* Bank passes depend on where the lanes' addresses lie to each other alone: an instruction's last
- * pattern is remembered. */
-struct vn_bank_memo {
-    const struct vn_insn *insn;
-    uint32_t passes, relative[32];
+/* How the addresses of 32 lanes in shared memory lie to each other, of which the passes over its
+ * banks depend. Programs have few of them. */
+struct vn_pattern {
+    uint32_t size, passes; /* size: of an access, bytes; 0: a free place */
+    bool row, same;        /* words in a row; one word for all */
+    uint32_t relative[32];
 };
 
-enum { VN_BANK_MEMOS = 128 };
-
+enum { VN_PATTERNS = 32 };
 
 struct vn_worker {
-    struct vn_bank_memo banks[VN_BANK_MEMOS];
+    struct vn_pattern patterns[VN_PATTERNS];
+    uint32_t next_pattern;
     struct vn_maps *maps;
     struct vn_launch_state *launch;
     int index;
@@ -226,6 +230,9 @@ typedef void (*vn_run_fn)(struct vn_warp *warp, uint64_t steps);
 struct vn_isa {
     const char *name;
     vn_run_fn run;
+    /* Adds the sectors of a MiB that the workers touched. */
+    void (*sectors)(const struct vn_launch_state *s, int workers, uint64_t piece,
+                    struct vn_counters *out);
     vn_handler handlers[VN_OP_COUNT];
 };
 const struct vn_isa *vn_isa_choose(void);

@@ -157,37 +157,40 @@ static bool ends_run(const struct vn_insn *i)
     }
 }
 
-static bool moves_whole(const struct vn_insn *i)
+/* Whether the access is one that has a short way in memory_fast.c. */
+static bool moves_whole(const struct vn_code *code, const struct vn_insn *i)
 {
-    bool is_signed = i->flags & VN_SIGNED;
-    uint32_t code = vn_ops[i->op].cls == VN_CLASS_STORE ? i->b : i->d;
-    bool wide = (code & VN_FILE_MASK) == VN_R64;
-    if (i->vec != 1)
-        return false;
+    uint32_t reg = vn_ops[i->op].cls == VN_CLASS_STORE ? i->b : i->d;
+    bool wide = (reg & VN_FILE_MASK) == VN_R64;
     switch (i->op) {
     case VN_OP_ld_global_32:
     case VN_OP_ld_generic_32:
-        return !wide && !is_signed;
     case VN_OP_st_global_32:
     case VN_OP_st_generic_32:
-        return !wide;
+        return i->vec == 1 && !wide && !(i->flags & VN_SIGNED);
     case VN_OP_ld_global_64:
     case VN_OP_ld_generic_64:
     case VN_OP_st_global_64:
     case VN_OP_st_generic_64:
-        return wide;
+        return i->vec == 1 && wide;
+    case VN_OP_ld_shared_32:
+    case VN_OP_st_shared_32:
+        for (uint32_t k = 0; k < i->vec; k++)
+            wide |= i->vec > 1 && (code->pool[i->pool + k] & VN_FILE_MASK) == VN_R64;
+        return !wide && !(i->flags & VN_SIGNED);
     default:
         return false;
     }
 }
 
 /* What is known when the instruction set is: handlers, runs, and the trap behind the end. */
-static void finish(struct vn_insn *insns, uint32_t count, const struct vn_isa *isa)
+static void finish(const struct vn_code *code, struct vn_insn *insns, const struct vn_isa *isa)
 {
+    uint32_t count = code->insn_count;
     insns[count] = (struct vn_insn){.op = VN_OP_trap, .guard = VN_NO_PRED};
     for (uint32_t i = count + 1; i-- > 0;) {
         insns[i].fn = isa->handlers[insns[i].op];
-        insns[i].flags |= moves_whole(&insns[i]) ? VN_WHOLE : 0;
+        insns[i].flags |= moves_whole(code, &insns[i]) ? VN_WHOLE : 0;
         insns[i].run = ends_run(&insns[i]) ? 1 : insns[i + 1].run + 1;
     }
 }
@@ -209,7 +212,7 @@ static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *is
             target[code->targets[i]] = 1;
         for (uint32_t i = 0; i < code->insn_count; i++)
             any |= fuse_at(insns, code->insn_count, i, target);
-        finish(insns, code->insn_count, isa);
+        finish(code, insns, isa);
     }
     free(target);
     if (!any) {
@@ -252,7 +255,7 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
             goto memory;
         memcpy(image->code[f].insns, code->insns,
                (size_t)code->insn_count * sizeof(struct vn_insn));
-        finish(image->code[f].insns, code->insn_count, image->isa);
+        finish(code, image->code[f].insns, image->isa);
         image->code[f].fused = fused(code, image->isa);
     }
     return image;

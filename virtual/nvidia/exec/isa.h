@@ -2,6 +2,10 @@
 #ifndef VIRTUAL_NVIDIA_EXEC_ISA_H
 #define VIRTUAL_NVIDIA_EXEC_ISA_H
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #include "exec.h"
 #include "arith.h"
 
@@ -116,6 +120,36 @@
         const SLOT_##C *pc = vn_at(w, insn->c);                                                    \
         VN_BODY(D, C_##A a = (C_##A)pa[l]; C_##B b = (C_##B)pb[l]; C_##C c = (C_##C)pc[l];, expr)  \
     }
+
+/* A bit a lane, from words of all ones or zeros. */
+VN_INLINE uint32_t vn_bits(const int32_t lanes[32])
+{
+    uint32_t bits = 0;
+#if defined __AVX512DQ__
+    for (int l = 0; l < 32; l += 16)
+        bits |= (uint32_t)_mm512_movepi32_mask(_mm512_loadu_si512(lanes + l)) << l;
+#elif defined __AVX2__
+    for (int l = 0; l < 32; l += 8)
+        bits |= (uint32_t)_mm256_movemask_ps(_mm256_loadu_ps((const float *)(lanes + l))) << l;
+#else
+    for (int l = 0; l < 32; l++)
+        bits |= (uint32_t)(lanes[l] & 1) << l;
+#endif
+    return bits;
+}
+
+VN_INLINE bool vn_any(const uint32_t lanes[32])
+{
+#if defined __AVX512F__
+    __m512i all = _mm512_or_si512(_mm512_loadu_si512(lanes), _mm512_loadu_si512(lanes + 16));
+    return _mm512_test_epi32_mask(all, all);
+#else
+    uint32_t any = 0;
+    for (int l = 0; l < 32; l++)
+        any |= lanes[l];
+    return any;
+#endif
+}
 
 /* A comparison, then and, or, xor with the predicate in pool; q is the complement's. */
 static inline void vn_set_pred(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask,

@@ -50,7 +50,7 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
         return false;
     memset(b->shared, 0, s->shared_size);
     if (s->checks & VN_CHECK_UNINITIALISED && s->shared_size) {
-        b->shared_written = malloc(s->shared_size);
+        b->shared_written = malloc(padded(s->shared_size));
         if (!b->shared_written)
             return false;
     }
@@ -219,7 +219,8 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     s->cooperative = l->cooperative;
     s->threads = l->block[0] * l->block[1] * l->block[2];
     s->warps = (s->threads + 31) / 32;
-    s->static_shared = (s->code->info.shared_bytes + 127) & ~127u; /* as wide as extern arrays ask */
+    s->static_shared =
+        (s->code->info.shared_bytes + 127) & ~127u; /* as wide as extern arrays ask */
     s->shared_size =
         (l->dynamic_shared ? s->static_shared : s->code->info.shared_bytes) + l->dynamic_shared;
     s->local_size = local_size(l, s->code);

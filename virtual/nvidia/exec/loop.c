@@ -1,8 +1,9 @@
-/* The inner loop, and the table of handlers of one instruction set. */
+/* The inner loop, sums of what it touched, and the table of handlers of one instruction set. */
 #include "isa.h"
 
 #define VN_TABLE VN_PASTE(vn_isa_, VN_ISA, table)
 #define VN_RUN VN_PASTE(vn_run_, VN_ISA, warp)
+#define VN_SECTORS VN_PASTE(vn_count_, VN_ISA, sectors)
 
 static void VN_RUN(struct vn_warp *w, uint64_t steps)
 {
@@ -38,6 +39,27 @@ static void VN_RUN(struct vn_warp *w, uint64_t steps)
     } while (steps);
 }
 
+/* Sectors of a piece of 1 MiB, which are 512 words of the map, over all workers. */
+static void VN_SECTORS(const struct vn_launch_state *s, int workers, uint64_t piece,
+                       struct vn_counters *out)
+{
+    uint64_t loads[512] = {0}, stores[512] = {0};
+    for (int i = 0; i < workers; i++) {
+        const struct vn_maps *m = s->workers[i].maps;
+        if (!m->touched[piece])
+            continue;
+        for (int k = 0; k < 512; k++) {
+            loads[k] |= m->load[piece * 512 + (uint64_t)k];
+            stores[k] |= m->store[piece * 512 + (uint64_t)k];
+        }
+    }
+    for (int k = 0; k < 512; k++) {
+        out->unique_load_sectors += (uint64_t)__builtin_popcountll(loads[k]);
+        out->unique_store_sectors += (uint64_t)__builtin_popcountll(stores[k]);
+        out->unique_sectors += (uint64_t)__builtin_popcountll(loads[k] | stores[k]);
+    }
+}
+
 #define OP(name, cls) [VN_OP_##name] = VN_H(name),
 #define E1(name, cls, D, A, expr) OP(name, cls)
 #define E2(name, cls, D, A, B, expr) OP(name, cls)
@@ -48,6 +70,7 @@ static void VN_RUN(struct vn_warp *w, uint64_t steps)
 #define R3(name, cls, R, T, expr) OP(name, cls)
 extern const struct vn_isa VN_TABLE;
 const struct vn_isa VN_TABLE = {.run = VN_RUN,
+                                .sectors = VN_SECTORS,
                                 .handlers = {
 #include "element.def"
 #include "ops.def"

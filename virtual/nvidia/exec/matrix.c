@@ -395,6 +395,36 @@ VN_INLINE float pair_half(uint32_t x, bool bf16)
     return bf16 ? bf16_to_f32(x) : half_to_f32(x);
 }
 
+/* The product is exact: fused or not, the sum is the same. */
+VN_INLINE void add_product(doubles8 *sum, double x, const doubles8 *y)
+{
+#ifdef __AVX512F__
+    *sum = (doubles8)_mm512_fmadd_pd(_mm512_set1_pd(x), (__m512d)*y, (__m512d)*sum);
+#else
+    *sum += x * *y;
+#endif
+}
+
+/* Columns of 8 halves become rows, whose columns are in the order 0 2 4 6 1 3 5 7. */
+VN_INLINE void transpose(uint16_t rows[8][8], const uint16_t columns[64])
+{
+#ifdef __AVX512BW__
+    uint16_t from[32];
+    __m512i low = _mm512_loadu_si512(columns), high = _mm512_loadu_si512(columns + 32);
+    for (uint32_t c = 0; c < 8; c += 4) {
+        for (uint32_t k = 0; k < 32; k++)
+            from[k] = (uint16_t)(8 * (k % 8 < 4 ? 2 * (k % 8) : 2 * (k % 8) - 7) + c + k / 8);
+        _mm512_storeu_si512(rows[c],
+                            _mm512_permutex2var_epi16(low, _mm512_loadu_si512(from), high));
+    }
+#else
+    for (uint32_t c = 0; c < 8; c++) {
+        for (uint32_t j = 0; j < 8; j++)
+            rows[c][j] = columns[8 * (j < 4 ? 2 * j : 2 * j - 7) + c];
+    }
+#endif
+}
+
 /* m16n8k16 of bf16 or f16 into f32, by far the commonest. A register of a or b, seen as 64 halves
  * in the order of lanes, is an 8 x 8 matrix by rows (of b, by columns). Columns of c are taken in
  * the order 0 2 4 6 1 3 5 7, in which a lane's pair lies in two registers. */
@@ -411,25 +441,36 @@ VN_INLINE void mma_16816(struct vn_warp *w, const struct shape *s, uint32_t mask
         }
     }
     for (uint32_t i = 0; i < 2; i++) {
-        const uint16_t *h = vn_at(w, s->codes[2][i]);
-        float v[64];
-        for (uint32_t k = 0; k < 64; k++)
-            v[k] = pair_half(h[k], bf16);
+        uint16_t rows[8][8];
+        transpose(rows, vn_at(w, s->codes[2][i]));
         for (uint32_t c = 0; c < 8; c++) {
             for (uint32_t j = 0; j < 8; j++)
-                b[8 * i + c][j] = (double)v[8 * (j < 4 ? 2 * j : 2 * j - 7) + c];
+                b[8 * i + c][j] = (double)pair_half(rows[c][j], bf16);
         }
     }
-    for (uint32_t i = 0; i < 16; i++) {
-        floats4 even, odd;
-        memcpy(&even, (const float *)vn_at(w, s->codes[3][2 * (i / 8)]) + 4 * (i % 8), 16);
-        memcpy(&odd, (const float *)vn_at(w, s->codes[3][2 * (i / 8) + 1]) + 4 * (i % 8), 16);
-        doubles8 sum = {even[0], even[1], even[2], even[3], odd[0], odd[1], odd[2], odd[3]};
-        for (uint32_t p = 0; p < 16; p++)
-            sum += a[i][p] * b[p];
-        floats8 r = __builtin_convertvector(sum, floats8);
-        memcpy(&out[2 * (i / 8)][4 * (i % 8)], &r, 16);
-        memcpy(&out[2 * (i / 8) + 1][4 * (i % 8)], (const char *)&r + 16, 16);
+    for (uint32_t half = 0; half < 2; half++) { /* rows of two registers of c, four at a time */
+        const float *even = vn_at(w, s->codes[3][2 * half]);
+        const float *odd = vn_at(w, s->codes[3][2 * half + 1]);
+        for (uint32_t i = 0; i < 8; i += 4) {
+            doubles8 sum[4];
+            for (uint32_t r = 0; r < 4; r++) {
+                floats4 e, o;
+                memcpy(&e, even + 4 * (i + r), 16);
+                memcpy(&o, odd + 4 * (i + r), 16);
+                sum[r] = __builtin_convertvector(
+                    __builtin_shufflevector(e, o, 0, 1, 2, 3, 4, 5, 6, 7), doubles8);
+            }
+            for (uint32_t p = 0; p < 16; p++) {
+#pragma GCC unroll 4
+                for (uint32_t r = 0; r < 4; r++)
+                    add_product(&sum[r], a[8 * half + i + r][p], &b[p]);
+            }
+            for (uint32_t r = 0; r < 4; r++) {
+                floats8 c = __builtin_convertvector(sum[r], floats8);
+                memcpy(&out[2 * half][4 * (i + r)], &c, 16);
+                memcpy(&out[2 * half + 1][4 * (i + r)], (const char *)&c + 16, 16);
+            }
+        }
     }
     for (uint32_t i = 0; i < 4; i++) {
         float *d = vn_at(w, s->codes[0][i]);

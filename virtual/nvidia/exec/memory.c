@@ -283,6 +283,28 @@ uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t s
     return passes;
 }
 
+const struct vn_pattern *vn_find_pattern(struct vn_worker *worker, struct vn_insn_counters *c,
+                                         const uint32_t at[32], uint32_t size)
+{
+    for (uint32_t i = 0; i < VN_PATTERNS; i++) {
+        if (vn_fits_pattern(&worker->patterns[i], at, size)) {
+            c->pattern = i;
+            return &worker->patterns[i];
+        }
+    }
+    struct vn_pattern *p = &worker->patterns[c->pattern = worker->next_pattern++ % VN_PATTERNS];
+    struct vn_addresses a;
+    *p = (struct vn_pattern){.size = size, .row = true, .same = true};
+    for (uint32_t l = 0; l < 32; l++) {
+        a.at[l] = at[l];
+        p->relative[l] = at[l] - at[0];
+        p->row &= p->relative[l] == l * size;
+        p->same &= !p->relative[l];
+    }
+    p->passes = vn_count_passes(&a, UINT32_MAX, size);
+    return p;
+}
+
 /* A copy to these bytes has not been waited for: its bytes are not there yet. */
 void vn_check_async(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane,
                     const char *kind)

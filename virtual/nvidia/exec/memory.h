@@ -12,26 +12,58 @@ struct vn_addresses {
     bool consecutive, same;
 };
 
+/* Whether p[l] is p[0] + l * size in all lanes. */
+VN_INLINE bool vn_in_steps64(const uint64_t p[32], uint64_t size)
+{
+#ifdef __AVX512F__
+    __m512i at = _mm512_add_epi64(_mm512_set1_epi64((long long)p[0]),
+                                  _mm512_mul_epu32(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0),
+                                                   _mm512_set1_epi64((long long)size)));
+    __m512i eight = _mm512_set1_epi64(8 * (long long)size), differ = _mm512_setzero_si512();
+    for (int l = 0; l < 32; l += 8) {
+        differ = _mm512_or_si512(differ, _mm512_xor_si512(at, _mm512_loadu_si512(p + l)));
+        at = _mm512_add_epi64(at, eight);
+    }
+    return !_mm512_test_epi64_mask(differ, differ);
+#else
+    uint64_t differ = 0, first = p[0];
+    for (int l = 0; l < 32; l++)
+        differ |= p[l] ^ (first + (uint64_t)l * size);
+    return !differ;
+#endif
+}
+
+VN_INLINE bool vn_in_steps32(const uint32_t p[32], uint32_t size)
+{
+#ifdef __AVX512F__
+    __m512i low =
+        _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                           _mm512_set1_epi32((int)size));
+    low = _mm512_add_epi32(low, _mm512_set1_epi32((int)p[0]));
+    __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(16 * (int)size));
+    __m512i differ = _mm512_or_si512(_mm512_xor_si512(low, _mm512_loadu_si512(p)),
+                                     _mm512_xor_si512(high, _mm512_loadu_si512(p + 16)));
+    return !_mm512_test_epi32_mask(differ, differ);
+#else
+    uint32_t differ = 0, first = p[0];
+    for (int l = 0; l < 32; l++)
+        differ |= p[l] ^ (first + (uint32_t)l * size);
+    return !differ;
+#endif
+}
+
 /* Whether all 32 addresses follow each other; *first is the lowest. */
 VN_INLINE bool vn_consecutive(const struct vn_warp *w, uint32_t code, bool wide, int64_t imm,
                               uint32_t size, uint64_t *first)
 {
-    uint64_t step = 0;
     if (wide) {
         const uint64_t *p = vn_at(w, code);
-        uint64_t zero = p[0];
-        *first = zero + (uint64_t)imm;
-        for (int l = 0; l < 32; l++)
-            step |= p[l] ^ (zero + (uint64_t)l * size);
-    } else {
-        const uint32_t *p = vn_at(w, code);
-        uint32_t zero = p[0], narrow = 0;
-        *first = (uint32_t)(zero + (uint32_t)imm);
-        for (int l = 0; l < 32; l++)
-            narrow |= p[l] ^ (zero + (uint32_t)l * size);
-        step = narrow;
+        *first = p[0] + (uint64_t)imm;
+        return vn_in_steps64(p, size);
     }
-    return step == 0;
+    const uint32_t *p = vn_at(w, code);
+    *first = (uint32_t)(p[0] + (uint32_t)imm);
+    return vn_in_steps32(p, size);
 }
 
 /* Consecutive addresses are kept as the first alone: this writes out the rest. */
@@ -103,6 +135,9 @@ uint32_t vn_count_sectors(struct vn_warp *w, const struct vn_addresses *a, uint3
                           uint32_t size, bool store);
 /* Passes over the 32 banks. */
 uint32_t vn_count_passes(const struct vn_addresses *a, uint32_t mask, uint32_t size);
+/* The pattern of an access by all lanes, known or new. */
+const struct vn_pattern *vn_find_pattern(struct vn_worker *worker, struct vn_insn_counters *c,
+                                         const uint32_t at[32], uint32_t size);
 /* Whether [low, high + size) lies in one allocation that this device may use; remembers it for the
  * instruction. */
 bool vn_find_allocation(struct vn_warp *w, const struct vn_insn *insn, uint64_t low, uint64_t high,
@@ -132,26 +167,18 @@ void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_
 
 VN_INLINE void vn_touch_piece(struct vn_worker *worker, uint64_t piece)
 {
+    if (VN_LIKELY(worker->maps->touched[piece]))
+        return;
     worker->maps->touched[piece] = 1;
     worker->touched_first = piece < worker->touched_first ? piece : worker->touched_first;
     worker->touched_last = piece > worker->touched_last ? piece : worker->touched_last;
 }
 
-VN_INLINE uint32_t vn_passes(struct vn_warp *w, const struct vn_insn *insn,
-                             const struct vn_addresses *a, uint32_t mask, uint32_t size)
+VN_INLINE bool vn_fits_pattern(const struct vn_pattern *p, const uint32_t at[32], uint32_t size)
 {
-    struct vn_bank_memo *memo = &w->worker->banks[(uintptr_t)insn / 64 % VN_BANK_MEMOS];
-    uint32_t differ = 0, first = (uint32_t)a->at[0];
-    if (mask != UINT32_MAX)
-        return vn_count_passes(a, mask, size);
-    for (int l = 0; l < 32; l++)
-        differ |= ((uint32_t)a->at[l] - first) ^ memo->relative[l];
-    if (VN_LIKELY(memo->insn == insn && !differ))
-        return memo->passes;
-    memo->insn = insn;
-    for (int l = 0; l < 32; l++)
-        memo->relative[l] = (uint32_t)a->at[l] - first;
-    return memo->passes = vn_count_passes(a, mask, size);
+    uint32_t differ[32];
+    VN_LANES differ[l] = (at[l] - at[0]) ^ p->relative[l];
+    return p->size == size && !vn_any(differ);
 }
 
 /* Marks sectors in the launch's map, when they lie in one word of it. */

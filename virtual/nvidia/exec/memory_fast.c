@@ -219,7 +219,7 @@ VN_INLINE void access_shared(struct vn_warp *w, const struct vn_insn *insn, uint
         struct vn_insn_counters *c = w->counters + (insn - w->code);
         c->passes += size <= 4 && a->high - a->low < 128 ? 1
                      : a->consecutive                    ? size / 4
-                                                         : vn_passes(w, insn, a, mask, size);
+                                                         : vn_count_passes(a, mask, size);
     }
     if (w->block->async_pending || w->block->race || w->block->shared_unwritten)
         vn_spread(a, size);
@@ -318,57 +318,111 @@ VN_INLINE bool whole_global(struct vn_warp *w, const struct vn_insn *insn, uint6
     if (first & 31 || s->checks & VN_CHECK_GLOBAL_RACES || !known_place(c, first, 32 * size))
         return false;
     uint8_t *at = (uint8_t *)(uintptr_t)first;
-    if (s->checks & VN_CHECK_UNINITIALISED) {
-        if (store)
-            vc_mark(s->launch->map, first, 32 * size);
-        else if (vc_uninitialised(s->launch->map, first, 32 * size) != 32 * size)
-            return false;
-    }
+    if (s->checks & VN_CHECK_UNINITIALISED && !vc_page_written(s->launch->map, first, 32 * size))
+        return false;
     if (s->count) {
         if (!vn_touch_word(w, first >> 5, (first + 31 * size) >> 5, store))
             return false;
         c->whole++;
     }
-    if (store)
+    if (store) {
         memcpy(at, vn_at(w, insn->b), 32 * size);
-    else
-        memcpy(vn_at(w, insn->d), at, 32 * size);
+        return true;
+    }
+    memcpy(vn_at(w, insn->d), at, 32 * size);
+    /* Loops go on as far as they went: no processor foresees strides of many pages. */
+    const uint8_t *ahead = at + (first - c->last);
+    c->last = first;
+    for (uint32_t k = 0; k < 32 * size; k += 64)
+        __builtin_prefetch(ahead + k);
     return true;
 }
 
-VN_INLINE bool whole_generic(struct vn_warp *w, const struct vn_insn *insn, uint64_t first,
-                             uint32_t size, bool store)
+VN_INLINE void gather_words(uint32_t to[32], const uint32_t *base, const uint32_t at[32])
 {
-    return first >= VN_LOCAL_WINDOW + VN_WINDOW_SIZE && whole_global(w, insn, first, size, store);
+#ifdef __AVX512F__
+    for (int l = 0; l < 32; l += 16)
+        _mm512_storeu_si512(to + l, _mm512_i32gather_epi32(_mm512_loadu_si512(at + l), base, 1));
+#else
+    for (int l = 0; l < 32; l++)
+        to[l] = base[at[l] / 4];
+#endif
 }
 
-/* Their instructions are never marked VN_WHOLE. */
-VN_INLINE bool whole_shared(struct vn_warp *w, const struct vn_insn *insn, uint64_t first,
-                            uint32_t size, bool store)
+/* All lanes' words of shared memory, where nothing but their place is to be checked and that they
+ * have been written. */
+VN_INLINE bool whole_shared(struct vn_warp *w, const struct vn_insn *insn, uint32_t size,
+                            bool store)
 {
-    (void)w, (void)insn, (void)first, (void)size, (void)store;
-    return false;
+    const struct vn_block *b = w->block;
+    struct vn_insn_counters *c = w->counters + (insn - w->code);
+    const uint32_t *p = vn_at(w, insn->a), *regs = registers(w, insn, store ? &insn->b : &insn->d);
+    uint32_t vec = insn->vec, bytes = size * vec, at[32], bad[32];
+    if (insn->flags & VN_ADDRESS64 || b->async_pending || b->race || b->shared_size < bytes)
+        return false;
+    uint32_t last = b->shared_size - bytes, imm = (uint32_t)insn->imm;
+    VN_LANES at[l] = p[l] + imm;
+    VN_LANES bad[l] = (at[l] & (bytes - 1)) | (at[l] > last ? 1 : 0);
+    if (VN_UNLIKELY(vn_any(bad)))
+        return false;
+    if (b->shared_unwritten) {
+        for (uint32_t k = 0; k < vec; k++) {
+            gather_words(bad, (const uint32_t *)(const void *)(b->shared_written + 4 * k), at);
+            VN_LANES bad[l] ^= 0x01010101;
+            if (vn_any(bad))
+                return false;
+        }
+    }
+    const struct vn_pattern *pattern = &w->worker->patterns[c->pattern];
+    if (VN_UNLIKELY(!vn_fits_pattern(pattern, at, bytes)))
+        pattern = vn_find_pattern(w->worker, c, at, bytes);
+    c->passes += pattern->passes;
+    for (uint32_t k = 0; k < vec; k++) {
+        uint32_t *r = vn_at(w, regs[k]), *words = (uint32_t *)(void *)(b->shared + 4 * k);
+        if (pattern->row && vec == 1) {
+            memcpy(store ? &words[at[0] / 4] : r, store ? r : &words[at[0] / 4], 128);
+        } else if (store) {
+            for (int l = 0; l < 32; l++)
+                words[at[l] / 4] = r[l];
+        } else if (pattern->same) {
+            VN_LANES r[l] = words[at[0] / 4];
+        } else {
+            gather_words(r, words, at);
+        }
+    }
+    return true;
 }
-#define whole_local whole_shared
 
+VN_INLINE bool whole_consecutive(struct vn_warp *w, const struct vn_insn *insn, uint32_t size,
+                                 bool generic, bool store)
+{
+    uint64_t first;
+    return vn_consecutive(w, insn->a, insn->flags & VN_ADDRESS64, insn->imm, size, &first) &&
+           (!generic || first >= VN_LOCAL_WINDOW + VN_WINDOW_SIZE) &&
+           whole_global(w, insn, first, size, store);
+}
+
+#define WHOLE_global(w, insn, size, store) whole_consecutive(w, insn, size, false, store)
+#define WHOLE_generic(w, insn, size, store) whole_consecutive(w, insn, size, true, store)
+#define WHOLE_shared(w, insn, size, store) whole_shared(w, insn, size, store)
+#define WHOLE_local(w, insn, size, store) false
+
+/* The slow half stands apart, so that the other needs no stack. */
 #define ACCESS(name, space, bits, store)                                                           \
-    VN_HANDLER(name)                                                                               \
+    static __attribute__((noinline)) void name##_any(struct vn_warp *w,                            \
+                                                     const struct vn_insn *insn, uint32_t mask)    \
     {                                                                                              \
         struct vn_addresses a;                                                                     \
-        uint64_t first;                                                                            \
-        bool wide = insn->flags & VN_ADDRESS64;                                                    \
-        if (insn->flags & VN_WHOLE && mask == UINT32_MAX) {                                        \
-            if (!vn_consecutive(w, insn->a, wide, insn->imm, (bits) / 8u, &first)) {               \
-                vn_gather_scattered(w, insn->a, wide, insn->imm, mask, &a);                        \
-            } else if (whole_##space(w, insn, first, (bits) / 8u, store)) {                        \
-                return;                                                                            \
-            } else {                                                                               \
-                vn_addresses_from(&a, first, (bits) / 8u);                                         \
-            }                                                                                      \
-        } else {                                                                                   \
-            vn_gather_addresses(w, insn->a, wide, insn->imm, mask, (bits) / 8u * insn->vec, &a);   \
-        }                                                                                          \
+        vn_gather_addresses(w, insn->a, insn->flags &VN_ADDRESS64, insn->imm, mask,                \
+                            (bits) / 8u * insn->vec, &a);                                          \
         access_##space(w, insn, mask, &a, (bits) / 8, store);                                      \
+    }                                                                                              \
+    VN_HANDLER(name)                                                                               \
+    {                                                                                              \
+        if (insn->flags & VN_WHOLE && mask == UINT32_MAX &&                                        \
+            WHOLE_##space(w, insn, (bits) / 8u, store))                                            \
+            return;                                                                                \
+        name##_any(w, insn, mask);                                                                 \
     }
 #define WIDTHS(op, space, store)                                                                   \
     ACCESS(op##_##space##_8, space, 8, store)                                                      \

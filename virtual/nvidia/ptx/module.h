@@ -87,8 +87,8 @@ struct vn_insn { /* one cache line */
     uint32_t pool;         /* index of further operand codes */
     int64_t imm;           /* address offset, target */
     uint32_t line, source; /* source: index of vn_source */
-    uint32_t run;          /* instructions from here to where lanes may part or wait, that one too */
-    uint32_t reserved;     /* to 64 bytes */
+    uint32_t run;      /* instructions from here to where lanes may part or wait, that one too */
+    uint32_t reserved; /* to 64 bytes */
 };
 
 struct vn_source {
