@@ -130,8 +130,8 @@ typedef struct mh_encode_work {
 mh_status mh_text_table_init(mh_text_table *table, uint64_t count);
 int32_t mh_text_table_find(const mh_text_table *table, const mh_token *tokens, const void *text,
                            uint64_t bytes);
-/* The text must not be in the table yet. */
-void mh_text_table_add(mh_text_table *table, const mh_token *tokens, int32_t id);
+/* -1, or the id that has the text already, and is left. */
+int32_t mh_text_table_add(mh_text_table *table, const mh_token *tokens, int32_t id);
 mh_status mh_merge_table_init(mh_merge_table *table, uint64_t count);
 /* A pair given twice keeps the later rank, as in the library the files are made for. */
 void mh_merge_table_add(mh_merge_table *table, int32_t left, int32_t right, uint32_t rank,
@@ -175,9 +175,37 @@ mh_status mh_push_id(mh_encode_work *work, int32_t id);
 mh_status mh_encode_marked(const mh_tokenizer *tokenizer, const uint8_t *text, const uint8_t *plain,
                            uint64_t bytes, uint32_t flags, int32_t **ids, uint64_t *count);
 
-/* tokenizer_json.c: fills the tokenizer from the content of tokenizer.json at `path`. */
+/* tokenizer_lists.c: model.vocab and model.merges of tokenizer.json. */
+typedef struct mh_vocab_entry {
+    const char *text; /* NUL-terminated, in `strings` */
+    uint32_t size;
+    int64_t id; /* of any value */
+} mh_vocab_entry;
+
+typedef struct mh_merge_entry {
+    const char *text; /* left and right, with nothing between or behind */
+    uint32_t size[2];
+    uint32_t sides; /* while it is read */
+} mh_merge_entry;
+
+typedef struct mh_token_lists {
+    char *strings;         /* owned */
+    mh_vocab_entry *vocab; /* owned */
+    uint64_t vocab_count, vocab_capacity;
+    mh_merge_entry *merges; /* owned */
+    uint64_t merge_count, merge_capacity;
+} mh_token_lists;
+
 struct json_t;
-mh_status mh_tokenizer_json_load(mh_tokenizer *tokenizer, const char *path, struct json_t *root);
+/* Reads the text of a tokenizer.json, text[bytes] being 0, into a zeroed *lists; *rest, owned, is
+ * the file's object with both lists empty. Also after a failure the lists are to be freed. */
+mh_status mh_token_lists_read(const char *file, const char *text, uint64_t bytes,
+                              mh_token_lists *lists, struct json_t **rest);
+void mh_token_lists_free(mh_token_lists *lists);
+
+/* tokenizer_json.c: fills the tokenizer from the content of tokenizer.json at `path`. */
+mh_status mh_tokenizer_json_load(mh_tokenizer *tokenizer, const char *path,
+                                 const mh_token_lists *lists, struct json_t *rest);
 
 /* tokenizer_pretokenizer.c: reads the `pre_tokenizer` of tokenizer.json. */
 mh_status mh_pretokenizer_load(mh_tokenizer *tokenizer, const char *file,

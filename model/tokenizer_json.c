@@ -12,6 +12,7 @@ typedef struct {
     mh_tokenizer *tokenizer;
     const char *file;  /* begins every message */
     uint8_t *text_end; /* where the next token's text goes */
+    const mh_token_lists *lists;
 } loader;
 
 /* ---- what the file must not ask for ---- */
@@ -99,17 +100,16 @@ static mh_status check_model(const loader *l, const json_t *model)
 
 /* ---- tokens ---- */
 
-static mh_status token_id(const loader *l, const char *field, const char *text, const json_t *value,
-                          int32_t *out)
+/* Checks an id, and counts the room that the token's texts take. */
+static mh_status measure_token(const loader *l, const char *field, const char *text, uint64_t size,
+                               int64_t id, uint64_t *texts)
 {
-    if (!json_is_integer(value))
-        return mh_fail(MH_BAD_DATA, "%s: %s: the id of \"%s\" is missing, or not an integer",
-                       l->file, field, text);
-    json_int_t id = json_integer_value(value);
     if (id < 0 || id >= MH_TOKEN_ID_LIMIT)
         return mh_fail(MH_BAD_DATA, "%s: %s: the id of \"%s\" is %lld (limit 0 to %d)", l->file,
                        field, text, (long long)id, MH_TOKEN_ID_LIMIT - 1);
-    *out = (int32_t)id;
+    if ((uint64_t)id >= l->tokenizer->token_count)
+        l->tokenizer->token_count = (uint64_t)id + 1;
+    *texts += 2 * size + 1; /* spelling, NUL, decoded */
     return MH_OK;
 }
 
@@ -124,37 +124,37 @@ static mh_status added_text(const loader *l, size_t index, const json_t *item, c
 }
 
 /* First pass: checks every id and counts what has to be allocated. */
-static mh_status measure(const loader *l, json_t *vocab, json_t *added, uint64_t *texts)
+static mh_status measure(const loader *l, json_t *added, uint64_t *texts)
 {
     const char *text;
     json_t *value;
     size_t index;
-    int32_t id = -1, greatest = -1;
     mh_status status = MH_OK;
-    json_object_foreach(vocab, text, value)
-    {
-        status = token_id(l, "model.vocab", text, value, &id);
+    for (uint64_t i = 0; i < l->lists->vocab_count; i++) {
+        const mh_vocab_entry *entry = &l->lists->vocab[i];
+        status = measure_token(l, "model.vocab", entry->text, entry->size, entry->id, texts);
         if (status != MH_OK)
             return status;
-        greatest = id > greatest ? id : greatest;
-        *texts += 2 * (uint64_t)strlen(text) + 1; /* spelling, NUL, decoded */
     }
     json_array_foreach(added, index, value)
     {
+        const json_t *id = json_object_get(value, "id");
         status = added_text(l, index, value, &text);
+        if (status == MH_OK && !json_is_integer(id))
+            status = mh_fail(MH_BAD_DATA,
+                             "%s: added_tokens: the id of \"%s\" is missing, or not an integer",
+                             l->file, text);
         if (status == MH_OK)
-            status = token_id(l, "added_tokens", text, json_object_get(value, "id"), &id);
+            status =
+                measure_token(l, "added_tokens", text, strlen(text), json_integer_value(id), texts);
         if (status != MH_OK)
             return status;
-        greatest = id > greatest ? id : greatest;
-        *texts += 2 * (uint64_t)strlen(text) + 1;
     }
-    if (greatest < 0)
+    if (!l->tokenizer->token_count)
         return mh_fail(MH_BAD_DATA, "%s: model.vocab: empty", l->file);
     if (*texts > UINT32_MAX)
         return mh_fail(MH_BAD_DATA, "%s: the tokens have %llu bytes (limit %u)", l->file,
                        (unsigned long long)*texts, UINT32_MAX);
-    l->tokenizer->token_count = (uint64_t)greatest + 1;
     return MH_OK;
 }
 
@@ -180,23 +180,23 @@ static void set_bytes(loader *l, mh_token *token)
     l->text_end += size;
 }
 
-static mh_status set_token(loader *l, const char *field, const char *text, int32_t id)
+static mh_status set_token(loader *l, const char *field, const char *text, uint32_t size,
+                           int32_t id)
 {
     mh_tokenizer *t = l->tokenizer;
     mh_token *token = &t->tokens[id];
     if (token->text)
         return mh_fail(MH_BAD_DATA, "%s: %s: \"%s\" and \"%s\" have the same id %d", l->file, field,
                        (const char *)token->text, text, id);
-    token->text_size = (uint32_t)strlen(text);
+    token->text_size = size;
     token->text = l->text_end;
-    memcpy(l->text_end, text, token->text_size + 1);
-    l->text_end += token->text_size + 1;
+    memcpy(l->text_end, text, size + 1);
+    l->text_end += size + 1;
     set_bytes(l, token);
-    int32_t same = mh_text_table_find(&t->by_text, t->tokens, token->text, token->text_size);
+    int32_t same = mh_text_table_add(&t->by_text, t->tokens, id);
     if (same >= 0)
         return mh_fail(MH_BAD_DATA, "%s: %s: \"%s\" has two ids, %d and %d", l->file, field, text,
                        same, id);
-    mh_text_table_add(&t->by_text, t->tokens, id);
     return MH_OK;
 }
 
@@ -237,19 +237,18 @@ static mh_status add_added(loader *l, size_t index, const json_t *item)
                        index, id);
     /* Specials are often in the vocabulary as well, under the same id. */
     if (!tokens[id].text || strcmp((const char *)tokens[id].text, text))
-        status = set_token(l, "added_tokens", text, id);
+        status = set_token(l, "added_tokens", text, (uint32_t)strlen(text), id);
     tokens[id].flags |= set;
     return status;
 }
 
-static mh_status load_tokens(loader *l, json_t *vocab, json_t *added)
+static mh_status load_tokens(loader *l, json_t *added)
 {
     mh_tokenizer *t = l->tokenizer;
-    const char *text;
     json_t *value;
     size_t index;
     uint64_t texts = 0;
-    mh_status status = measure(l, vocab, added, &texts);
+    mh_status status = measure(l, added, &texts);
     if (status != MH_OK)
         return status;
     t->tokens = calloc(t->token_count, sizeof(mh_token));
@@ -257,12 +256,12 @@ static mh_status load_tokens(loader *l, json_t *vocab, json_t *added)
     if (!t->tokens || !t->texts)
         return mh_fail(MH_OUT_OF_MEMORY, "%s: no memory for %llu tokens", l->file,
                        (unsigned long long)t->token_count);
-    status = mh_text_table_init(&t->by_text, json_object_size(vocab) + json_array_size(added));
+    status = mh_text_table_init(&t->by_text, l->lists->vocab_count + json_array_size(added));
     if (status != MH_OK)
         return status;
-    json_object_foreach(vocab, text, value)
-    {
-        status = set_token(l, "model.vocab", text, (int32_t)json_integer_value(value));
+    for (uint64_t i = 0; i < l->lists->vocab_count; i++) {
+        const mh_vocab_entry *entry = &l->lists->vocab[i];
+        status = set_token(l, "model.vocab", entry->text, entry->size, (int32_t)entry->id);
         if (status != MH_OK)
             return status;
     }
@@ -282,86 +281,54 @@ static mh_status load_tokens(loader *l, json_t *vocab, json_t *added)
 
 /* ---- merges ---- */
 
-/* "a b" or ["a", "b"]. A token holds no space (the byte alphabet has none), so one space parts. */
-static bool merge_sides(const json_t *merge, const char *side[2], size_t size[2])
+static mh_status find_token(const loader *l, uint64_t rank, const char *text, uint32_t size,
+                            int32_t *out)
 {
-    const char *text = json_string_value(merge), *space = text ? strchr(text, ' ') : NULL;
-    if (space) {
-        side[0] = text;
-        size[0] = (size_t)(space - text);
-        side[1] = space + 1;
-        size[1] = strlen(space + 1);
-        return true;
-    }
-    if (json_array_size(merge) != 2)
-        return false;
-    for (size_t i = 0; i < 2; i++) {
-        side[i] = json_string_value(json_array_get(merge, i));
-        size[i] = json_string_length(json_array_get(merge, i));
-    }
-    return side[0] && side[1];
+    const mh_tokenizer *t = l->tokenizer;
+    *out = mh_text_table_find(&t->by_text, t->tokens, text, size);
+    if (*out >= 0)
+        return MH_OK;
+    return mh_fail(MH_BAD_DATA, "%s: model.merges[%llu]: \"%.*s\" is not in model.vocab", l->file,
+                   (unsigned long long)rank, (int)size, text);
 }
 
-static mh_status load_merge(loader *l, size_t rank, const json_t *merge, mh_blob *whole)
+static mh_status load_merges(loader *l)
 {
-    mh_tokenizer *t = l->tokenizer;
-    const char *side[2];
-    size_t size[2];
-    int32_t id[3];
-    if (!merge_sides(merge, side, size))
-        return mh_fail(MH_BAD_DATA, "%s: model.merges[%zu]: not \"a b\" or [\"a\", \"b\"]", l->file,
-                       rank);
-    whole->bytes = 0;
-    for (int i = 0; i < 2; i++) {
-        id[i] = mh_text_table_find(&t->by_text, t->tokens, side[i], size[i]);
-        if (id[i] < 0)
-            return mh_fail(MH_BAD_DATA, "%s: model.merges[%zu]: \"%.*s\" is not in model.vocab",
-                           l->file, rank, (int)size[i], side[i]);
-        mh_status status = mh_blob_add(whole, side[i], size[i]);
-        if (status != MH_OK)
-            return status;
-    }
-    id[2] = mh_text_table_find(&t->by_text, t->tokens, whole->data, whole->bytes);
-    if (id[2] < 0)
-        return mh_fail(MH_BAD_DATA, "%s: model.merges[%zu]: \"%.*s\" is not in model.vocab",
-                       l->file, rank, (int)whole->bytes, (const char *)whole->data);
-    mh_merge_table_add(&t->merges, id[0], id[1], (uint32_t)rank, id[2]);
-    return MH_OK;
-}
-
-static mh_status load_merges(loader *l, const json_t *merges)
-{
-    const json_t *merge;
-    size_t rank;
-    mh_blob whole = {0};
-    if (!json_is_array(merges))
-        return mh_fail(MH_BAD_DATA, "%s: model.merges: missing, or not a list", l->file);
-    mh_status status = mh_merge_table_init(&l->tokenizer->merges, json_array_size(merges));
-    json_array_foreach(merges, rank, merge)
-    {
+    mh_merge_table *table = &l->tokenizer->merges;
+    mh_status status = mh_merge_table_init(table, l->lists->merge_count);
+    for (uint64_t rank = 0; status == MH_OK && rank < l->lists->merge_count; rank++) {
+        const mh_merge_entry *merge = &l->lists->merges[rank];
+        uint32_t left_size = merge->size[0], right_size = merge->size[1];
+        int32_t left, right, whole;
+        status = find_token(l, rank, merge->text, left_size, &left);
         if (status == MH_OK)
-            status = load_merge(l, rank, merge, &whole);
+            status = find_token(l, rank, merge->text + left_size, right_size, &right);
+        if (status == MH_OK)
+            status = find_token(l, rank, merge->text, left_size + right_size, &whole);
+        if (status == MH_OK)
+            mh_merge_table_add(table, left, right, (uint32_t)rank, whole);
     }
-    free(whole.data);
     return status;
 }
 
-mh_status mh_tokenizer_json_load(mh_tokenizer *tokenizer, const char *path, json_t *root)
+mh_status mh_tokenizer_json_load(mh_tokenizer *tokenizer, const char *path,
+                                 const mh_token_lists *lists, json_t *root)
 {
-    loader l = {.tokenizer = tokenizer, .file = path};
-    json_t *model = json_object_get(root, "model"), *vocab = json_object_get(model, "vocab");
-    json_t *added = json_object_get(root, "added_tokens");
+    loader l = {.tokenizer = tokenizer, .file = path, .lists = lists};
+    json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
     mh_status status = check_model(&l, model);
     if (status == MH_OK)
         status = check_surroundings(&l, root);
-    if (status == MH_OK && !json_is_object(vocab))
+    if (status == MH_OK && !json_is_object(json_object_get(model, "vocab")))
         status = mh_fail(MH_BAD_DATA, "%s: model.vocab: missing, or not an object", path);
+    if (status == MH_OK && !json_is_array(json_object_get(model, "merges")))
+        status = mh_fail(MH_BAD_DATA, "%s: model.merges: missing, or not a list", path);
     if (status == MH_OK && added && !json_is_array(added))
         status = mh_fail(MH_BAD_DATA, "%s: added_tokens: not a list", path);
     if (status == MH_OK)
-        status = load_tokens(&l, vocab, added);
+        status = load_tokens(&l, added);
     if (status == MH_OK)
-        status = load_merges(&l, json_object_get(model, "merges"));
+        status = load_merges(&l);
     if (status == MH_OK)
         status = mh_pretokenizer_load(tokenizer, path, json_object_get(root, "pre_tokenizer"));
     return status;

@@ -9,6 +9,9 @@
 
 #include <jansson.h>
 
+#include "json.h"
+
+#define JSON_LIMIT (1 << 30)     /* bytes of tokenizer.json; the largest have some 35 million */
 #define TEMPLATE_LIMIT (1 << 20) /* bytes of chat_template.jinja; real ones have some 10,000 */
 
 static char *join(const char *dir, const char *name)
@@ -173,14 +176,20 @@ static mh_status explain_absence(const char *dir)
 
 static mh_status load_main(mh_tokenizer *t, const char *dir)
 {
-    json_t *root = NULL;
-    char *path = join(dir, "tokenizer.json");
-    mh_status status = path ? read_json(path, &root) : MH_OUT_OF_MEMORY;
+    json_t *rest = NULL;
+    char *path = join(dir, "tokenizer.json"), *text = NULL;
+    uint64_t bytes = 0;
+    mh_token_lists lists = {0};
+    mh_status status = path ? model_read_file(path, JSON_LIMIT, &text, &bytes) : MH_OUT_OF_MEMORY;
     if (status == MH_NOT_FOUND)
         status = explain_absence(dir);
     else if (status == MH_OK)
-        status = mh_tokenizer_json_load(t, path, root);
-    json_decref(root);
+        status = mh_token_lists_read(path, text, bytes, &lists, &rest);
+    if (status == MH_OK)
+        status = mh_tokenizer_json_load(t, path, &lists, rest);
+    json_decref(rest);
+    mh_token_lists_free(&lists);
+    free(text);
     free(path);
     return status;
 }

@@ -52,26 +52,34 @@ mh_status mh_merge_table_init(mh_merge_table *table, uint64_t count)
     return new_slots(&table->slots, &table->mask, count, sizeof(*table->slots));
 }
 
-int32_t mh_text_table_find(const mh_text_table *table, const mh_token *tokens, const void *text,
-                           uint64_t bytes)
+/* The slot of a text, or the empty one where it would be. */
+static mh_text_slot *text_slot(const mh_text_table *table, const mh_token *tokens, const void *text,
+                               uint64_t bytes, uint64_t hash)
 {
-    uint64_t hash = hash_text(text, bytes);
-    for (uint64_t slot = hash & table->mask;; slot = (slot + 1) & table->mask) {
+    uint64_t slot = hash & table->mask;
+    for (;; slot = (slot + 1) & table->mask) {
         int32_t id = table->slots[slot].id;
-        if (id < 0)
-            return -1;
-        if (table->slots[slot].hash == hash >> 32 && tokens[id].text_size == bytes &&
-            !memcmp(tokens[id].text, text, bytes))
-            return id;
+        if (id < 0 || (table->slots[slot].hash == hash >> 32 && tokens[id].text_size == bytes &&
+                       !memcmp(tokens[id].text, text, bytes)))
+            return &table->slots[slot];
     }
 }
 
-void mh_text_table_add(mh_text_table *table, const mh_token *tokens, int32_t id)
+int32_t mh_text_table_find(const mh_text_table *table, const mh_token *tokens, const void *text,
+                           uint64_t bytes)
 {
-    uint64_t hash = hash_text(tokens[id].text, tokens[id].text_size), slot = hash & table->mask;
-    while (table->slots[slot].id >= 0)
-        slot = (slot + 1) & table->mask;
-    table->slots[slot] = (mh_text_slot){id, (uint32_t)(hash >> 32)};
+    return text_slot(table, tokens, text, bytes, hash_text(text, bytes))->id;
+}
+
+int32_t mh_text_table_add(mh_text_table *table, const mh_token *tokens, int32_t id)
+{
+    const mh_token *token = &tokens[id];
+    uint64_t hash = hash_text(token->text, token->text_size);
+    mh_text_slot *slot = text_slot(table, tokens, token->text, token->text_size, hash);
+    if (slot->id >= 0)
+        return slot->id;
+    *slot = (mh_text_slot){id, (uint32_t)(hash >> 32)};
+    return -1;
 }
 
 static uint64_t pair_of(int32_t left, int32_t right)

@@ -1,7 +1,7 @@
 /*
  * fuzz_tokenizer.c: tokenizer.json, tokenizer_config.json and a text. The input holds them in this
- * order, with a NUL between two; the last two may be missing. What is loaded must encode any UTF-8
- * and decode what it encoded.
+ * order, with a NUL between two; the last two may be missing. What is loaded must be JSON to
+ * jansson, encode any UTF-8 and decode what it encoded.
  */
 #include "fuzz.h"
 
@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <jansson.h>
 
 #include <moehal-model/chat.h>
 #include <moehal-model/tokenizer.h>
@@ -59,13 +61,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char text[] = "a\xc4\xa0 aab 123abc\n\n<s>\xe4\xbd\xa0\xe5\xa5\xbd 's";
     const uint8_t *end = data + size, *config = size ? memchr(data, 0, size) : NULL;
     const uint8_t *rest = config ? memchr(config + 1, 0, (size_t)(end - config - 1)) : NULL;
-    put(json_path, data, config ? (size_t)(config - data) : size);
+    size_t json_size = config ? (size_t)(config - data) : size;
+    put(json_path, data, json_size);
     unlink(config_path);
     if (config)
         put(config_path, config + 1, (size_t)((rest ? rest : end) - config - 1));
     mh_tokenizer *tokenizer;
     if (mh_tokenizer_load(dir, &tokenizer))
         return 0;
+    json_t *json = json_loadb((const char *)data, json_size, JSON_REJECT_DUPLICATES, NULL);
+    if (!json)
+        abort();
+    json_decref(json);
     use(tokenizer, text, sizeof(text) - 1);
     if (rest)
         use(tokenizer, (const char *)rest + 1, (size_t)(end - rest - 1));

@@ -104,6 +104,7 @@ void write_file(const char *dir, const char *name, const char *text, size_t byte
 {
     char *path = NULL;
     assert_true(asprintf(&path, "%s/%s", dir, name) > 0);
+    unlink(path); /* ext4 waits for the disk when a file is cut and written again */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, bytes, file), bytes);
