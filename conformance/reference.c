@@ -79,8 +79,8 @@ struct num num_dot(const struct num *x, const double *w, int64_t count)
     }
     /* Each stripe takes K / 64 steps, the fold six more, the last addition one. Near zero every
      * step of every stripe may be half the smallest number off. */
-    double steps = (double)((count + 63) / 64 + 7);
-    struct num n = {sum, inherited + steps * magnitude * HALF_ULP * 1.01 +
+    int64_t steps = (count + 63) / 64 + 7;
+    struct num n = {sum, inherited + (double)steps * magnitude * HALF_ULP * 1.01 +
                              (double)(count + 1) * LEAST / 2};
     if (magnitude > (double)FLT_MAX && !isnan(sum))
         n.b = INFINITY; /* a partial sum may overflow */
@@ -479,7 +479,8 @@ static void attend(struct conf_reference *r, const struct work *work, int64_t t,
         sum += scores[key] = exp(scores[key] - most);
     /* A weight is off by its score's and the maximum's error, and by the roundings of exp, of the
      * rescalings and of the merges; those are fewer than 8 for each 64 keys. */
-    double relative = expm1(2 * worst) + (double)(keys / 8 + 40) * 2 * HALF_ULP;
+    int64_t roundings = keys / 8 + 40;
+    double relative = expm1(2 * worst) + (double)roundings * 2 * HALF_ULP;
     for (int64_t d = 0; d < latent; d++) {
         double value = 0, magnitude = 0;
         for (int64_t key = 0; key < keys; key++) {

@@ -96,11 +96,12 @@ static bool score_row(const struct conf_reference *r, int64_t t, struct candidat
     }
     free(x);
     free(row);
+    int64_t roundings = count / 64 + 8;
     for (int64_t e = 0; sane && e < count; e++) {
         struct num l = c[e].score, minus_max = {-most, l.b};
         c[e].score = sigmoid ? num_sigmoid(l) : num_exp(num_add(l, minus_max));
         sum.v += c[e].score.v;
-        sum.b += c[e].score.b + c[e].score.v * (double)(count / 64 + 8) * 0x1p-24;
+        sum.b += c[e].score.b + c[e].score.v * (double)roundings * 0x1p-24;
     }
     for (int64_t e = 0; sane && e < count; e++) {
         if (!sigmoid)

@@ -22,8 +22,13 @@ struct hal_vendor {
 };
 mh_status hal_fail_at(mh_runtime *runtime, const char *file, uint32_t line, mh_status status,
                       const struct hal_vendor *vendor, const char *format, ...) MH_PRINTF(6, 7);
+#ifdef __clang_analyzer__ /* as mh_fail */
+#define hal_fail(runtime, status, ...)                                                             \
+    (hal_fail_at((runtime), __FILE__, __LINE__, (status), NULL, __VA_ARGS__), (status))
+#else
 #define hal_fail(runtime, status, ...)                                                             \
     hal_fail_at((runtime), __FILE__, __LINE__, (status), NULL, __VA_ARGS__)
+#endif
 
 /* ---- runtime.c, modules.c ---- */
 struct hal_backend {
@@ -41,6 +46,7 @@ struct mh_runtime {
     mh_core core;
     struct hal_backend *backends;
     uint32_t backend_count;
+    bool loading;              /* backends are tried: what they lack is no error */
     pthread_mutex_t lock;      /* guards what follows */
     struct hal_worker *worker; /* worker.c; NULL: not needed yet */
 };
@@ -195,6 +201,7 @@ struct hal_layer_stream { /* a layer's own may be longer: stream_size */
 void hal_layer_init(struct hal_layer *l, mh_device *device, uint64_t stream_size);
 void hal_layer_finish(struct hal_layer *l); /* frees it */
 mh_status hal_layer_add_stream(struct hal_layer *l, const uint64_t *native, void **out);
+void hal_layer_drop_streams(struct hal_layer *l); /* forgets them: below has lost them */
 void hal_layer_remove_stream(void *stream);
 
 /* check.c: a layer that holds the backend's answers against backend.h. */

@@ -68,6 +68,7 @@ static mh_status bind_dim(struct checker *c, const struct hal_operand *operand, 
         *known = size;
         c->from[letter - 'A'] = operand->name;
     } else if (*known != size) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): set with dims */
         return BAD(c, operand, "dimension %u (%c) is %lld, must be %lld as in %s", dim, letter,
                    (long long)size, (long long)*known, c->from[letter - 'A']);
     }
@@ -287,6 +288,7 @@ static mh_status check_weight(struct checker *c, const struct hal_operand *opera
         return BAD(c, operand, "has %lld experts, must be a plain matrix",
                    (long long)w->view.experts);
     for (uint32_t i = 0; i < operand->rank; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the rank is 2 or 3 */
         mh_status status = bind_dim(c, operand, i, bank[is_bank ? i : i + 1]);
         if (status)
             return status;
@@ -355,6 +357,7 @@ static mh_status check_overlap(struct checker *c)
             const struct hal_operand *other = &c->info->operands[j];
             const mh_tensor *u = hal_tensor_at(c->op, other);
             if (j == i || other->kind != HAL_TENSOR || !u->rank || t->buffer != u->buffer ||
+                /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): all are set */
                 c->begin[i] >= c->end[j] || c->begin[j] >= c->end[i])
                 continue;
             if (same_view(t, u) && hal_may_be_in_place(c->op->op, out->name, other->name))

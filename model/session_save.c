@@ -244,7 +244,8 @@ static mh_status read_header(FILE *file, const char *path, struct session_file *
     if (fseeko(file, 0, SEEK_END))
         return mh_fail(MH_IO_ERROR, "%s: %s", path, strerror(errno));
     off_t length = ftello(file);
-    rewind(file);
+    if (fseeko(file, 0, SEEK_SET))
+        return mh_fail(MH_IO_ERROR, "%s: %s", path, strerror(errno));
     if (length < SESSION_FILE_HEADER)
         return mh_fail(MH_BAD_DATA, "%s: has %lld bytes, less than a header", path,
                        (long long)length);

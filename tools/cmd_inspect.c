@@ -50,9 +50,8 @@ static void print_text(const mh_checkpoint *cp, const struct facts *f)
     for (uint32_t d = 0; d < 32; d++)
         if (f->by_dtype[d])
             printf(" %s %.1f MB", mh_safetensors_dtype_name(d), 1e-6 * (double)f->by_dtype[d]);
-    printf("\ncache        %llu bytes a token in f32, %llu in bf16\n",
-           (unsigned long long)(4 * f->sizes.latent_elements),
-           (unsigned long long)(2 * f->sizes.latent_elements));
+    unsigned long long values = f->sizes.latent_elements;
+    printf("\ncache        %llu bytes a token in f32, %llu in bf16\n", 4 * values, 2 * values);
     if (f->extras.mtp)
         printf("left alone   %llu tensors of multi-token-prediction layers\n",
                (unsigned long long)f->extras.mtp);
@@ -77,7 +76,7 @@ static json_t *facts_json(const mh_checkpoint *cp, const struct facts *f)
         (json_int_t)c->num_hidden_layers, "experts", (json_int_t)c->n_routed_experts, "parameters",
         (json_int_t)f->sizes.parameters, "active_parameters", (json_int_t)f->sizes.active,
         "tensors", (json_int_t)f->tensors, "weight_bytes", (json_int_t)f->bytes, "dtypes", dtypes,
-        "cache_bytes_per_token", (json_int_t)(4 * f->sizes.latent_elements), "mtp_tensors",
+        "cache_bytes_per_token", 4 * (json_int_t)f->sizes.latent_elements, "mtp_tensors",
         (json_int_t)f->extras.mtp, "unknown_tensors", (json_int_t)f->extras.unknown);
 }
 

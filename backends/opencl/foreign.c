@@ -148,12 +148,12 @@ static mh_status load(void *user, const void *image, uint64_t size, const char *
     const size_t length = size;
     cl_int state = 0, code = 0;
     cl_program program;
+    const unsigned char *binary = image;
+    const char *text = image;
     if (memchr(image, 0, length)) {
-        const unsigned char *binary = image;
         program = device->cl->CreateProgramWithBinary(device->context, 1, &device->id, &length,
                                                       &binary, &state, &code);
     } else {
-        const char *text = image;
         program = device->cl->CreateProgramWithSource(device->context, 1, &text, &length, &code);
     }
     const char *call = "clCreateProgram";

@@ -66,6 +66,7 @@ static mh_status run(struct device *device, float *out)
 static int first_wrong(const float *out, int result)
 {
     for (int i = 0; i < ROWS; i++)
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-*): bits are compared */
         if (memcmp(&out[i * RESULTS + result], &cases[i][right[result]], 4))
             return i;
     return -1;

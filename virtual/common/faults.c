@@ -163,7 +163,10 @@ enum vc_launch_fault vc_faults_launch(struct vc_faults *f)
     pthread_mutex_lock(&f->lock);
     for (int i = 0; i < f->count; i++) {
         struct fault *x = &f->list[i];
-        if (x->kind < ECC || !x->n || --x->n)
+        if (x->kind < ECC || !x->n)
+            continue;
+        x->n--;
+        if (x->n)
             continue;
         result = x->kind == ECC ? VC_LAUNCH_ECC : x->kind == LOST ? VC_LAUNCH_LOST : VC_LAUNCH_HANG;
     }

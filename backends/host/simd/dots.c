@@ -99,9 +99,13 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             vf w[STEP];
-            for (int64_t line = 0; line < STRIPES * bytes; line += 64)
-                __builtin_prefetch(row[r].data + k * bytes + ahead + line, 0,
-                                   format == MH_FORMAT_FP8 ? 2 : 3);
+            for (int64_t line = 0; line < STRIPES * bytes; line += 64) {
+                const uint8_t *next = row[r].data + k * bytes + ahead + line;
+                if (format == MH_FORMAT_FP8)
+                    __builtin_prefetch(next, 0, 2);
+                else
+                    __builtin_prefetch(next, 0, 3);
+            }
             if (format == MH_FORMAT_FP8)
                 most = fp8_most(most, row[r].data + k);
             fetch_weights(format, &row[r], k, w);

@@ -36,7 +36,11 @@ MH_API const char *mh_last_message(void);
 MH_API mh_status mh_fail_at(const char *file, uint32_t line, mh_status status, const char *format,
                             ...) MH_PRINTF(4, 5);
 
+#ifdef __clang_analyzer__ /* which is told that what is returned is not MH_OK */
+#define mh_fail(status, ...) (mh_fail_at(__FILE__, __LINE__, (status), __VA_ARGS__), (status))
+#else
 #define mh_fail(status, ...) mh_fail_at(__FILE__, __LINE__, (status), __VA_ARGS__)
+#endif
 
 /* Struct versioning (base.h), for libraries built on moehal too. `known` is sizeof() as that library
  * was built. mh_struct_in copies the caller's struct into a local one, a short one extended with

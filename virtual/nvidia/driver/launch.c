@@ -435,10 +435,10 @@ static CUresult launch_ex(const CUlaunchConfig *c, CUfunction f, void **params, 
         return CUDA_ERROR_INVALID_VALUE;
     for (unsigned i = 0; i < c->numAttrs; i++) {
         const CUlaunchAttribute *a = &c->attrs[i];
-        const unsigned *n = &a->value.clusterDim.x;
         if (a->id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE)
             cooperative = a->value.cooperative != 0;
-        else if (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION && n[0] * n[1] * n[2] > 1)
+        else if (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
+                 a->value.clusterDim.x * a->value.clusterDim.y * a->value.clusterDim.z > 1)
             return refuse(CUDA_ERROR_NOT_SUPPORTED, "cuLaunchKernelEx: clusters");
         else if (a->id < 0 || a->id > 32)
             return CUDA_ERROR_INVALID_VALUE; /* the others are hints, and are taken as such */

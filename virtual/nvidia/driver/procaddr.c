@@ -2,6 +2,7 @@
 #include "driver.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 /* A call of what this library does not have: the log names it. */
@@ -63,8 +64,7 @@ static entry_point find_form(const char *symbol, bool per_thread)
     if (per_thread && n + 6 < sizeof name) {
         static const char *const endings[] = {"_ptsz", "_ptds"};
         for (int i = 0; i < 2; i++) {
-            memcpy(name, symbol, n);
-            memcpy(name + n, endings[i], 6);
+            snprintf(name, sizeof name, "%s%s", symbol, endings[i]);
             entry_point found = find_symbol(name);
             if (found)
                 return found;

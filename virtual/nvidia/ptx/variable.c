@@ -199,11 +199,12 @@ static void place_variable(struct ptx_parser *parser, struct ptx_decl *d, enum v
         if (!in_function)
             ptx_error(lexer, &lexer->token, ".local variables belong inside functions");
         uint64_t at = (parser->body.local + d->align - 1) & ~(d->align - 1);
-        if (at + d->size > 512 * 1024)
+        unsigned long long end = at + d->size;
+        if (end > 512 * 1024)
             ptx_error(lexer, &lexer->token, "local memory of %llu bytes is over the 512 KiB limit",
-                      (unsigned long long)(at + d->size));
+                      end);
         d->offset = at;
-        parser->body.local = at + d->size;
+        parser->body.local = end;
         return;
     }
     uint32_t index = UINT32_MAX;
