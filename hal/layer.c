@@ -1,6 +1,7 @@
 /*
- * layer.c: a backend's table wrapped in one that passes everything on. Layers (faults.c, check.c)
- * begin with it and put functions of their own in its place; they stack, the last one on top.
+ * layer.c: a backend's table wrapped in one that passes everything on. Layers (faults.c, check.c,
+ * timeline_layer.c) begin with it and put functions of their own in its place; they stack, the last
+ * one on top.
  */
 #include "hal.h"
 
@@ -113,8 +114,19 @@ static void forget_import(void *user, mh_buffer_view *buffer)
     BELOW(user)->import->forget(DEVICE(user), buffer);
 }
 
+/* After a reset nobody destroys what was before it. */
+void hal_layer_drop_streams(struct hal_layer *l)
+{
+    while (l->streams) {
+        struct hal_layer_stream *s = l->streams;
+        l->streams = s->next;
+        hal_free(l->runtime, s);
+    }
+}
+
 static mh_status reset(void *user)
 {
+    hal_layer_drop_streams(user);
     return BELOW(user)->reset->reset(DEVICE(user));
 }
 
@@ -226,6 +238,7 @@ static void device_close(void *user)
 
 void hal_layer_finish(struct hal_layer *l)
 {
+    hal_layer_drop_streams(l);
     pthread_mutex_destroy(&l->lock);
     hal_free(l->runtime, l);
 }

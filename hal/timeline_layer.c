@@ -9,40 +9,33 @@
 #include "timeline.h"
 
 struct hal_timeline_layer {
-    mh_backend_table table; /* the wrapped one; what device->table points to */
-    mh_backend_scratch scratch;
-    mh_backend_import import;
-    mh_backend_reset reset;
-    mh_backend_wrap wrap;
-    mh_backend_module module;
-    mh_backend_counters counters;
-    const mh_backend_table *below;
-    void *device; /* below's */
-    mh_runtime *runtime;
+    struct hal_layer base; /* first */
     mh_timeline *timeline;
-    uint32_t number;      /* the device's */
-    bool synchronous;     /* an op is done when encode returns */
-    atomic_uint streams;  /* made so far */
-    pthread_mutex_t lock; /* guards the list */
-    struct lane *lanes;
+    uint32_t number;           /* the device's */
+    bool synchronous;          /* an op is done when encode returns */
+    atomic_uint streams;       /* made so far */
     atomic_uint_fast64_t used; /* bytes of buffers */
 };
 
 struct lane {
-    struct hal_timeline_layer *layer;
-    void *below;
+    struct hal_layer_stream base; /* first */
     uint32_t number;
-    struct lane *next;
     atomic_uint failed; /* what waiting for an op said; the next wait's answer */
 };
+
+static struct hal_timeline_layer *layer_of(const struct lane *s)
+{
+    return (struct hal_timeline_layer *)s->base.layer;
+}
 
 static void put(struct lane *s, const char *type, const char *name, uint32_t lane, uint64_t begin,
                 const char *details)
 {
     const struct timeline_event e = {
-        type, name, s->layer->number, TIMELINE_STREAMS + 2 * (s->number - 1) + lane, begin, details,
+        type,  name,    layer_of(s)->number, TIMELINE_STREAMS + 2 * (s->number - 1) + lane,
+        begin, details,
     };
-    timeline_put(s->layer->timeline, &e);
+    timeline_put(layer_of(s)->timeline, &e);
 }
 
 /* ---- work ---- */
@@ -51,11 +44,11 @@ static void put(struct lane *s, const char *type, const char *name, uint32_t lan
 static mh_status settle(struct lane *s)
 {
     uint64_t mark;
-    if (s->layer->synchronous)
+    if (layer_of(s)->synchronous)
         return MH_OK;
-    mh_status status = s->layer->below->mark(s->below, &mark);
+    mh_status status = s->base.layer->below->mark(s->base.below, &mark);
     if (!status)
-        status = s->layer->below->wait(s->below, mark, MH_FOREVER);
+        status = s->base.layer->below->wait(s->base.below, mark, MH_FOREVER);
     if (status)
         s->failed = status;
     return status;
@@ -94,8 +87,8 @@ static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct lane *s = user;
     char name[128], details[512];
-    uint64_t begin = mh_timeline_now(s->layer->timeline);
-    mh_status status = s->layer->below->encode(s->below, op, scratch);
+    uint64_t begin = mh_timeline_now(layer_of(s)->timeline);
+    mh_status status = s->base.layer->below->encode(s->base.below, op, scratch);
     if (status || settle(s))
         return status;
     snprintf(name, sizeof(name), "%s%s%s", mh_op_name(op->op), op->label ? " " : "",
@@ -110,8 +103,8 @@ static mh_status copy(void *user, const mh_copy *c)
     static const char *const names[] = {"?", "to device", "to host", "on device"};
     struct lane *s = user;
     char details[64];
-    uint64_t begin = mh_timeline_now(s->layer->timeline);
-    mh_status status = s->layer->below->copy(s->below, c);
+    uint64_t begin = mh_timeline_now(layer_of(s)->timeline);
+    mh_status status = s->base.layer->below->copy(s->base.below, c);
     if (status || settle(s))
         return status;
     snprintf(details, sizeof(details), ",\"bytes\":%llu", (unsigned long long)c->size);
@@ -119,19 +112,13 @@ static mh_status copy(void *user, const mh_copy *c)
     return MH_OK;
 }
 
-static mh_status mark(void *user, uint64_t *sequence)
-{
-    struct lane *s = user;
-    return s->layer->below->mark(s->below, sequence);
-}
-
 static mh_status wait_for(void *user, uint64_t sequence, uint64_t timeout_ns)
 {
     struct lane *s = user;
-    uint64_t begin = mh_timeline_now(s->layer->timeline);
+    uint64_t begin = mh_timeline_now(layer_of(s)->timeline);
     mh_status status = s->failed;
     if (!status)
-        status = s->layer->below->wait(s->below, sequence, timeout_ns);
+        status = s->base.layer->below->wait(s->base.below, sequence, timeout_ns);
     if (timeout_ns) /* a poll is no wait */
         put(s, "wait", "wait", 1, begin, status ? ",\"done\":false" : ",\"done\":true");
     return status;
@@ -139,59 +126,28 @@ static mh_status wait_for(void *user, uint64_t sequence, uint64_t timeout_ns)
 
 /* ---- streams ---- */
 
-/* Keeps a new lane, or frees it where the stream below was refused. */
-static mh_status keep_lane(struct hal_timeline_layer *l, struct lane *s, mh_status status,
-                           void **out)
+static mh_status name_lane(struct hal_timeline_layer *l, mh_status status, void **out)
 {
     char name[32];
-    if (status) {
-        hal_free(l->runtime, s);
+    if (status)
         return status;
-    }
-    s->layer = l;
-    pthread_mutex_lock(&l->lock);
-    s->next = l->lanes;
-    l->lanes = s;
-    pthread_mutex_unlock(&l->lock);
+    struct lane *s = *out;
     s->number = atomic_fetch_add(&l->streams, 1) + 1;
     snprintf(name, sizeof(name), "stream %u", s->number);
     timeline_add_lane(l->timeline, l->number, 2 * s->number - 1, name);
     snprintf(name, sizeof(name), "stream %u, waits", s->number);
     timeline_add_lane(l->timeline, l->number, 2 * s->number, name);
-    *out = s;
     return MH_OK;
 }
 
 static mh_status stream_create(void *user, void **out)
 {
-    struct hal_timeline_layer *l = user;
-    struct lane *s = hal_alloc(l->runtime, sizeof(*s));
-    if (!s)
-        return MH_OUT_OF_MEMORY;
-    return keep_lane(l, s, l->below->stream_create(l->device, &s->below), out);
+    return name_lane(user, hal_layer_add_stream(user, NULL, out), out);
 }
 
 static mh_status wrap_stream(void *user, uint64_t native, void **out)
 {
-    struct hal_timeline_layer *l = user;
-    struct lane *s = hal_alloc(l->runtime, sizeof(*s));
-    if (!s)
-        return MH_OUT_OF_MEMORY;
-    return keep_lane(l, s, l->below->wrap->stream(l->device, native, &s->below), out);
-}
-
-static void stream_destroy(void *user)
-{
-    struct lane *s = user;
-    struct hal_timeline_layer *l = s->layer;
-    pthread_mutex_lock(&l->lock);
-    struct lane **link = &l->lanes;
-    while (*link != s)
-        link = &(*link)->next;
-    *link = s->next;
-    pthread_mutex_unlock(&l->lock);
-    l->below->stream_destroy(s->below);
-    hal_free(l->runtime, s);
+    return name_lane(user, hal_layer_add_stream(user, &native, out), out);
 }
 
 /* ---- memory ---- */
@@ -199,7 +155,7 @@ static void stream_destroy(void *user)
 static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buffer_view *out)
 {
     struct hal_timeline_layer *l = user;
-    mh_status status = l->below->buffer_create(l->device, size, kind, out);
+    mh_status status = l->base.below->buffer_create(l->base.handle, size, kind, out);
     if (!status)
         timeline_put_memory(l->timeline, l->number, atomic_fetch_add(&l->used, size) + size);
     return status;
@@ -209,168 +165,48 @@ static void buffer_destroy(void *user, mh_buffer_view *buffer)
 {
     struct hal_timeline_layer *l = user;
     uint64_t size = buffer->size;
-    l->below->buffer_destroy(l->device, buffer);
+    l->base.below->buffer_destroy(l->base.handle, buffer);
     timeline_put_memory(l->timeline, l->number, atomic_fetch_sub(&l->used, size) - size);
 }
 
-/* ---- passed on ---- */
-
-static mh_status memory_info(void *user, uint64_t *total, uint64_t *available)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->memory_info(l->device, total, available);
-}
-
-static mh_status supports(void *user, const mh_op *op, uint32_t *missing, char reason[192])
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->supports(l->device, op, missing, reason);
-}
-
-static uint64_t op_scratch(void *user, const mh_op *op)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->scratch->op_scratch(l->device, op);
-}
-
-static mh_status import(void *user, void *memory, uint64_t size, mh_buffer_view *out)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->import->import(l->device, memory, size, out);
-}
-
-static void forget(void *user, mh_buffer_view *buffer)
-{
-    struct hal_timeline_layer *l = user;
-    l->below->import->forget(l->device, buffer);
-}
-
-static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buffer_view *out)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->wrap->buffer(l->device, native, size, out);
-}
-
-static void wrap_forget(void *user, mh_buffer_view *buffer)
-{
-    struct hal_timeline_layer *l = user;
-    l->below->wrap->forget(l->device, buffer);
-}
-
-static mh_status module_load(void *user, const void *image, uint64_t size, const char *options,
-                             char *log, uint64_t log_size, void **module)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->module->load(l->device, image, size, options, log, log_size, module);
-}
-
-static void module_unload(void *user, void *module)
-{
-    struct hal_timeline_layer *l = user;
-    l->below->module->unload(l->device, module);
-}
-
-static mh_status module_kernel(void *user, void *module, const char *name, void **kernel)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->module->kernel(l->device, module, name, kernel);
-}
-
-static void kernel_destroy(void *user, void *kernel)
-{
-    struct hal_timeline_layer *l = user;
-    l->below->module->kernel_destroy(l->device, kernel);
-}
-
-/* After a reset nobody destroys what was before it. */
-static void drop_lanes(struct hal_timeline_layer *l)
-{
-    while (l->lanes) {
-        struct lane *s = l->lanes;
-        l->lanes = s->next;
-        hal_free(l->runtime, s);
-    }
-}
+/* ---- life ---- */
 
 static mh_status reset(void *user)
 {
     struct hal_timeline_layer *l = user;
-    drop_lanes(l);
+    hal_layer_drop_streams(&l->base);
     l->used = 0;
-    return l->below->reset->reset(l->device);
-}
-
-static mh_status read_counter(void *user, uint32_t index, const char **name, uint64_t *value)
-{
-    struct hal_timeline_layer *l = user;
-    return l->below->counters->read(l->device, index, name, value);
+    return l->base.below->reset->reset(l->base.handle);
 }
 
 static void device_close(void *user)
 {
     struct hal_timeline_layer *l = user;
-    l->below->device_close(l->device);
-    drop_lanes(l);
-    pthread_mutex_destroy(&l->lock);
+    l->base.below->device_close(l->base.handle);
     mh_timeline_release(l->timeline);
-    hal_free(l->runtime, l);
+    hal_layer_finish(&l->base);
 }
-
-/* ---- life ---- */
 
 mh_status hal_timeline_wrap(mh_device *device, mh_timeline *timeline)
 {
-    const mh_backend_table *below = device->table;
     if (timeline_runtime(timeline) != device->runtime)
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "mh_device_params: timeline is of another runtime");
     struct hal_timeline_layer *l = hal_alloc(device->runtime, sizeof(*l));
     if (!l)
         return MH_OUT_OF_MEMORY;
-    pthread_mutex_init(&l->lock, NULL);
-    l->below = below;
-    l->device = device->handle;
-    l->runtime = device->runtime;
     l->timeline = mh_timeline_retain(timeline);
     l->number = timeline_add_device(timeline, device);
     l->synchronous = device->info.flags & MH_DEVICE_SYNCHRONOUS;
-    l->scratch = (mh_backend_scratch){sizeof(l->scratch), op_scratch};
-    l->import = (mh_backend_import){sizeof(l->import), import, forget};
-    l->reset = (mh_backend_reset){sizeof(l->reset), reset};
-    l->wrap = (mh_backend_wrap){sizeof(l->wrap), wrap_stream, wrap_buffer, wrap_forget};
-    l->module = (mh_backend_module){
-        sizeof(l->module), module_load, module_unload, module_kernel, kernel_destroy,
-    };
-    l->counters = (mh_backend_counters){sizeof(l->counters), read_counter};
-    l->table = (mh_backend_table){
-        .struct_size = sizeof(l->table),
-        .abi = below->abi,
-        .name = below->name,
-        .description = below->description,
-        .init = below->init,
-        .fini = below->fini,
-        .device_info = below->device_info,
-        .device_open = below->device_open,
-        .device_close = device_close,
-        .memory_info = memory_info,
-        .buffer_create = buffer_create,
-        .buffer_destroy = buffer_destroy,
-        .stream_create = stream_create,
-        .stream_destroy = stream_destroy,
-        .copy = copy,
-        .mark = mark,
-        .wait = wait_for,
-        .supports = supports,
-        .encode = encode,
-        .scratch = below->scratch ? &l->scratch : NULL,
-        .import = below->import ? &l->import : NULL,
-        .reset = below->reset ? &l->reset : NULL,
-        .wrap = below->wrap ? &l->wrap : NULL,
-        .module = below->module ? &l->module : NULL,
-        .counters = below->counters ? &l->counters : NULL,
-    };
-    device->table = &l->table;
-    device->handle = l;
+    hal_layer_init(&l->base, device, sizeof(struct lane));
+    mh_backend_table *t = &l->base.table;
+    t->device_close = device_close;
+    t->buffer_create = buffer_create, t->buffer_destroy = buffer_destroy;
+    t->stream_create = stream_create;
+    t->copy = copy, t->wait = wait_for, t->encode = encode;
+    t->graph = NULL, t->event = NULL, t->gate = NULL;
+    l->base.reset.reset = reset;
+    l->base.wrap.stream = wrap_stream;
     device->timeline = l;
     return MH_OK;
 }
