@@ -73,7 +73,7 @@ mh_status hal_fail_at(mh_runtime *runtime, const char *file, uint32_t line, mh_s
     va_start(args, format);
     record(file, line, status, vendor, format, args);
     va_end(args);
-    if (runtime && runtime->params.error) {
+    if (runtime && runtime->params.error && !runtime->loading) {
         mh_error copy = last;
         runtime->params.error(runtime->params.error_user, &copy);
     }

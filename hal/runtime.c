@@ -161,8 +161,10 @@ mh_status mh_runtime_create(const mh_runtime_params *params, mh_runtime **out)
     };
     pthread_mutex_init(&runtime->lock, NULL);
     status = make_fork_mark(runtime);
+    runtime->loading = true;
     if (!status)
         status = hal_load_backends(runtime, &local);
+    runtime->loading = false;
     if (status) {
         destroy(runtime);
         return status;

@@ -54,9 +54,8 @@ int main(void)
         printf("%s: %s\n", backend.name, backend.status ? backend.reason : "usable");
         backend = MH_INIT(mh_backend_info);
     }
-    int before = me.errors; /* a module whose vendor's library is missing has told so too */
     ok = ok && mh_device_open(runtime, "no-such-backend", NULL, &device) == MH_NOT_FOUND;
-    ok = ok && me.errors == before + 1 && me.live > 0;
+    ok = ok && me.errors == 1 && me.live > 0;
     mh_runtime_release(runtime);
     return !ok || me.live != 0;
 }

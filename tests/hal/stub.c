@@ -7,6 +7,10 @@
 static mh_status init(const mh_core *core, void **instance)
 {
     *instance = (void *)(uintptr_t)core;
+#ifdef NO_LIBRARY
+    return core->fail(core->context, __FILE__, __LINE__, MH_NOT_FOUND, NULL, 0, NULL, "%s",
+                      "libvendor.so.1: not found");
+#endif
     return MH_OK;
 }
 

@@ -13,7 +13,7 @@
 #include <moehal/moehal.h>
 
 static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024],
-    half_path[1024], other_path[1024];
+    half_path[1024], absent_path[1024], other_path[1024];
 
 static void assert_message_has(const char *part)
 {
@@ -249,9 +249,16 @@ static void allocator_and_error_callback_are_used(void **state)
     params.error = book_error;
     params.error_user = &books;
     params.flags = MH_RUNTIME_NO_ENVIRONMENT;
+    const char *absent = absent_path;
+    params.modules = &absent, params.module_count = 1;
     mh_runtime *runtime;
     assert_int_equal(mh_runtime_create(&params, &runtime), MH_OK);
     assert_true(books.live > 0);
+    /* A machine without this vendor is no error of the embedder's. */
+    assert_int_equal(books.errors, 0);
+    mh_backend_info info = backend_of(runtime, absent_path);
+    assert_int_equal(info.status, MH_NOT_FOUND);
+    assert_non_null(strstr(info.reason, "libvendor.so.1: not found"));
     mh_device *device;
     assert_int_equal(mh_device_open(runtime, "no such", NULL, &device), MH_NOT_FOUND);
     assert_int_equal(books.errors, 1);
@@ -321,6 +328,7 @@ int main(int argc, char **argv)
     snprintf(probe_path, sizeof(probe_path), "%s/probe.so", argv[1]);
     snprintf(frozen_path, sizeof(frozen_path), "%s/frozen_null.so", argv[1]);
     snprintf(half_path, sizeof(half_path), "%s/half.so", argv[1]);
+    snprintf(absent_path, sizeof(absent_path), "%s/absent.so", argv[1]);
     snprintf(abi_path, sizeof(abi_path), "%s/bad1.so", argv[1]);
     snprintf(partial_path, sizeof(partial_path), "%s/bad2.so", argv[1]);
     snprintf(other_path, sizeof(other_path), "%s/bad3.so", argv[1]);

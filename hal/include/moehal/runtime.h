@@ -34,7 +34,8 @@ typedef struct mh_runtime_params {
     void *allocator_user;
     void (*log)(void *user, uint32_t level, const char *text);
     void *log_user;
-    /* Called for every failure raised below this runtime, with what mh_last_error will say. */
+    /* Called for every failure raised below this runtime, with what mh_last_error will say; not of
+     * backends that cannot be used here, which are listed with their reason. */
     void (*error)(void *user, const mh_error *error);
     void *error_user;
     /* Backend modules to load, absolute paths, before those of the search path. */
