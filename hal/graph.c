@@ -17,7 +17,6 @@ struct mh_graph {
     atomic_uint refs;
     bool sealed;
     struct node *first, **tail;
-    uint64_t arena_bytes;
     mh_graph_info info;
 };
 
@@ -136,8 +135,8 @@ mh_status hal_graph_count_op(mh_encoder *encoder)
 mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes)
 {
     mh_graph *graph = (mh_graph *)encoder;
-    if (arena_bytes > graph->arena_bytes)
-        graph->arena_bytes = arena_bytes;
+    if (arena_bytes > graph->info.scratch_bytes)
+        graph->info.scratch_bytes = arena_bytes;
     return MH_OK;
 }
 
@@ -175,7 +174,7 @@ mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_o
                      : NULL;
     if (!last || last->on_host || on_host)
         graph->info.segments++;
-    *graph->tail = node;
+    *graph->tail = node; /* NOLINT(clang-analyzer-core.NullDereference): is of mh_graph_create */
     graph->tail = &node->next;
     *(on_host ? &graph->info.fallback : &graph->info.nodes) += 1;
     return hal_graph_reserve(encoder, scratch_offset + scratch_size);
@@ -242,13 +241,10 @@ mh_status mh_graph_seal(mh_graph *graph)
     if (!status && graph->sealed)
         status = hal_fail(device->runtime, MH_WRONG_STATE, "mh_graph_seal: the graph is sealed");
     if (!status)
-        status = hal_buffer_grow(&graph->encoder.arena, graph->arena_bytes);
+        status = hal_buffer_grow(&graph->encoder.arena, graph->info.scratch_bytes);
     if (!status && device->table->graph)
         status = make_segments(graph);
-    if (!status) {
-        graph->sealed = true;
-        graph->info.scratch_bytes = graph->arena_bytes;
-    }
+    graph->sealed = !status;
     return status;
 }
 

@@ -66,11 +66,35 @@ static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
     return mh_encode(context, op);
 }
 
+/* Makes s->scratch hold `bytes`. A larger one takes the place of the one before and of the graphs
+ * that are bound to that: they are recorded again when they are next asked for. */
+static mh_status grow_scratch(mh_session *s, uint64_t bytes)
+{
+    uint64_t size = mh_buffer_size(s->scratch);
+    if (bytes <= size)
+        return MH_OK;
+    session_graphs_destroy(s);
+    return mh_buffer_create(s->model->device, bytes > size + size / 2 ? bytes : size + size / 2,
+                            MH_BUFFER_DEVICE, &s->scratch);
+}
+
+static mh_status give_scratch(mh_session *s, mh_graph *graph)
+{
+    mh_graph_info info = MH_INIT(mh_graph_info);
+    mh_status status = mh_graph_get_info(graph, &info);
+    if (!status)
+        status = grow_scratch(s, info.scratch_bytes);
+    return status ? status : mh_encoder_set_scratch(mh_graph_encoder(graph), s->scratch);
+}
+
+/* Records into *g, which is not among the session's yet. */
 static mh_status record_graph(mh_session *s, struct session_graph *g)
 {
     mh_status status = mh_graph_create(s->model->device, &g->graph);
     if (!status)
         status = build(s, g->rows, g->head_rows, g->hidden, record, mh_graph_encoder(g->graph));
+    if (!status)
+        status = give_scratch(s, g->graph);
     if (!status)
         status = mh_graph_seal(g->graph);
     if (status) {
@@ -94,14 +118,15 @@ static mh_status find_graph(mh_session *s, int64_t rows, int64_t head_rows, bool
         if (g->used < oldest->used)
             oldest = g;
     }
+    struct session_graph made = {.rows = rows, .head_rows = head_rows, .hidden = hidden};
+    mh_status status = record_graph(s, &made);
+    if (status)
+        return status;
     mh_graph_release(oldest->graph);
-    *oldest = (struct session_graph){.rows = rows, .head_rows = head_rows, .hidden = hidden};
-    mh_status status = record_graph(s, oldest);
-    if (!status) {
-        oldest->used = ++s->runs;
-        *out = oldest->graph;
-    }
-    return status;
+    *oldest = made;
+    oldest->used = ++s->runs;
+    *out = oldest->graph;
+    return MH_OK;
 }
 
 static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots)
@@ -125,6 +150,10 @@ mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hi
 
 void session_graphs_destroy(mh_session *s)
 {
-    for (int i = 0; i < SESSION_GRAPHS; i++)
+    for (int i = 0; i < SESSION_GRAPHS; i++) {
         mh_graph_release(s->graphs[i].graph);
+        s->graphs[i] = (struct session_graph){0};
+    }
+    mh_buffer_release(s->scratch);
+    s->scratch = NULL;
 }

@@ -55,6 +55,7 @@ struct mh_session {
     mh_tensor *cache_tensors;       /* [layers] */
     mh_tensor rope_table;
     struct session_graph graphs[SESSION_GRAPHS];
+    mh_buffer *scratch; /* of all graphs, which run one after the other; NULL: none needed yet */
     uint64_t runs;
 
     uint32_t sequence_count;

@@ -250,6 +250,43 @@ static void cancelling_stops_between_chunks(void **state)
     close_world(&w);
 }
 
+/* A graph is kept for each number of rows; the memory their ops work in is one. */
+static void graphs_share_their_scratch(void **state)
+{
+    (void)state;
+    struct world w = open_world("host", 1, 0);
+    mh_session *session = make(&w, MH_F32, 64);
+    mh_memory_info first = MH_INIT(mh_memory_info), now = MH_INIT(mh_memory_info);
+    float *want = malloc(VOCABULARY * sizeof(*want)), *got = malloc(VOCABULARY * sizeof(*got));
+    logits_after(session, prompt, COUNT, want);
+    OK(mh_device_memory(w.device, &first));
+    for (uint64_t rows = COUNT - 1; rows; rows--) {
+        OK(mh_session_rewind(session, 0));
+        OK(mh_session_run(session, prompt, rows, NULL));
+        OK(mh_device_memory(w.device, &now));
+        assert_int_equal(now.used, first.used);
+        assert_int_equal(now.buffers, first.buffers);
+    }
+    logits_after(session, prompt + 1, COUNT - 1, got);
+    assert_memory_equal(got, want, VOCABULARY * sizeof(*got));
+    mh_session_release(session);
+    /* From little to much: what was too small is given back. */
+    session = make(&w, MH_F32, 64);
+    for (uint64_t rows = 1; rows <= COUNT; rows++) {
+        OK(mh_session_rewind(session, 0));
+        OK(mh_session_run(session, prompt, rows, NULL));
+    }
+    OK(mh_session_logits(session, got));
+    assert_memory_equal(got, want, VOCABULARY * sizeof(*got));
+    OK(mh_device_memory(w.device, &now));
+    assert_int_equal(now.buffers, first.buffers);
+    assert_true(now.used < first.used + first.used / 4);
+    mh_session_release(session);
+    free(want);
+    free(got);
+    close_world(&w);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -263,6 +300,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sampling_depends_on_seed_and_position_alone),
         cmocka_unit_test(strict_names_the_op),
         cmocka_unit_test(cancelling_stops_between_chunks),
+        cmocka_unit_test(graphs_share_their_scratch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

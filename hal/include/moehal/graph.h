@@ -34,7 +34,7 @@ typedef struct mh_graph_info {
     uint64_t nodes;    /* backend launches they became */
     uint64_t fallback; /* ops run by the host */
     uint64_t segments;
-    uint64_t scratch_bytes;
+    uint64_t scratch_bytes; /* what its ops take, of what is recorded so far */
     uint64_t native_segments; /* those that are graphs of the device's own; set by mh_graph_seal */
 } mh_graph_info;
 
