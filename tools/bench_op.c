@@ -40,6 +40,15 @@ static const struct shape {
     {MH_OP_EXPERTS_DOWN_COMBINE, "T1.J6.D2048.I1408.S64.E64", "T1.J8.D7168.I2048.S32.E32", NULL,
      NULL},
     {MH_OP_COMBINE, "T1.J6.D2048.S64.E64", "T1.J8.D7168.S256.E256", NULL, NULL},
+    {MH_OP_NORM_LINEAR, "T1.O3072.U576.I2048", "T1.O1536.U576.I7168", "pair", "pair"},
+    {MH_OP_MLA_QKV, "T1.H16.L512.R64.P64.Q1.M64.N128.U128", "T1.H128.L512.R64.P64.Q1.M64.N128.U128",
+     NULL, NULL},
+    {MH_OP_NORM_ROUTER, "T1.E64.I2048.J6.G1.W1", "T1.E256.I7168.J8.G8.W4", "softmax",
+     "sigmoid-bias-groups"},
+    {MH_OP_MOE_GATE_UP, "T1.J6.D2048.I1408.N2816.S64.E64", "T1.J8.D7168.I2048.N2048.S32.E32", NULL,
+     NULL},
+    {MH_OP_MOE_DOWN_COMBINE, "T1.J6.D2048.I1408.N2816.S64.E64", "T1.J8.D7168.I2048.N2048.S32.E32",
+     NULL, NULL},
     {MH_OP_ARGMAX, "T1.V102400", "T1.V129280", NULL, NULL},
     {MH_OP_SAMPLE, "T1.V102400", "T1.V129280", "all", "all"},
     {MH_OP_COPY, "A1.B64.C1.D16384", "A1.B64.C1.D16384", "rank2", "rank2"},
@@ -53,6 +62,8 @@ static const char *first_format(mh_op_id op, bool v3)
 {
     if (op == MH_OP_CAST)
         return "f32-bf16";
+    if (conf_takes_format(op, MH_FORMAT_BF16, MH_F32, 0)) /* with a cache */
+        return v3 ? "fp8-f32" : "bf16-f32";
     if (v3 && conf_takes_format(op, MH_FORMAT_FP8, 0, 0))
         return "fp8";
     return conf_takes_format(op, MH_FORMAT_BF16, 0, 0) ? "bf16" : "f32";
@@ -119,6 +130,21 @@ static double keys_seen(struct conf_build *b)
     return keys;
 }
 
+/* Of a weight: absorbing takes the rows of one side of each head. */
+static double part_used(const struct conf_build *b)
+{
+    const int64_t *d = b->c->dim;
+    switch (b->c->op) {
+    case MH_OP_HEAD_LINEAR:
+        return (double)d['C'] / (double)d['F'];
+    case MH_OP_MLA_QUERY:
+    case MH_OP_MLA_QKV:
+        return (double)d['N'] / (double)(d['N'] + d['U']);
+    default:
+        return 1;
+    }
+}
+
 /* Weights as far as they are touched, keys as often as a row looks at them, and every other operand
  * but tables once. */
 static double bytes_of(struct conf_build *b)
@@ -126,7 +152,7 @@ static double bytes_of(struct conf_build *b)
     double bytes = 0;
     for (uint32_t i = 0; i < b->weight_count; i++) {
         const struct conf_weight *w = &b->weights[i];
-        double one = (double)mh_format_bytes(w->format, w->out, w->in);
+        double one = part_used(b) * (double)mh_format_bytes(w->format, w->out, w->in);
         if (b->c->op == MH_OP_EMBED)
             one *= (double)b->c->dim['T'] / (double)w->out;
         bytes += one * (w->experts > 1 ? experts_used(b) : 1);
@@ -156,10 +182,7 @@ static double flop_of(struct conf_build *b)
     for (uint32_t i = 0; i < b->weight_count; i++) {
         const struct conf_weight *w = &b->weights[i];
         double rows = (double)(w->experts > 1 ? d['T'] * d['J'] : d['T']);
-        double used = b->c->op == MH_OP_HEAD_LINEAR ? (double)d['C'] / (double)d['F']
-                      : b->c->op == MH_OP_MLA_QUERY ? (double)d['N'] / (double)(d['N'] + d['U'])
-                                                    : 1;
-        flop += 2 * rows * used * (double)(w->out * w->in);
+        flop += 2 * rows * part_used(b) * (double)(w->out * w->in);
     }
     return flop;
 }

@@ -156,6 +156,47 @@ class BenchOp(unittest.TestCase):
         self.assertEqual(r["bytes"], banks + 4 * (4 * 64 + 4 * 32) + 4 * 4 + 4)
         self.assertEqual(r["flop"], 2 * 4 * 64 * 32)
 
+    def test_fused_ops_count_their_parts(self):
+        """From the formulas of docs/ops.md: products by their sizes, operands by their shapes."""
+        def counts(case):
+            r = bench("op", case.split("/")[0], "--shape", case, "--rounds", "1")
+            self.assertEqual(r["case"], case)
+            return r["bytes"], r["flop"]
+
+        f32, bf16, fault = 4, 2, 4
+        t, o, u, i = 2, 48, 32, 64  # y [T, O], y2 [T, U], x [T, I], norm [I]; w [O, I], w2 [U, I]
+        self.assertEqual(
+            counts(f"norm_linear/bf16/T{t}.O{o}.U{u}.I{i}/dense/random/pair"),
+            (f32 * (t * o + t * u + t * i + i) + bf16 * (o + u) * i, 2 * t * (o + u) * i))
+
+        # Absorbing: for each head [N] times the first N of its N + U rows [L]; mla_kv has no product.
+        t, h, l, r, n, u = 2, 3, 64, 16, 32, 16
+        cache = bf16 * t * (l + r)  # one row of it for each token
+        tensors = f32 * (t * h * (l + r) + t * h * (n + r) + t * (l + r) + l) + 4 * (t + t)
+        self.assertEqual(
+            counts(f"mla_qkv/bf16-bf16/T{t}.H{h}.L{l}.R{r}.P8.Q2.M4.N{n}.U{u}/dense/random/plain"),
+            (cache + tensors + fault + bf16 * h * n * l, 2 * t * h * n * l))
+
+        t, e, i, j = 2, 16, 64, 4  # logits [T, E] stay inside
+        bytes_ = 4 * t * j + f32 * (t * j + t * i + t * i + i) + bf16 * e * i
+        self.assertEqual(counts(f"norm_router/bf16/T{t}.E{e}.I{i}.J{j}.G1.W1/dense/random/sigmoid"),
+                         (bytes_, 2 * t * e * i))
+        self.assertEqual(
+            counts(f"norm_router/bf16/T{t}.E{e}.I{i}.J{j}.G1.W1/dense/random/sigmoid-bias"),
+            (bytes_ + f32 * e, 2 * t * e * i))
+
+        # One row: as many experts of the bank as it chooses, then the shared ones.
+        j, d, i, n = 3, 64, 32, 48
+        sizes = f"T1.J{j}.D{d}.I{i}.N{n}.S8.E8/dense/random/plain"
+        self.assertEqual(
+            counts("moe_gate_up/bf16/" + sizes),
+            (f32 * (j * i + n + d) + 4 * j + fault + bf16 * 2 * (j * i + n) * d,
+             2 * 2 * (j * i + n) * d))
+        self.assertEqual(
+            counts("moe_down_combine/bf16/" + sizes),
+            (f32 * (d + d + j * i + n + j) + 4 * j + fault + bf16 * (j * i + n) * d,
+             2 * (j * i + n) * d))
+
     def test_every_op_has_a_shape(self):
         with open(os.path.join(ROOT, "hal/include/moehal/ops.def"), encoding="utf-8") as file:
             ops = re.findall(r"^MH_OP\(\d+, \w+, (\w+),", file.read(), re.M)
@@ -170,6 +211,7 @@ class BenchOp(unittest.TestCase):
                 r = bench("op", op, "--shape", shape, "--rounds", "1")
                 self.assertEqual(r["op"], op)
                 self.assertIsNone(r["read_share"])
+        self.assertIn("mla_qkv/bf16-f32/", bench("op", "mla_qkv", "--rounds", "1")["case"])
 
 
 class BenchBandwidth(unittest.TestCase):
