@@ -113,10 +113,14 @@ enum vn_check {
     VN_CHECK_BARRIERS = 1 << 5,
     VN_CHECK_LOCAL =
         1 << 6, /* unwritten local memory too: compilers copy padding, so not by default */
+    VN_CHECK_CAS_LOADS = 1 << 7, /* races of plain loads that a compare-and-swap makes good */
     VN_CHECK_DEFAULT = VN_CHECK_BOUNDS | VN_CHECK_UNINITIALISED | VN_CHECK_SHARED_RACES |
                        VN_CHECK_ASYNC_COPY | VN_CHECK_BARRIERS,
-    VN_CHECK_ALL = 127,
+    VN_CHECK_ALL = 255,
 };
+
+/* Words with commas, as MOEHAL_VIRTUAL_CHECKS has them; false: an unknown one. */
+bool vn_checks_parse(const char *list, unsigned *checks);
 
 enum vn_schedule { VN_ROUND_ROBIN, VN_RANDOM, VN_ADVERSARIAL };
 

@@ -63,7 +63,7 @@ static void usage(FILE *out)
         "                        iota-f32, random, random-f32, @FILE\n"
         "  --dump N:TYPE:COUNT   print the first COUNT elements of argument N (from 0) afterwards\n"
         "  --checks LIST         "
-        "bounds,uninitialised,shared-races,global-races,async,barriers,local;\n"
+        "bounds,uninitialised,shared-races,global-races,async-copy,barriers,local,cas-loads;\n"
         "                        default, all or none (default)\n"
         "  --schedule NAME       round-robin, random or adversarial\n"
         "  --seed N              of the schedule and of random buffers (1)\n"
@@ -214,34 +214,6 @@ static bool add_dump(struct options *o, const char *text)
     return true;
 }
 
-static bool parse_checks(const char *text, unsigned *checks)
-{
-    static const struct {
-        const char *name;
-        unsigned bits;
-    } names[] = {{"bounds", VN_CHECK_BOUNDS},
-                 {"uninitialised", VN_CHECK_UNINITIALISED},
-                 {"shared-races", VN_CHECK_SHARED_RACES},
-                 {"global-races", VN_CHECK_GLOBAL_RACES},
-                 {"async", VN_CHECK_ASYNC_COPY},
-                 {"barriers", VN_CHECK_BARRIERS},
-                 {"local", VN_CHECK_LOCAL},
-                 {"default", VN_CHECK_DEFAULT},
-                 {"all", VN_CHECK_ALL},
-                 {"none", 0}};
-    *checks = 0;
-    for (const char *p = text; *p;) {
-        size_t n = strcspn(p, ","), i = 0;
-        while (i < 10 && (strlen(names[i].name) != n || strncmp(names[i].name, p, n)))
-            i++;
-        if (i == 10)
-            return bad("--checks: unknown check", p);
-        *checks |= names[i].bits;
-        p += n + (p[n] == ',');
-    }
-    return true;
-}
-
 static bool parse_options(struct session *s, int argc, char **argv)
 {
     struct options *o = &s->o;
@@ -292,7 +264,7 @@ static bool parse_options(struct session *s, int argc, char **argv)
         else if (!strcmp(a, "--dump"))
             good = add_dump(o, value);
         else if (!strcmp(a, "--checks"))
-            good = parse_checks(value, &o->checks);
+            good = vn_checks_parse(value, &o->checks) || bad("--checks: unknown check in", value);
         else
             return bad("unknown option", a);
         if (!good)

@@ -44,37 +44,6 @@ static bool number_setting(const char *name, long low, long high, long *value)
     return true;
 }
 
-bool settings_checks(const char *list, unsigned *checks)
-{
-    static const struct {
-        const char *word;
-        unsigned bits;
-    } words[] = {
-        {"none", 0},
-        {"default", VN_CHECK_DEFAULT},
-        {"all", VN_CHECK_ALL},
-        {"bounds", VN_CHECK_BOUNDS},
-        {"uninitialised", VN_CHECK_UNINITIALISED},
-        {"shared-races", VN_CHECK_SHARED_RACES},
-        {"global-races", VN_CHECK_GLOBAL_RACES},
-        {"async-copy", VN_CHECK_ASYNC_COPY},
-        {"barriers", VN_CHECK_BARRIERS},
-        {"local", VN_CHECK_LOCAL},
-    };
-    unsigned result = 0;
-    for (const char *at = list; *at;) {
-        size_t n = strcspn(at, ","), i = 0, count = sizeof words / sizeof words[0];
-        while (i < count && (strlen(words[i].word) != n || memcmp(words[i].word, at, n)))
-            i++;
-        if (i == count)
-            return false;
-        result |= words[i].bits;
-        at += n + (at[n] == ',');
-    }
-    *checks = result;
-    return true;
-}
-
 /* "random:7": a word and a seed. */
 static bool word_is(const char *text, const char *word, uint64_t *seed)
 {
@@ -202,7 +171,7 @@ bool settings_read(void)
     driver.count_on = true;
     driver.seed = 1;
     const char *text;
-    if ((text = setting("MOEHAL_VIRTUAL_CHECKS")) && !settings_checks(text, &driver.checks))
+    if ((text = setting("MOEHAL_VIRTUAL_CHECKS")) && !vn_checks_parse(text, &driver.checks))
         return complain("MOEHAL_VIRTUAL_CHECKS", text,
                         "none, default, all, or a list of bounds, uninitialised, shared-races, "
                         "global-races, async-copy, barriers, local");

@@ -6,7 +6,6 @@
 
 /* Fills driver's settings and devices. false: a value does not read; standard error says which. */
 bool settings_read(void);
-bool settings_checks(const char *list, unsigned *checks);
 bool settings_schedule(const char *text);
 bool settings_stream_order(const char *text);
 

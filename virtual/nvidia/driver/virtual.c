@@ -377,7 +377,7 @@ static bool set(const char *setting, const char *value)
     unsigned long n = strtoul(value, &end, 10);
     bool number = *value && !*end;
     if (!strcmp(setting, "checks"))
-        return settings_checks(value, &driver.checks);
+        return vn_checks_parse(value, &driver.checks);
     if (!strcmp(setting, "schedule"))
         return settings_schedule(value);
     if (!strcmp(setting, "streams"))

@@ -278,6 +278,9 @@ bool vn_block_run(struct vn_block *block); /* false: done */
 void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
 void vn_block_start(struct vn_block *block, uint64_t linear);
 
+/* guess.c: flags such loads of a function */
+void vn_mark_guesses(struct vn_insn *insns, uint32_t count);
+
 /* counters.c */
 bool vn_maps_create(struct vn_launch_state *s, int workers);
 void vn_maps_release(struct vn_launch_state *s, int workers);

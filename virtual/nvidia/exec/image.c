@@ -188,6 +188,7 @@ static void finish(const struct vn_code *code, struct vn_insn *insns, const stru
 {
     uint32_t count = code->insn_count;
     insns[count] = (struct vn_insn){.op = VN_OP_trap, .guard = VN_NO_PRED};
+    vn_mark_guesses(insns, count);
     for (uint32_t i = count + 1; i-- > 0;) {
         insns[i].fn = isa->handlers[insns[i].op];
         insns[i].flags |= moves_whole(code, &insns[i]) ? VN_WHOLE : 0;

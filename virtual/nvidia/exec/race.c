@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { KIND = 3, ACQUIRES = 8, RELEASES = 4 };
+enum { KIND = 3, ACQUIRES = 8, RELEASES = 4, RMW = VN_ATOMIC | ACQUIRES | RELEASES };
 
 struct vn_race *vn_race_create(struct vn_launch_state *s)
 {
@@ -152,6 +152,9 @@ struct vn_event vn_race_now(const struct vn_warp *w, uint32_t lane, int kind)
                              .warp = (uint8_t)w->index,
                              .lane = (uint8_t)lane,
                              .strong = (uint8_t)(strong ? 1 + wide : 0),
+                             .update = strong && (kind & RMW) == RMW,
+                             .guess = insn->flags & VN_GUESS &&
+                                      !(w->launch->checks & VN_CHECK_CAS_LOADS),
                              .insn = insn};
 }
 
@@ -167,6 +170,8 @@ static bool conflict(const struct vn_warp *w, uint32_t lane, const struct vn_eve
         if (same_block || (before->strong == 2 && now->strong == 2))
             return false;
     }
+    if ((before->guess && now->update) || (before->update && now->guess))
+        return false;
     /* Lanes of one instruction: who wins is compared by value, after the stores. */
     if (before->insn == now->insn && before->warp == now->warp && before->clock == now->clock &&
         before->block == now->block)

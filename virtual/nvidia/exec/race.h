@@ -12,6 +12,8 @@ struct vn_event {   /* an access */
     uint32_t block; /* linear number, cut to 32 bits */
     uint8_t warp, lane, shared;
     uint8_t strong; /* 0 weak, else 1 + the scope reaches other blocks */
+    bool update;    /* an atomic read-modify-write */
+    bool guess;     /* a plain load whose value such a one will check */
     const struct vn_insn *insn;
 };
 

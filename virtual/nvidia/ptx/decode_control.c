@@ -178,6 +178,8 @@ void ptx_decode_bar(struct ptx_parser *parser, struct ptx_statement *s, const st
     (void)row;
     if (ptx_is(s, G_SCOPE, "cluster") || ptx_is(s, G_SCOPE, "gpu") || ptx_is(s, G_SCOPE, "sys"))
         ptx_unsupported(parser, s, "clusters are not modelled");
+    if (s->groups[G_SEM] || s->groups[G_GRIDDEP])
+        ptx_unsupported(parser, s, "no such form");
     if (s->groups[G_WARP]) {
         if (!s->groups[G_SYNC])
             ptx_unsupported(parser, s, NULL);

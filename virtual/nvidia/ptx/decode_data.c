@@ -230,6 +230,11 @@ void ptx_decode_cvt(struct ptx_parser *parser, struct ptx_statement *s, const st
     emit3(parser, s, o, cd, ca, cb);
 }
 
+static bool is_packed(enum ptx_type type)
+{
+    return type == PTX_F16X2 || type == PTX_BF16X2;
+}
+
 static uint32_t compare_op(struct ptx_parser *parser, struct ptx_statement *s, enum ptx_type type)
 {
     const struct ptx_type_info *t = &ptx_types[type];
@@ -248,8 +253,8 @@ static uint32_t compare_op(struct ptx_parser *parser, struct ptx_statement *s, e
         ptx_unsupported(parser, s, "a comparison is needed");
     if (t->cls == 'B' && strcmp(cmp, "eq") && strcmp(cmp, "ne"))
         ptx_unsupported(parser, s, "bits are compared for equality only");
-    if (type == PTX_F16X2 || type == PTX_BF16X2)
-        ptx_unsupported(parser, s, "packed comparisons");
+    if (is_packed(type))
+        t = &ptx_types[type == PTX_F16X2 ? PTX_F16 : PTX_BF16]; /* half by half */
     char name[64], unsigned_type[8];
     snprintf(unsigned_type, sizeof unsigned_type, "u%d", t->bytes * 8);
     snprintf(name, sizeof name, "setp_%s_%s%s", cmp,
@@ -275,11 +280,50 @@ static void set_bool(struct ptx_parser *parser, struct ptx_statement *s, struct 
         ptx_unsupported(parser, s, NULL);
 }
 
+static uint16_t new_pred(struct ptx_parser *parser, struct ptx_statement *s)
+{
+    if (parser->body.preds >= VN_NO_PRED - 8)
+        ptx_unsupported(parser, s, "too many predicates");
+    return (uint16_t)parser->body.preds++;
+}
+
+/* The operands that are compared: f16 with .ftz loses its subnormals first. */
+static void comparands(struct ptx_parser *parser, struct ptx_statement *s, enum ptx_type type,
+                       uint32_t code[2])
+{
+    for (int k = 0; k < 2; k++) {
+        code[k] = ptx_source(parser, s, &s->operands[k + 1], type, PTX_STRICT);
+        if (s->groups[G_FTZ] && (type == PTX_F16 || type == PTX_F16X2)) {
+            uint32_t flushed = ptx_temp(parser, 4);
+            emit3(parser, s, op(parser, "min_ftz_f16x2"), flushed, code[k], code[k]);
+            code[k] = flushed;
+        }
+    }
+}
+
+/* Compares one half (0 low, 1 high) of packed values. */
+static void compare_half(struct ptx_parser *parser, struct ptx_statement *s, uint32_t o,
+                         const uint32_t code[2], int half, uint16_t p)
+{
+    uint32_t part[2];
+    for (int k = 0; k < 2; k++) {
+        part[k] = ptx_temp(parser, 4);
+        emit3(parser, s, op(parser, half ? "unpack_hi_u32" : "unpack_lo_u32"), part[k], code[k],
+              VN_NONE);
+    }
+    struct vn_insn *i = emit3(parser, s, o, VN_NONE, part[0], part[1]);
+    i->p = p;
+    i->q = VN_NO_PRED;
+    if (s->groups[G_OP])
+        set_bool(parser, s, &s->operands[3], parser->body.insn_count - 1);
+}
+
 void ptx_decode_setp(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)
 {
     (void)row;
-    uint32_t o = compare_op(parser, s, s->types[0]);
-    uint32_t want = s->groups[G_OP] ? 4 : 3;
+    enum ptx_type type = s->types[0];
+    uint32_t o = compare_op(parser, s, type);
+    uint32_t want = s->groups[G_OP] ? 4 : 3, code[2];
     ptx_operands(parser, s, want, want);
     struct ptx_operand *to = &s->operands[0];
     uint16_t p, q = VN_NO_PRED;
@@ -289,38 +333,80 @@ void ptx_decode_setp(struct ptx_parser *parser, struct ptx_statement *s, const s
     } else {
         p = ptx_pred(parser, to);
     }
-    uint32_t a = ptx_source(parser, s, &s->operands[1], s->types[0], PTX_STRICT);
-    uint32_t b = ptx_source(parser, s, &s->operands[2], s->types[0], PTX_STRICT);
-    struct vn_insn *i = emit3(parser, s, o, VN_NONE, a, b);
+    comparands(parser, s, type, code);
+    if (is_packed(type)) { /* the pair is the two halves' */
+        uint16_t both[2] = {new_pred(parser, s), new_pred(parser, s)}, result[2] = {p, q};
+        compare_half(parser, s, o, code, 0, both[0]);
+        compare_half(parser, s, o, code, 1, both[1]);
+        for (int k = 0; k < 2; k++) {
+            if (result[k] == VN_NO_PRED)
+                continue;
+            struct vn_insn *i = ptx_emit(parser, s, VN_OP_mov_pred);
+            i->p = result[k];
+            i->q = both[k];
+        }
+        return;
+    }
+    struct vn_insn *i = emit3(parser, s, o, VN_NONE, code[0], code[1]);
     i->p = p;
     i->q = q;
     if (s->groups[G_OP])
         set_bool(parser, s, &s->operands[3], parser->body.insn_count - 1);
 }
 
+/* What "true" is in the destination's type; 0: there is no such destination. */
+static uint32_t truth(enum ptx_type to, enum ptx_type compared)
+{
+    switch (to) {
+    case PTX_U32:
+    case PTX_S32:
+        return is_packed(compared) ? 0xffff : UINT32_MAX;
+    case PTX_F32:
+        return is_packed(compared) ? 0 : 0x3f800000;
+    case PTX_F16:
+        return compared == PTX_F16 ? 0x3c00 : 0;
+    case PTX_BF16:
+        return compared == PTX_BF16 ? 0x3f80 : 0;
+    case PTX_F16X2:
+        return compared == PTX_F16X2 ? 0x3c00 : 0;
+    case PTX_BF16X2:
+        return compared == PTX_BF16X2 ? 0x3f80 : 0;
+    default:
+        return 0;
+    }
+}
+
 void ptx_decode_set(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)
 {
     (void)row;
-    enum ptx_type dt = s->types[0];
-    uint32_t o = compare_op(parser, s, s->types[1]);
-    uint32_t want = s->groups[G_OP] ? 4 : 3;
+    enum ptx_type dt = s->types[0], type = s->types[1];
+    uint32_t o = compare_op(parser, s, type), yes = truth(dt, type);
+    uint32_t want = s->groups[G_OP] ? 4 : 3, code[2], half[2];
     ptx_operands(parser, s, want, want);
-    if (dt != PTX_U32 && dt != PTX_S32 && dt != PTX_F32)
-        ptx_unsupported(parser, s, NULL);
-    uint32_t a = ptx_source(parser, s, &s->operands[1], s->types[1], PTX_STRICT);
-    uint32_t b = ptx_source(parser, s, &s->operands[2], s->types[1], PTX_STRICT);
-    if (parser->body.preds >= VN_NO_PRED - 8)
-        ptx_unsupported(parser, s, "too many predicates");
-    uint16_t p = (uint16_t)parser->body.preds++;
-    struct vn_insn *i = emit3(parser, s, o, VN_NONE, a, b);
-    i->p = p;
-    if (s->groups[G_OP])
-        set_bool(parser, s, &s->operands[3], parser->body.insn_count - 1);
+    if (!yes)
+        ptx_unsupported(parser, s, "no such form");
+    comparands(parser, s, type, code);
+    if (!is_packed(type)) {
+        uint16_t p = new_pred(parser, s);
+        emit3(parser, s, o, VN_NONE, code[0], code[1])->p = p;
+        if (s->groups[G_OP])
+            set_bool(parser, s, &s->operands[3], parser->body.insn_count - 1);
+        uint32_t d = ptx_dest(parser, s, &s->operands[0], dt, PTX_STRICT);
+        emit3(parser, s, VN_OP_selp_u32, d, ptx_constant(parser, yes, 4),
+              ptx_constant(parser, 0, 4))
+            ->p = p;
+        return;
+    }
+    for (int k = 0; k < 2; k++) {
+        uint16_t p = new_pred(parser, s);
+        compare_half(parser, s, o, code, k, p);
+        half[k] = ptx_temp(parser, 4);
+        emit3(parser, s, VN_OP_selp_u32, half[k], ptx_constant(parser, yes, 4),
+              ptx_constant(parser, 0, 4))
+            ->p = p;
+    }
     uint32_t d = ptx_dest(parser, s, &s->operands[0], dt, PTX_STRICT);
-    i = emit3(parser, s, VN_OP_selp_u32, d,
-              ptx_constant(parser, dt == PTX_F32 ? 0x3f800000 : UINT32_MAX, 4),
-              ptx_constant(parser, 0, 4));
-    i->p = p;
+    emit3(parser, s, op(parser, "pack_u32"), d, half[0], half[1]);
 }
 
 void ptx_decode_selp(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)

@@ -295,6 +295,8 @@ void ptx_decode_store(struct ptx_parser *parser, struct ptx_statement *s, const 
     check_access(parser, s, type, vec);
     enum vn_space space = space_of(parser, s);
     struct ptx_operand *m = &s->operands[0];
+    if (s->groups[G_ASYNC])
+        ptx_unsupported(parser, s, "st.async is not modelled");
     if (space == VN_CONST || s->groups[G_NC] || ptx_is(s, G_SEM, "acquire"))
         ptx_unsupported(parser, s, NULL);
     if (space == VN_PARAM) {

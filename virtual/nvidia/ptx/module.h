@@ -29,6 +29,7 @@ enum vn_insn_flags {
     VN_ADDRESS64 = 4,    /* the address operand is 64 bits wide */
     VN_ADDRESS64_B = 8,  /* that of b, for cp.async */
     VN_SIGNED = 16,      /* a load extends the sign */
+    VN_GUESS = 64,       /* a plain load whose value a compare-and-swap will check */
     VN_WHOLE = 32,       /* an access of one element, as wide as its register */
 };
 

@@ -17,31 +17,35 @@ static const char *text = PTX_HEAD KERNEL("over",
             KERNEL("race", "st.shared.u32 [z], i;\nxor.b32 y, y, 256; mov.u32 z, s; add.u32 z, z, "
                            "y; ld.shared.u32 x, [z]; // RACE")
                 KERNEL("calm", "st.shared.u32 [z], i; bar.sync 0;\nxor.b32 y, y, 256; mov.u32 z, "
-                               "s; add.u32 z, z, y; ld.shared.u32 x, [z];") KERNEL(
-                    "bytes", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; setp.ne.u32 c, "
-                             "i, 0; @c bra L; \n"
-                             "st.shared.u8 [z + 3], i; // BYTES\nL: mov.u32 x, 0;")
-                    KERNEL("neighbours", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; "
-                                         "ld.shared.u8 x, [z]; st.shared.u8 [z], x;") KERNEL(
-                        "same", "st.global.u32 [a], 1; // SAME")
-                        KERNEL("different", "st.global.u32 [a], i; // DIFFERENT") KERNEL(
-                            "blocks", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // "
-                                      "BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
-                            KERNEL("atomics",
-                                   "setp.ne.u32 c, i, 0; @c ret; atom.global.add.u32 x, [a], 1;")
-                                KERNEL("narrow",
-                                       "setp.ne.u32 c, i, 0; @c ret; "
-                                       "atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
-                                    KERNEL("early",
-                                           "mov.u32 z, s; cp.async.ca.shared.global [z], [a], 16; "
-                                           "cp.async.commit_group;\n"
-                                           "ld.shared.u32 x, [z]; // EARLY\ncp.async.wait_all;")
-                                        KERNEL("parted",
-                                               "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra "
-                                               "L;\nbar.sync 0; // PARTED\nL: bar.sync 0;")
-                                            KERNEL("late",
+                               "s; add.u32 z, z, y; ld.shared.u32 x, [z];")
+                    KERNEL("bytes",
+                           "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; setp.ne.u32 c, "
+                           "i, 0; @c bra L; \n"
+                           "st.shared.u8 [z + 3], i; // BYTES\nL: mov.u32 x, 0;")
+                        KERNEL("neighbours", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; "
+                                             "ld.shared.u8 x, [z]; st.shared.u8 [z], x;")
+                            KERNEL("same", "st.global.u32 [a], 1; // SAME")
+                                KERNEL("different", "st.global.u32 [a], i; // DIFFERENT") KERNEL(
+                                    "blocks",
+                                    "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // "
+                                    "BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
+                                    KERNEL("atomics", "setp.ne.u32 c, i, 0; @c ret; "
+                                                      "atom.global.add.u32 x, [a], 1;") KERNEL(
+                                        "narrow",
+                                        "setp.ne.u32 c, i, 0; @c ret; "
+                                        "atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
+                                        KERNEL(
+                                            "early",
+                                            "mov.u32 z, s; cp.async.ca.shared.global [z], [a], 16; "
+                                            "cp.async.commit_group;\n"
+                                            "ld.shared.u32 x, [z]; // EARLY\ncp.async.wait_all;")
+                                            KERNEL("parted",
                                                    "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra "
-                                                   "L; mov.u32 x, 7;\nL: bar.sync 0;");
+                                                   "L;\nbar.sync 0; // PARTED\nL: bar.sync 0;")
+                                                KERNEL(
+                                                    "late",
+                                                    "and.b32 x, i, 1; setp.eq.u32 c, x, 0; @c bra "
+                                                    "L; mov.u32 x, 7;\nL: bar.sync 0;");
 
 static const struct {
     const char *kernel, *mark, *check; /* check NULL: nothing is found */
@@ -101,6 +105,53 @@ static void findings(void **state)
     kit_close(&kit);
 }
 
+/* The first load of a compare-and-swap loop is a race by the letter. It is told apart from one
+ * whose value is used, and from one beside a plain store. */
+static const char *loops = PTX_HEAD KERNEL(
+    "add", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // FIRST\nAGAIN: mov.u32 y, "
+           "x; add.u32 z, y, 1; atom.global.cas.b32 x, [a], y, z; setp.ne.u32 c, x, y; @c "
+           "bra AGAIN;")
+    KERNEL("used", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // USED\n"
+                   "atom.global.add.u32 y, [a], x;")
+        KERNEL("elsewhere", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // ELSEWHERE\n"
+                            "atom.global.cas.b32 y, [a + 4], x, 5; atom.global.add.u32 y, [a], 1;")
+            KERNEL("stored", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a];\n"
+                             "st.global.u32 [a], 7; // STORED\n"
+                             "atom.global.cas.b32 y, [a], x, 5;");
+
+static void guesses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *kernel, *mark;
+        unsigned checks;
+    } kinds[] = {{"add", NULL, VN_CHECK_ALL & ~VN_CHECK_CAS_LOADS},
+                 {"add", "// FIRST", VN_CHECK_ALL},
+                 {"used", "// USED", VN_CHECK_ALL & ~VN_CHECK_CAS_LOADS},
+                 {"elsewhere", "// ELSEWHERE", VN_CHECK_ALL & ~VN_CHECK_CAS_LOADS},
+                 {"stored", "// STORED", VN_CHECK_ALL & ~VN_CHECK_CAS_LOADS}};
+    struct kit kit;
+    static const uint8_t zero[128];
+    kit_open(&kit, loops);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        uint64_t a = kit_buffer(&kit, 128, zero);
+        kit.next.checks = kinds[i].checks;
+        assert_int_equal(KIT_RUN(&kit, kinds[i].kernel, 4, 32, a, a), VN_OK);
+        const struct kit_finding *f = kit_found(&kit, "global-race");
+        if (!kinds[i].mark) {
+            assert_int_equal(kit.finding_count, 0);
+            assert_int_equal(*(const uint32_t *)kit_host(a), 4);
+            continue;
+        }
+        if (!f)
+            fail_msg("%s: no race is reported", kinds[i].kernel);
+        uint32_t line = kit_line(loops, kinds[i].mark);
+        if (f->line != line && f->other_line != line)
+            fail_msg("%s: line %u, not %u: %s", kinds[i].kernel, f->line, line, f->text);
+    }
+    kit_close(&kit);
+}
+
 static void allocations(void **state)
 {
     (void)state;
@@ -147,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(findings),
+        cmocka_unit_test(guesses),
         cmocka_unit_test(allocations),
         cmocka_unit_test(off),
     };
