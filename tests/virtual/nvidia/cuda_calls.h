@@ -145,6 +145,37 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph graph, unsigned l
 CUresult cuGraphExecUpdate_v2(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo *info);
 CUresult cuGraphExecDestroy(CUgraphExec exec);
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream);
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **params, void **extra);
+CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                             unsigned by, unsigned bz, unsigned shared, CUstream stream,
+                             void **params, void **extra);
+CUresult cuOccupancyMaxPotentialBlockSize(int *least_grid, int *block, CUfunction f,
+                                          CUoccupancyB2DSize shared_of, size_t shared, int limit);
+CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t *bytes, CUfunction f, int blocks,
+                                                 int threads);
+CUresult cuFuncGetName(const char **name, CUfunction f);
+CUresult cuFuncGetModule(CUmodule *out, CUfunction f);
+CUresult cuStreamGetCtx(CUstream stream, CUcontext *out);
+CUresult cuKernelGetFunction(CUfunction *out, CUkernel kernel);
+CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel,
+                              CUdevice device);
+CUresult cuLibraryGetGlobal(CUdeviceptr *address, size_t *bytes, CUlibrary library,
+                            const char *name);
+CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library);
+CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path, unsigned count,
+                          CUjit_option *options, void **values);
+CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props);
+CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep);
+CUresult cuMemPoolDestroy(CUmemoryPool pool);
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr *out, size_t bytes, CUmemoryPool pool,
+                                 CUstream stream);
+CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream);
+CUresult cuGraphClone(CUgraph *out, CUgraph graph);
+CUresult cuGraphUpload(CUgraphExec exec, CUstream stream);
+/* refused ones: the arguments do not matter */
+CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned count, void *operations, unsigned flags);
+CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *waits_for,
+                                size_t waits, void *p);
 CUresult cuTexObjectCreate(void);
 
 #endif

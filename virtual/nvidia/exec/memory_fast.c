@@ -331,10 +331,10 @@ VN_INLINE bool whole_global(struct vn_warp *w, const struct vn_insn *insn, uint6
     }
     memcpy(vn_at(w, insn->d), at, 32 * size);
     /* Loops go on as far as they went: no processor foresees strides of many pages. */
-    const uint8_t *ahead = at + (first - c->last);
+    uint64_t ahead = 2 * first - c->last;
     c->last = first;
     for (uint32_t k = 0; k < 32 * size; k += 64)
-        __builtin_prefetch(ahead + k);
+        __builtin_prefetch((const void *)(uintptr_t)(ahead + k));
     return true;
 }
 

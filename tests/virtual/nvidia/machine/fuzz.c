@@ -1,24 +1,11 @@
 /* Broken PTX: the texts named on the command line, mutated. The parser may say no, with a line; it
- * may not crash or hang. Built with -fsanitize=fuzzer and FUZZER defined, it is a libFuzzer target.
- */
+ * may not crash or hang. tests/fuzz/fuzz_ptx.c looks further, where there is libFuzzer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../../../virtual/nvidia/machine.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    struct vn_diagnostic d = {0};
-    struct vn_module *m = vn_module_parse((const char *)data, size, &d);
-    if (!m && !d.text[0])
-        abort(); /* refused without a reason */
-    vn_module_release(m);
-    return 0;
-}
-
-#ifndef FUZZER
 static uint64_t next(uint64_t *s)
 {
     *s ^= *s << 13;
@@ -94,4 +81,3 @@ int main(int argc, char **argv)
     printf("%llu texts, %llu accepted\n", (unsigned long long)tried, (unsigned long long)accepted);
     return 0;
 }
-#endif
