@@ -13,7 +13,7 @@ void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, i
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
-    struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
+    struct matrix m = product_matrix(p, which, &group);
     for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
         int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
         const float *x[ROW_BLOCK];

@@ -19,6 +19,7 @@ struct matrix {
     const mh_weight_view *w;
     int64_t slot, first, in;
     bool transposed;
+    int64_t ahead; /* transposed: bytes to the next group's */
 };
 
 struct group {
@@ -65,6 +66,14 @@ static inline struct group product_group(const struct product *p, int64_t g)
     if (p->groups)
         return p->groups[g];
     return (struct group){0, p->row_begin + g * p->group_stride, 0, p->inputs / p->group_count};
+}
+
+static inline struct matrix product_matrix(const struct product *p, int which,
+                                           const struct group *group)
+{
+    const mh_weight_view *w = p->w[which];
+    return (struct matrix){w,     group->slot,   group->first,
+                           p->in, p->transposed, p->group_stride * w->row_stride[0]};
 }
 
 /* Of row i of group g. */

@@ -10,7 +10,12 @@
 #include <string.h>
 
 static const mh_format formats[] = {MH_FORMAT_F32, MH_FORMAT_F16, MH_FORMAT_BF16, MH_FORMAT_FP8};
-static const int64_t rows_of[] = {1, 2, 3, 5, 8, 11, 12, 13, 20, 33};
+static const int64_t rows_of[] = {1, 2, 3, 5, 8, 11, 12, 13, 16, 17, 20, 33};
+
+static int64_t any_rows(struct harness *h)
+{
+    return rows_of[below(h, sizeof(rows_of) / sizeof(rows_of[0]))];
+}
 
 /* One value in `odds` becomes special. */
 static void spoil(struct harness *h, const mh_tensor *t, uint32_t odds)
@@ -56,7 +61,7 @@ static void linear_layers(struct harness *h)
 {
     for (int n = 0; n < 60; n++) {
         mh_format format = formats[n % 4];
-        int64_t rows = rows_of[below(h, 10)], in = around(h, 300), out = around(h, 120);
+        int64_t rows = any_rows(h), in = around(h, 300), out = around(h, 120);
         mh_op_linear op = MH_OP_INIT(linear, LINEAR);
         op.x = values(h, 2, rows, in, 0), op.y = values(h, 2, rows, out, 0);
         op.w = any_weight(h, format, 1, out, in);
@@ -78,7 +83,7 @@ static void experts(struct harness *h)
 {
     for (int n = 0; n < 40; n++) {
         mh_format format = formats[n % 4];
-        int64_t rows = rows_of[below(h, 10)], k = 1 + below(h, 4), count = k + below(h, 6);
+        int64_t rows = any_rows(h), k = 1 + below(h, 4), count = k + below(h, 6);
         int64_t in = around(h, 200), out = around(h, 100);
         mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
         up.x = values(h, 2, rows, in, 0), up.y = values(h, 3, rows, k, out);
@@ -108,7 +113,7 @@ static void experts(struct harness *h)
 static void heads(struct harness *h)
 {
     for (int n = 0; n < 40; n++) {
-        int64_t rows = rows_of[below(h, 10)], count = 1 + below(h, 5);
+        int64_t rows = any_rows(h), count = 1 + below(h, 5);
         int64_t latent = around(h, 150), part = around(h, 100), first = below(h, 40);
         mh_op_head_linear op = MH_OP_INIT(head_linear, HEAD_LINEAR);
         op.head_rows = first + part + below(h, 9), op.row_begin = first, op.row_count = part;
@@ -127,7 +132,7 @@ static void heads(struct harness *h)
 static void attention(struct harness *h)
 {
     for (int n = 0; n < 36; n++) {
-        int64_t rows = rows_of[below(h, 10)], count = n % 3 ? 1 + below(h, 9) : 17 + below(h, 5);
+        int64_t rows = any_rows(h), count = n % 3 ? 1 + below(h, 9) : 17 + below(h, 5);
         int64_t latent = around(h, 100), rotary = 2 * (1 + below(h, 12)), page = 16 + below(h, 30);
         int64_t most = n % 2 ? 620 : 90, pages = (most + page - 1) / page;
         mh_op_attention op = MH_OP_INIT(attention, ATTENTION);

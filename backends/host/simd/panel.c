@@ -33,20 +33,22 @@ static const unsigned char place[STRIPES] = {
 
 void K(permute)(float *to, const float *x, int64_t in)
 {
-    int64_t terms = permuted_floats(in) / STRIPES, i = 0;
-    for (; (i + LANES) * STRIPES <= in; i += LANES)
+    static const float zeros[STRIPES];
+    int64_t terms = permuted_floats(in) / STRIPES, whole = in / STRIPES;
+    float last[STRIPES] = {0};
+    memcpy(last, x + whole * STRIPES, (size_t)(in - whole * STRIPES) * 4);
+    for (int64_t i = 0; i < terms; i += LANES) {
+        __mmask16 there = terms - i < LANES ? (__mmask16)((1 << (terms - i)) - 1) : 0xFFFF;
+        const void *rows[LANES];
+        for (int64_t r = 0; r < LANES; r++)
+            rows[r] = i + r < whole ? x + (i + r) * STRIPES : i + r < terms ? last : zeros;
         for (int j = 0; j < STRIPES; j += LANES) {
-            const void *rows[LANES];
             __m512i stripe[LANES];
-            for (int r = 0; r < LANES; r++)
-                rows[r] = x + (i + r) * STRIPES + j;
-            transpose_rows(rows, 0, stripe);
+            transpose_rows(rows, 4 * j, stripe);
             for (int c = 0; c < LANES; c++)
-                _mm512_storeu_si512(to + place[j + c] * terms + i, stripe[c]);
+                _mm512_mask_storeu_epi32(to + place[j + c] * terms + i, there, stripe[c]);
         }
-    for (; i < terms; i++)
-        for (int j = 0; j < STRIPES; j++)
-            to[place[j] * terms + i] = i * STRIPES + j < in ? x[i * STRIPES + j] : 0;
+    }
 }
 
 /* Term i of every stripe, of 16 decoded rows of 64. */
@@ -128,7 +130,7 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
 #define PARTS (STRETCH / LANES)
 
 /* STRETCH columns of row k from column `begin`; those past `count` are anything. The next
- * stretch's are fetched: rows are far apart. */
+ * stretch's are fetched, and the next group's: rows are far apart. */
 static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin, int64_t count,
                                 vf w[PARTS])
 {
@@ -137,9 +139,14 @@ static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin
     int64_t size = row.format == MH_FORMAT_F32 ? 4 : row.format == MH_FORMAT_FP8 ? 1 : 2;
     __builtin_prefetch(row.data + (begin + STRETCH) * size);
     __builtin_prefetch(row.data + (begin + 2 * STRETCH) * size - 1);
-    if (count == STRETCH && row.format != MH_FORMAT_FP8) {
-        for (int v = 0; v < PARTS; v++)
-            w[v] = v_decode(row.format, row.data, begin + v * LANES, v_zero());
+    __builtin_prefetch(row.data + m->ahead + begin * size, 0, 2);
+    __builtin_prefetch(row.data + m->ahead + (begin + STRETCH) * size - 1, 0, 2);
+    int64_t v = 0;
+    for (; row.format != MH_FORMAT_FP8 && (v + 1) * LANES <= count; v++)
+        w[v] = v_decode(row.format, row.data, begin + v * LANES, v_zero());
+    if (v * LANES >= count) {
+        for (; v < PARTS; v++)
+            w[v] = v_zero();
         return;
     }
     float decoded[STRIPES + STRETCH] = {0};
@@ -147,7 +154,7 @@ static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin
         int64_t left = begin + count - c;
         decode_columns(&row, c, left < STRIPES ? left : STRIPES, decoded + (c - from));
     }
-    for (int v = 0; v < PARTS; v++)
+    for (; v < PARTS; v++)
         w[v] = v_load(decoded + (begin - from) + v * LANES);
 }
 

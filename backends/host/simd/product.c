@@ -41,7 +41,7 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
-    struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
+    struct matrix m = product_matrix(p, which, &group);
     const float *permuted = (const float *)(const void *)job->shared;
     /* Blocks as equal as can be: the panel is read once for each, however few its rows. */
     int64_t all = group.end - group.begin, blocks = (all + ROW_BLOCK - 1) / ROW_BLOCK;
@@ -85,7 +85,7 @@ static void multiply_fast(const struct product_job *job, int which, int64_t g, i
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
-    struct matrix m = {p->w[which], group.slot, group.first, p->in, p->transposed};
+    struct matrix m = product_matrix(p, which, &group);
     const uint16_t *x = (const uint16_t *)(void *)job->shared;
     int64_t blocks = (group.end - group.begin + FAST_BLOCK - 1) / FAST_BLOCK;
     job->fast->pack(&m, o, count, panel);
@@ -136,8 +136,7 @@ static struct next after(const struct product_job *job, int which, int64_t item,
     if (item >= end || p->transposed)
         return (struct next){.count = 0};
     struct group group = product_group(p, item / job->stretches);
-    return (struct next){{p->w[second], group.slot, group.first, p->in, false},
-                         item % job->stretches * STRETCH,
+    return (struct next){product_matrix(p, second, &group), item % job->stretches * STRETCH,
                          outputs_at(job, item)};
 }
 
