@@ -110,6 +110,7 @@ void mh_weight_release(mh_weight *weight)
     hal_free(device->runtime, weight->pointers);
     hal_free(device->runtime, weight->in_place);
     hal_free(device->runtime, weight->written);
+    hal_free(device->runtime, weight->view.marks);
     hal_free(device->runtime, weight->label);
     hal_free(device->runtime, weight);
     mh_device_release(device);
@@ -135,6 +136,11 @@ static mh_status prepare(mh_weight *weight)
         if (!weight->pointers)
             return MH_OUT_OF_MEMORY;
         weight->view.host = weight->pointers;
+    }
+    if (!weight->view.marks && weight->block_rows > 1 && hal_on_host_memory(weight->device)) {
+        weight->view.marks = hal_alloc(runtime, experts * (uint64_t)weight->blocks);
+        if (!weight->view.marks)
+            return MH_OUT_OF_MEMORY;
     }
     return MH_OK;
 }

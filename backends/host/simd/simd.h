@@ -164,16 +164,20 @@ static inline vf v_exp(vf x)
 /* FP8's scale as v_decode wants it: times 2^120, which undoes the exponent's bias. */
 #define FP8_BIAS 0x1p120f
 
-/* Whether v_decode takes the scales of a row of FP8. */
-static inline bool fp8_scales_are_plain(const struct weight_row *row, int64_t in)
+/* Whether v_decode takes a row of FP8; of its last in % 64 bytes, which decode_columns decodes, it
+ * does not say. */
+static inline bool fp8_is_plain(const struct weight_row *row, int64_t in)
 {
+    vi most = v_set1i(0);
     bool plain = true;
     for (int64_t k = 0; k < in; k += 128) {
         float scale;
         memcpy(&scale, row->scale + k / 128 * 4, 4);
         plain &= fabsf(scale) < 0x1p8f;
     }
-    return plain;
+    for (int64_t k = 0; k + STRIPES <= in; k += STRIPES)
+        most = fp8_most(most, row->data + k);
+    return plain && !fp8_has_nan(most);
 }
 
 /* LANES weights from column k of a row whose data begin at `data`. FP8: v_scale is the block's

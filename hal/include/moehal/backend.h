@@ -60,6 +60,10 @@ typedef struct mh_weight_view {
     int64_t expert_stride[MH_MAX_PLANES];
     int64_t row_stride[MH_MAX_PLANES];
     const void *const *host; /* any alignment */
+    /* Formats with blocks of several rows, on host memory: a byte for each block row of each
+     * expert, where a backend may keep what it found out about the weights. 0 when the weight is
+     * sealed; any thread may write, so by atomic stores. Else NULL. */
+    uint8_t *marks;
 } mh_weight_view;
 
 static inline const mh_weight_view *mh_view_weight(const mh_weight *weight)
