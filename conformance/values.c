@@ -261,6 +261,21 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
     }
 }
 
+/* Rows whose logits are equal: half the sum of an even number of weights is a sum of weights, and
+ * the shortest prefix ends exactly there. */
+static bool all_alike(const struct conf_build *b, int64_t row)
+{
+    return b->c->op == MH_OP_SAMPLE && b->c->values == VALUES_TIES && variant_is(b, "top-p") &&
+           row % 2 == 0;
+}
+
+/* Scores of experts so small that what rule 8 adds to their sum counts. */
+static bool are_hopeless(const struct conf_build *b, const char *name)
+{
+    return b->c->op == MH_OP_ROUTER && b->c->values == VALUES_WIDE && !strcmp(name, "logits") &&
+           underflows(b);
+}
+
 static void fill_params(struct conf_build *b, const struct conf_operand *o)
 {
     for (int64_t t = 0; t < b->c->dim['T']; t++) {
@@ -275,6 +290,8 @@ static void fill_params(struct conf_build *b, const struct conf_operand *o)
             s.top_k = 1 + conf_below(&b->random, (uint32_t)b->c->dim['V'] + 3);
         if (variant_is(b, "top-p") || all)
             s.top_p = conf_below(&b->random, 65600);
+        if (all_alike(b, t))
+            s.top_p = 32768;
         memcpy(b->image[o->buffer] + o->view.offset + t * o->view.stride[0], &s, 32);
     }
 }
@@ -319,8 +336,13 @@ void conf_fill_operand(struct conf_build *b, struct conf_operand *o)
     }
     bool special = is_special(b, name);
     int exponent = b->weight_count ? -75 : -130;
+    bool hopeless = are_hopeless(b, name);
     for (int64_t i = 0, n = conf_count(o); i < n; i++) {
         float value = draw_value(b, special, exponent);
+        if (hopeless)
+            value = -64 - fabsf(value);
+        if (all_alike(b, i / o->view.shape[o->view.rank - 1]))
+            value = 0.5f;
         uint16_t half = conf_to_bf16(value);
         if (o->view.dtype == MH_F32)
             memcpy(image + conf_element(o, i), &value, 4);

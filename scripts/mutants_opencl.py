@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """Breaks the OpenCL kernels in small ways, one at a time, and sees whether conformance notices.
 
-usage: scripts/mutants_opencl.py --moehal FILE [--each 3] [--seed 1] [--pick N] [--part I/N] [--keep]
+usage: scripts/mutants_opencl.py --moehal FILE [--each 4] [--seed 1] [--pick N] [--results FILE]
+                                 [--minutes M] [--keep]
 
 A mutant is one operator, constant or index of kernels/*.cl changed, or one barrier removed: --each of
 them for every kernel (the function itself or one that it uses), at sites sampled by seed. It is caught
-if a small case of an op that uses the kernel fails, in the form of the kernels that has the site, on
-oclgrind with its watch for races, or if the kernel's check against the definition does, when it is
-compiled; what that lets pass meets all quick cases of the op on PoCL. tests/mutants/opencl-equivalents.txt
-lists changes that change nothing, each with a proof. opencl-caught.txt, written with --keep, those
-that were seen caught; --pick tries N of these again, chosen by what the sources are. --part I/N tries
-a part.
+if a quick conformance case on PoCL fails, of an op that uses the kernel and in a form of the kernels
+that has the site; what that lets pass, and barriers, meet small cases on oclgrind with its watch for
+races. The backend's own check of fresh kernels is left out: conformance must do without it.
+tests/mutants/opencl-equivalents.txt lists changes that change nothing, each with a proof.
+opencl-caught.txt, written with --keep, those that were seen caught; --pick tries N of these again,
+chosen by what the sources are. --results FILE keeps what was found and goes on from there; --minutes
+ends in between.
 
-Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer; 77 a tool is missing.
+Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer; 2 --minutes ended it; 77 a tool is
+missing.
 """
 import argparse
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -24,6 +28,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import mutants as base
 
@@ -77,14 +82,18 @@ CASES = {
 
 def sites(name, text):
     """Mutants of a file, barriers that are left out included."""
-    plain = text.replace(INLINE, " " * len(INLINE))
+    plain = text.replace(INLINE, "_" * len(INLINE))
     found = [m for m in base.sites(f"backends/opencl/kernels/{name}", plain)
              if not (m.old == "*" and re.search(r"\b(float|int|uint|uchar|ushort|ulong|histogram) $",
                                                 plain[:m.offset]))]  # a pointer's
     for match in re.finditer(r"^ +(SYNC(?:_GLOBAL)?\(\));", plain, re.M):
-        before = [m for m in re.finditer(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\(", plain[:match.start()], re.M)]
+        names = re.findall(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\(", plain[:match.start()], re.M)
+        if plain[match.end():].split("\n", 1)[0].endswith("\\"):  # a macro's: who uses it first
+            macro = re.findall(r"^#define (\w+)", plain[:match.start()], re.M)[-1]
+            user = re.search(rf"^    {macro}\(", plain[match.end():], re.M)
+            names = re.findall(r"^\w[\w ]*\b(\w+)\(", plain[:match.end() + user.start()], re.M)
         line = match[0].strip()
-        function = before[-1][1] if before else ""
+        function = names[-1] if names else ""
         nth = 1 + sum(m.function == function and m.line == line for m in found)
         found.append(base.Mutant(f"backends/opencl/kernels/{name}", function, line, nth, match[1],
                                  "(void)0", match.start(1)))
@@ -119,7 +128,8 @@ def formats_of(text, offset):
             formats[-1] = "fp8"
         elif line[1] == "endif":
             formats.pop()
-    return next((f for f in reversed(formats) if f), "bf16")
+    line = text[text.rfind("\n", 0, offset) + 1:text.find("\n", offset)]
+    return next((f for f in reversed(formats) if f), "fp8" if "scale" in line else "bf16")
 
 
 def program_of(kernel):
@@ -134,7 +144,7 @@ def functions_behind(kernel):
     """The kernel and what it uses, in its program: {(file, function)}"""
     bodies = {}
     for name in program_of(kernel):
-        text = (KERNELS / f"{name}.cl").read_text().replace(INLINE, " " * len(INLINE))
+        text = (KERNELS / f"{name}.cl").read_text().replace(INLINE, "_" * len(INLINE))
         for m in re.finditer(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\([^;{]*?\)\s*\{(.*?)^\}", text, re.M | re.S):
             bodies.setdefault(m[1], []).append((name, m[2]))
     reached, queue = set(), [kernel]
@@ -143,7 +153,7 @@ def functions_behind(kernel):
         for name, body in bodies.get(function, []):
             if (name, function) not in reached:
                 reached.add((name, function))
-                queue += [other for other in bodies if re.search(rf"\b{other}\b", body)]
+                queue += [other for other in bodies if re.search(rf"\b{other}\b", body, re.I)]
     return reached
 
 
@@ -160,20 +170,34 @@ def every_site():
     return found
 
 
+# In the place of selfcheck.c.
+NO_SELF_CHECK = """#include "opencl.h"
+mh_status opencl_check_kernel(struct device *d, enum kernel_id k, mh_format f, char reason[BROKEN])
+{
+    (void)d, (void)k, (void)f;
+    reason[0] = 0;
+    return MH_OK;
+}
+"""
+
+
 class Workshop:
     def __init__(self, folder, moehal):
         self.folder, self.moehal = pathlib.Path(folder), moehal
         opencl, support = ROOT / "backends/opencl", ROOT / "backends/support"
         with open(self.folder / "probe_cases.h", "w", encoding="utf-8") as file:
             subprocess.run([sys.executable, opencl / "probe_cases.py"], check=True, stdout=file)
+        (self.folder / "selfcheck.c").write_text(NO_SELF_CHECK)
         self.objects = []
-        for path in [*sorted(opencl.glob("*.c")), *sorted(support.glob("*.c"))]:
+        paths = [path for path in opencl.glob("*.c") if path.name != "selfcheck.c"]
+        for path in [self.folder / "selfcheck.c", *sorted(paths), *sorted(support.glob("*.c"))]:
             to = self.folder / f"{path.stem}.o"
             subprocess.run(["cc", "-std=gnu11", "-O1", "-D_GNU_SOURCE", "-ffp-contract=off", "-fPIC",
                             "-fvisibility=hidden", f"-I{ROOT}/hal/include", f"-I{support}",
                             f"-I{opencl}", f"-I{self.folder}", "-c", path, "-o", to], check=True)
             self.objects.append(to)
-        (self.folder / "module").mkdir()
+        for name in ("module", "pocl"):
+            (self.folder / name).mkdir()
 
     def build(self, mutant):
         kernels = []
@@ -191,46 +215,64 @@ class Workshop:
         subprocess.run(["cc", "-shared", "-fPIC", "-O0", self.folder / "kernels.c", *self.objects, "-o",
                         self.folder / "module/moehal_opencl.so", "-ldl", "-lpthread"], check=True)
 
-    def check(self, case, form, oclgrind):
+    def run(self, command, form, **more):
+        """Exit status and words; the status is None if it hangs."""
+        # What is not broken, the probe, comes from the driver's own cache.
+        env = dict(os.environ, MOEHAL_BACKENDS=str(self.folder / "module"), MOEHAL_OPENCL_FORM=form,
+                   MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), **more)
+        try:
+            done = subprocess.run(command, env=env, timeout=30, stdin=subprocess.DEVNULL, text=True,
+                                  errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        if re.search("does not (compile|build)", done.stdout):
+            raise LookupError(done.stdout)
+        return done.returncode, done.stdout
+
+    def pocl(self, pattern, form):
         """None, or how it was noticed."""
+        status, words = self.run([self.moehal, "check", "--device", "opencl:0", "--quick", "--filter",
+                                  pattern], form)
+        failed = re.search(r"^FAIL (\S+)", words, re.M)
+        return (f"PoCL, {form}: {failed[1] if failed else pattern} "
+                f"{'hangs' if status is None else '' if failed else f'status {status}'}"
+                if status != 0 else None)
+
+    def oclgrind(self, case, form):
         log = self.folder / "log"
         log.write_text("")
-        env = dict(os.environ, MOEHAL_BACKENDS=str(self.folder / "module"), MOEHAL_OPENCL_FORM=form,
-                   MOEHAL_CACHE="off")
-        command = [self.moehal, "check", "--device", "opencl:0", "--filter", case]
-        if oclgrind:
-            env["MOEHAL_OPENCL"] = OCLGRIND
-            command = ["oclgrind", "--data-races", "--log", str(log), *command]
-        else:
-            command.append("--quick")
-        try:
-            done = subprocess.run(command, env=env, timeout=40, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                  errors="replace")
-        except subprocess.TimeoutExpired:
-            return "hangs"
-        where = "oclgrind" if oclgrind else "PoCL"
-        if re.search("does not (compile|build)", done.stdout):
-            raise LookupError(case)
-        if log.read_text().strip():
-            return f"{where}: {log.read_text().strip().splitlines()[0]}"
-        return f"{where}: {case}" if done.returncode else None
+        status, _ = self.run(["oclgrind", "--data-races", "--log", str(log), self.moehal, "check",
+                              "--device", "opencl:0", "--filter", case], form, MOEHAL_OPENCL=OCLGRIND)
+        told = log.read_text().strip().splitlines()
+        return f"oclgrind, {form}: {told[0] if told else case}" if told or status != 0 else None
+
+    def ways(self, mutant, kernels):
+        """(function, case or pattern, form), the cheapest first."""
+        text = (ROOT / mutant.file).read_text()
+        forms, weights = forms_of(text, mutant.offset), formats_of(text, mutant.offset)
+        cases = [case.format(weights) for kernel in kernels[:3] for case in CASES[kernel]]
+        small = [(self.oclgrind, case, form) for form in forms for case in cases]
+        if mutant.old.startswith("SYNC"):
+            yield from small
+        of_formats = {case.format(weights).split("/")[0] for kernel in kernels for case in CASES[kernel]
+                      if "{}" in case}
+        for form in reversed(forms):
+            for op in dict.fromkeys(case.split("/")[0] for case in cases):
+                yield self.pocl, f"{op}/{weights if op in of_formats else '*'}/*", form
+        if not mutant.old.startswith("SYNC"):
+            for form in forms:
+                yield self.pocl, "vectors/*", form
+            yield from small
 
     def noticed(self, mutant, kernels):
-        text = (ROOT / mutant.file).read_text()
         self.build(mutant)
-        for kernel in kernels[:3]:
-            for form in forms_of(text, mutant.offset):
-                for case in CASES[kernel]:
-                    by = self.check(case.format(formats_of(text, mutant.offset)), form, True)
-                    if by:
-                        return f"{form}, {by}"
-        op = CASES[kernels[0]][0].split("/")[0]
-        by = self.check(f"{op}/*", forms_of(text, mutant.offset)[0], False)
-        return by
+        return next((by for how, what, form in self.ways(mutant, kernels) if (by := how(what, form))),
+                    None)
 
 
 def sample(each, seed, equivalents):
+    """For every kernel `each` mutants: one of a function that it uses, one barrier, where it has such,
+    the others of its own lines."""
     rng = random.Random(seed)
     found = every_site()
     chosen = {}
@@ -238,8 +280,10 @@ def sample(each, seed, equivalents):
         pool = [m for m, users in found.items() if kernel in users and m not in chosen
                 and not equivalents.hold(m)]
         rng.shuffle(pool)
-        own = [m for m in pool if m.function == kernel or found[m] == [kernel]]
-        for mutant in (own + [m for m in pool if m not in own])[:each]:
+        barriers = [m for m in pool if m.old.startswith("SYNC")][:1]
+        used = [m for m in pool if m.function != kernel and m not in barriers][:1]
+        own = [m for m in pool if m.function == kernel and m not in barriers]
+        for mutant in (barriers + used + own)[:each]:
             chosen[mutant] = [kernel] + [k for k in found[mutant] if k != kernel]
     for mutant in found:
         equivalents.hold(mutant)  # for stale entries
@@ -259,44 +303,51 @@ def picked(number):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--moehal", required=True)
-    parser.add_argument("--each", type=int, default=3)
+    parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pick", type=int, default=0)
-    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--results", type=pathlib.Path)
+    parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     for tool in ("cc", "oclgrind"):
         if not shutil.which(tool):
             print(f"SKIP: {tool} is not installed")
             sys.exit(77)
+    began = time.monotonic()
     equivalents = base.Equivalents(EQUIVALENTS.read_text(encoding="utf-8"))
     chosen = picked(options.pick) if options.pick else sample(options.each, options.seed, equivalents)
     if not options.pick and (stale := equivalents.stale()):
         print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
         sys.exit(1)
-    part, parts = map(int, options.part.split("/"))
-    todo = list(chosen.items())[part - 1::parts]
-    caught, invalid = [], 0
+    results = {}
+    if options.results and options.results.exists():
+        results = json.loads(options.results.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
         shop = Workshop(folder, os.path.abspath(options.moehal))
-        shop.build(None)
-        for mutant, kernels in todo:
+        for mutant, kernels in chosen.items():
+            if mutant.name() in results:
+                continue
+            if time.monotonic() - began > 60 * options.minutes:
+                print(f"{len(results)} of {len(chosen)} so far")
+                sys.exit(2)
+            start = time.monotonic()
             try:
                 by = shop.noticed(mutant, kernels)
+                word = "caught" if by else "SURVIVES"
             except LookupError:
-                print(f"no program {mutant.name()}", flush=True)
-                invalid += 1
-                continue
-            print(f"{'caught  ' if by else 'SURVIVES'} {mutant.name()}{': ' + by if by else ''}", flush=True)
-            if by:
-                caught.append(mutant.name())
+                by, word = None, "no program"
+            print(f"{word:10} {time.monotonic() - start:5.1f} s  {mutant.name()}: {by}", flush=True)
+            results[mutant.name()] = [word, by]
+            if options.results:
+                options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    words = [results[m.name()][0] for m in chosen]
+    caught, tried = words.count("caught"), len(words) - words.count("no program")
     if options.keep:
-        old = set(CAUGHT.read_text(encoding="utf-8").splitlines()) if CAUGHT.exists() else set()
-        CAUGHT.write_text("".join(f"{name}\n" for name in sorted(old | set(caught))), encoding="utf-8")
-    tried = len(todo) - invalid
-    print(f"{len(caught)} of {tried} mutants of kernels caught, {len(CASES)} kernels, "
-          f"seed {options.seed}, part {options.part}")
-    sys.exit(0 if len(caught) >= (tried if options.pick else 0.95 * tried) else 1)
+        CAUGHT.write_text("".join(f"{m.name()}\n" for m in chosen
+                                  if results[m.name()][0] == "caught"), encoding="utf-8")
+    print(f"{caught} of {tried} mutants of kernels caught, {len(CASES)} kernels, seed {options.seed}")
+    sys.exit(0 if caught >= (tried if options.pick else 0.95 * tried) else 1)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ struct bench_team *bench_team_create(uint32_t threads);
 void bench_team_free(struct bench_team *team);
 double bench_team_run(struct bench_team *team, bench_work_fn work, void *context); /* seconds */
 
-/* ---- bench_limits.c: the limits of a device. Measured with the kernels above on the host, and
- * with ops of the device elsewhere. */
+/* ---- bench_limits.c: the limits of a device. Measured with the kernels above on the host, with
+ * kernels of bench_opencl.c on OpenCL, and with ops of the device elsewhere. */
 struct bench_span {
     const void *memory;
     uint64_t bytes;
@@ -61,6 +61,16 @@ mh_status bench_ops_open(mh_device *device, struct bench_ops **out);
 void bench_ops_close(struct bench_ops *ops); /* NULL is allowed */
 mh_status bench_ops_read(struct bench_ops *ops, double *GBps, const char **best);
 mh_status bench_ops_fma(struct bench_ops *ops, double *GFLOPS, const char **best);
+
+/* Seconds of one op: the mean of enough of them. */
+mh_status bench_time_op(mh_stream *stream, const mh_op *op, double *seconds);
+
+/* ---- bench_opencl.c: limits of an OpenCL device, by kernels made for that. */
+struct bench_opencl;
+mh_status bench_opencl_open(mh_device *device, struct bench_opencl **out);
+void bench_opencl_close(struct bench_opencl *opencl); /* NULL is allowed */
+mh_status bench_opencl_read(struct bench_opencl *opencl, double *GBps, const char **best);
+mh_status bench_opencl_fma(struct bench_opencl *opencl, double *GFLOPS, const char **best);
 
 /* ---- bench_weights.c: what a step must read and compute, from the checkpoint's own tensors. */
 struct bench_weights {

@@ -20,6 +20,7 @@ struct limits {
     struct bench_span *spans;
     uint64_t count, total;
     uint64_t cursor; /* where the next sample goes on */
+    struct bench_opencl *opencl;
     struct bench_ops *ops;
     bool unknown;
 };
@@ -158,6 +159,10 @@ mh_status limits_open(mh_device *device, const struct bench_span *spans, uint64_
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for limits");
     if (!strncmp(mh_device_uri(device), "host:", 5))
         return open_host(l, device, spans, count, threads);
+    if (!strncmp(mh_device_uri(device), "opencl:", 7)) {
+        snprintf(l->how, sizeof(l->how), "OpenCL kernels made for that");
+        return bench_opencl_open(device, &l->opencl);
+    }
     mh_status status = bench_ops_open(device, &l->ops);
     l->unknown = status == MH_UNSUPPORTED;
     snprintf(l->how, sizeof(l->how), "%s",
@@ -171,6 +176,7 @@ void limits_close(struct limits *l)
         return;
     bench_team_free(l->team);
     mh_buffer_release(l->buffer);
+    bench_opencl_close(l->opencl);
     bench_ops_close(l->ops);
     free(l->spans);
     free(l);
@@ -181,7 +187,9 @@ mh_status limits_read(struct limits *l, uint64_t bytes, double *GBps)
     *GBps = 0;
     if (l->unknown)
         return MH_OK;
-    return l->ops ? bench_ops_read(l->ops, GBps, &l->best_read) : host_read(l, bytes, GBps);
+    return l->opencl ? bench_opencl_read(l->opencl, GBps, &l->best_read)
+           : l->ops  ? bench_ops_read(l->ops, GBps, &l->best_read)
+                     : host_read(l, bytes, GBps);
 }
 
 mh_status limits_fma(struct limits *l, double *GFLOPS)
@@ -189,7 +197,9 @@ mh_status limits_fma(struct limits *l, double *GFLOPS)
     *GFLOPS = 0;
     if (l->unknown)
         return MH_OK;
-    return l->ops ? bench_ops_fma(l->ops, GFLOPS, &l->best_fma) : host_fma(l, GFLOPS);
+    return l->opencl ? bench_opencl_fma(l->opencl, GFLOPS, &l->best_fma)
+           : l->ops  ? bench_ops_fma(l->ops, GFLOPS, &l->best_fma)
+                     : host_fma(l, GFLOPS);
 }
 
 bool limits_known(const struct limits *l)

@@ -114,16 +114,15 @@ void bench_ops_close(struct bench_ops *o)
     free(o);
 }
 
-/* Seconds of one op: the mean of enough of them. */
-static mh_status time_op(struct bench_ops *o, const mh_op *op, double *seconds)
+mh_status bench_time_op(mh_stream *stream, const mh_op *op, double *seconds)
 {
     mh_status status = MH_OK;
     for (int64_t count = 1;; count *= 4) {
         double begin = now_seconds();
         for (int64_t i = 0; !status && i < count; i++)
-            status = mh_encode(mh_stream_encoder(o->stream), op);
+            status = mh_encode(mh_stream_encoder(stream), op);
         if (!status)
-            status = mh_stream_wait(o->stream, MH_FOREVER);
+            status = mh_stream_wait(stream, MH_FOREVER);
         double passed = now_seconds() - begin;
         *seconds = passed / (double)count;
         if (status || passed > 0.02)
@@ -140,9 +139,9 @@ mh_status bench_ops_read(struct bench_ops *o, double *GBps, const char **best)
     copy.x = mh_tensor_make(o->halves, 0, MH_F32, 1, shape);
     copy.y = mh_tensor_make(o->halves, half, MH_F32, 1, shape);
     double reading, copying;
-    mh_status status = time_op(o, &read.base, &reading);
+    mh_status status = bench_time_op(o->stream, &read.base, &reading);
     if (!status)
-        status = time_op(o, &copy.base, &copying);
+        status = bench_time_op(o->stream, &copy.base, &copying);
     if (status)
         return status;
     double read_rate = 1e-9 * (double)half / reading, copy_rate = 2e-9 * (double)half / copying;
@@ -157,7 +156,7 @@ mh_status bench_ops_fma(struct bench_ops *o, double *GFLOPS, const char **best)
     for (int64_t rows = ROWS; rows >= ROWS / 4; rows /= 4) {
         mh_op_linear op = linear(o, rows);
         double seconds;
-        mh_status status = time_op(o, &op.base, &seconds);
+        mh_status status = bench_time_op(o->stream, &op.base, &seconds);
         if (status)
             return status;
         double rate = 2e-9 * (double)(rows * o->in * o->out) / seconds;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# A second, different driver: Intel's CPU runtime from PyPI, in a virtual environment of its own. The
-# golden models in both forms, strict, and the quick conformance cases.
-# usage: test_second_driver.sh MOEHAL ROOT OPENCL-DIR FOLDER
+# A second, different driver: Intel's CPU runtime from PyPI, in a virtual environment of its own, with the
+# golden models in both forms, strict; or the quick conformance cases in both forms.
+# usage: test_second_driver.sh MOEHAL ROOT OPENCL-DIR FOLDER golden|cases
 set -u
 moehal=$1 root=$2 modules=$3 dir=$4
 venv=$dir/intel
@@ -20,10 +20,13 @@ export OCL_ICD_VENDORS="$dir/vendors" MOEHAL_BACKENDS="$modules" MOEHAL_CACHE="$
     echo "SKIP: Intel's runtime does not run here: $("$moehal" devices 2>&1 | grep -A1 opencl)"
     exit 77
 }
+if [ "$5" = golden ]; then
+    exec python3 "$root/tests/opencl/test_golden.py" "$moehal" "$root" - "$modules"
+fi
 failed=0
 for form in cpu gpu; do
-    MOEHAL_OPENCL_FORM=$form "$moehal" check --device opencl:0 --quick >"$dir/log" || failed=1
-    tail -n 1 "$dir/log"
+    MOEHAL_OPENCL_FORM=$form "$moehal" check --device opencl:0 --quick >"$dir/log.$form" 2>&1 || failed=1
+    grep -m 20 ^FAIL "$dir/log.$form"
+    tail -n 1 "$dir/log.$form"
 done
-python3 "$root/tests/opencl/test_golden.py" "$moehal" "$root" - "$modules" || failed=1
 exit $failed

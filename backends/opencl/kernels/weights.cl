@@ -166,7 +166,6 @@ __attribute__((always_inline)) void tile(const int rows, const int tokens, const
                 a[r * tokens + t] = fma(xs[t], row, a[r * tokens + t]);
         }
     }
-    SYNC(); /* space and results may still be read */
 #pragma unroll
     for (int i = 0; i < rows * tokens; i++)
         space[i * STRIPES + LANE] = a[i];
