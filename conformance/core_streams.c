@@ -83,6 +83,8 @@ static bool events_across_devices(struct core *c)
         status = mh_event_record(event, mine);
     if (!status)
         status = mh_stream_wait_event(theirs, event);
+    if (!status) /* now the bytes are there; a copy between buffers asks no stream */
+        status = mh_stream_wait(theirs, MH_FOREVER);
     if (!status)
         status = mh_buffer_copy(to, 0, from, 0, SIZE);
     if (!status)

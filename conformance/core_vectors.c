@@ -188,6 +188,19 @@ static bool sigmoid(struct core *c)
     return run(v, &op.base) && same(v, op.weights, find(v, "sigmoid.y"));
 }
 
+/* Bits of x and of rule 5's exp(x), worked out with exact fractions: where a constant of the rule
+ * that is off by its last place, up or down, gives something else. (The first of the polynomial
+ * shows nowhere.) */
+static const uint32_t exp_places[][2] = {
+    {0xC14D2BED, 0x363504E5}, {0xC120CF65, 0x383504FC}, {0xBEB1721E, 0x3F3504F1},
+    {0xBEB17219, 0x3F3504F3}, {0xC1A0D33C, 0x30FF8555}, {0xC147A5D9, 0x367FA82E},
+    {0xBE71C134, 0x3F4A2A7C}, {0xBEB071BB, 0x3F355FAD}, {0xBDD5F1A3, 0x3F669B41},
+    {0xBDE87FC5, 0x3F6486CE}, {0xBD8A97A1, 0x3F6F3FC8}, {0xBD704E25, 0x3F7169BA},
+    {0xBD0A35BF, 0x3F778188}, {0xBD0A53DF, 0x3F777FB7}, {0xBD097F46, 0x3F778C90},
+    {0xBD097FFB, 0x3F778C84},
+};
+#define EXP_PLACES (int64_t)(sizeof(exp_places) / sizeof(exp_places[0]))
+
 /*
  * Two keys with scores 0 and x <= 0, and values 0 and 1: attention gives exp(x) / (1 + exp(x)),
  * rounded as rule 3 says; from exp.y that can be worked out here. A row for each x.
@@ -199,15 +212,16 @@ static bool exponential(struct core *c)
     TRY(mh_checkpoint_find(v->file, "exp.x", &x));
     TRY(mh_checkpoint_find(v->file, "exp.y", &y));
     static const float keys[] = {0, 0, 1, 1}; /* rows [latent | rope] */
-    int64_t count = (int64_t)x.bytes / 4, rows = 0;
+    int64_t given_count = (int64_t)x.bytes / 4, count = given_count + EXP_PLACES, rows = 0;
     float *q = calloc((size_t)count * 2, sizeof(*q)), *want = calloc((size_t)count, sizeof(*want));
     int32_t *ones = calloc((size_t)count, sizeof(*ones)), zero = 0;
     core_keep(c, free, q), core_keep(c, free, want), core_keep(c, free, ones);
     CHECK(q && want && ones, "no host memory");
     for (int64_t i = 0; i < count; i++) {
         float score, e;
-        memcpy(&score, (const char *)x.data + 4 * i, 4);
-        memcpy(&e, (const char *)y.data + 4 * i, 4);
+        const uint32_t *place = exp_places[i < given_count ? 0 : i - given_count];
+        memcpy(&score, i < given_count ? (const char *)x.data + 4 * i : (const void *)&place[0], 4);
+        memcpy(&e, i < given_count ? (const char *)y.data + 4 * i : (const void *)&place[1], 4);
         if (!(score <= 0) || isinf(score))
             continue; /* the larger score is the maximum, and Inf * 0 would spoil the other */
         float sum = 1.0f + e, r = 1.0f / sum;

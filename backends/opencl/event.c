@@ -1,4 +1,4 @@
-/* event.c: order between queues of a device, and its clock. */
+/* event.c: order between queues of a device, its clock, and gates: queues held by the host. */
 #include "opencl.h"
 
 /* A point of a queue; NULL until recorded. */
@@ -101,4 +101,40 @@ static mh_status elapsed(void *user, void *begin, void *end, uint64_t *ns)
 
 const mh_backend_event opencl_event_group = {
     sizeof(opencl_event_group), create_event, destroy_event, record, wait_event, elapsed,
+};
+
+/* ---- gates: user events, released when the queues they held have passed ---- */
+
+static mh_status create_gate(void *user, void **out)
+{
+    struct device *device = user;
+    cl_int code;
+    *out = device->cl->CreateUserEvent(device->context, &code);
+    return *out ? MH_OK : CL_FAIL(device->core, "clCreateUserEvent", code, "a gate");
+}
+
+static mh_status hold(void *user, void *gate)
+{
+    struct stream *stream = user;
+    struct device *device = stream->device;
+    cl_event event = gate;
+    stream->dirty = true;
+    cl_int code = device->cl->EnqueueBarrierWithWaitList(stream->queue, 1, &event, NULL);
+    if (!code)
+        code = device->cl->Flush(stream->queue);
+    return code ? CL_FAIL(device->core, "clEnqueueBarrierWithWaitList", code, "a gate") : MH_OK;
+}
+
+static void open_gate(void *user, void *gate)
+{
+    ((struct device *)user)->cl->SetUserEventStatus(gate, CL_COMPLETE);
+}
+
+static void destroy_gate(void *user, void *gate)
+{
+    ((struct device *)user)->cl->ReleaseEvent(gate);
+}
+
+const mh_backend_gate opencl_gate_group = {
+    sizeof(opencl_gate_group), create_gate, hold, open_gate, destroy_gate,
 };

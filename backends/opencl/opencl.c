@@ -27,6 +27,7 @@ static const mh_backend_table table = {
     .import = &opencl_import_group,
     .graph = &opencl_graph_group,
     .event = &opencl_event_group,
+    .gate = &opencl_gate_group,
     .wrap = &opencl_wrap_group,
     .module = &opencl_module_group,
 };

@@ -178,6 +178,7 @@ mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
 
 extern const mh_backend_graph opencl_graph_group;
 extern const mh_backend_event opencl_event_group;
+extern const mh_backend_gate opencl_gate_group;
 extern const mh_backend_import opencl_import_group;
 extern const mh_backend_wrap opencl_wrap_group;
 extern const mh_backend_module opencl_module_group;

@@ -149,6 +149,8 @@ mh_status opencl_mark(void *user, uint64_t *sequence)
         *sequence = ++stream->marks;
         if (stream->count)
             stream->points[stream->count - 1].sequence = *sequence;
+        else /* a later point has nothing to do with it */
+            stream->passed = *sequence;
         pthread_mutex_unlock(&stream->lock);
         return MH_OK;
     }
@@ -189,7 +191,7 @@ static bool is_pending(struct stream *stream, uint64_t sequence, cl_event *event
     look(stream);
     while (i < stream->count && stream->points[i].sequence < sequence)
         i++;
-    bool pending = i < stream->count;
+    bool pending = i < stream->count && sequence > stream->passed;
     *event = pending ? stream->points[i].event : NULL;
     if (pending && stream->device->cl->RetainEvent(*event))
         *event = NULL;

@@ -188,6 +188,8 @@ STATUS(clEnqueueCopyBuffer,
        (a, b, c, d, g, h, n, w, v))
 STATUS(clEnqueueMarkerWithWaitList, (cl_command_queue a, EVENTS), (a, n, w, v))
 STATUS(clEnqueueBarrierWithWaitList, (cl_command_queue a, EVENTS), (a, n, w, v))
+OBJECT(cl_event, clCreateUserEvent, (cl_context a, cl_int *e), (a, e))
+STATUS(clSetUserEventStatus, (cl_event a, cl_int b), (a, b))
 STATUS(clWaitForEvents, (cl_uint a, const cl_event *b), (a, b))
 STATUS(clGetEventInfo, (cl_event a, cl_event_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
 STATUS(clGetEventProfilingInfo, (cl_event a, cl_profiling_info b, size_t c, void *d, size_t *g),
