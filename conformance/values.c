@@ -261,19 +261,27 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
     }
 }
 
-/* Rows whose logits are equal: half the sum of an even number of weights is a sum of weights, and
- * the shortest prefix ends exactly there. */
+/* Rows with an even number of equal weights, the last of an odd row being none: half of their sum
+ * is a sum of weights, and the shortest prefix ends exactly there. */
 static bool all_alike(const struct conf_build *b, int64_t row)
 {
     return b->c->op == MH_OP_SAMPLE && b->c->values == VALUES_TIES && variant_is(b, "top-p") &&
            row % 2 == 0;
 }
 
-/* Scores of experts so small that what rule 8 adds to their sum counts. */
-static bool are_hopeless(const struct conf_build *b, const char *name)
+/* Rows of scores so small that what rule 8 adds to their sum counts. */
+static bool are_hopeless(const struct conf_build *b, const char *name, int64_t row)
 {
     return b->c->op == MH_OP_ROUTER && b->c->values == VALUES_WIDE && !strcmp(name, "logits") &&
-           underflows(b);
+           row % 4 == 3;
+}
+
+/* Columns of the cache of which a third is the smallest number below 0: means that round to -0, and
+ * must be +0. */
+static bool nearly_vanishes(const struct conf_build *b, const char *name, int64_t column)
+{
+    return b->c->op == MH_OP_ATTENTION && b->c->values == VALUES_TINY && !strcmp(name, "cache") &&
+           column % 4 == 3;
 }
 
 static void fill_params(struct conf_build *b, const struct conf_operand *o)
@@ -336,13 +344,15 @@ void conf_fill_operand(struct conf_build *b, struct conf_operand *o)
     }
     bool special = is_special(b, name);
     int exponent = b->weight_count ? -75 : -130;
-    bool hopeless = are_hopeless(b, name);
+    int64_t width = o->view.shape[o->view.rank - 1];
     for (int64_t i = 0, n = conf_count(o); i < n; i++) {
         float value = draw_value(b, special, exponent);
-        if (hopeless)
+        if (are_hopeless(b, name, i / width))
             value = -64 - fabsf(value);
-        if (all_alike(b, i / o->view.shape[o->view.rank - 1]))
-            value = 0.5f;
+        if (nearly_vanishes(b, name, i % width))
+            value = conf_below(&b->random, 3) ? 0 : -0x1p-149f;
+        if (all_alike(b, i / width))
+            value = i % width == width - 1 && width % 2 ? -INFINITY : 0.5f;
         uint16_t half = conf_to_bf16(value);
         if (o->view.dtype == MH_F32)
             memcpy(image + conf_element(o, i), &value, 4);

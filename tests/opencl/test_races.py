@@ -3,7 +3,7 @@
 divergent barrier in its log (its exit status is always 0). Each kernel's check against the definition,
 when its program is built, runs there too.
 
-usage: test_races.py MOEHAL OPENCL-DIR FORM FORMAT... [--cache DIR]
+usage: test_races.py MOEHAL OPENCL-DIR FORM FORMAT...          (fused: the fused ops, with bf16)
 """
 import os
 import shutil
@@ -28,6 +28,16 @@ experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/absent
 experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/bad
 experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain
 experts_down_combine/{}/T5.J2.D9.I70.S4.E6/gaps/random/map
+"""
+FUSED = """
+norm_linear/{}/T2.O9.U5.I66/gaps/random/pair
+norm_linear/{}/T5.O9.U1.I130/gaps/random/plain
+mla_qkv/{}-f32/T4.H2.L66.R4.P8.Q2.M2.N5.U7/gaps/random/bad
+norm_router/{}/T2.E40.I66.J4.G8.W3/gaps/random/sigmoid-bias-groups
+moe_gate_up/{}/T2.J2.D70.I9.N5.S4.E6/gaps/random/map
+moe_gate_up/{}/T5.J3.D70.I5.N9.S4.E6/gaps/random/absent
+moe_down_combine/{}/T2.J2.D9.I70.N66.S4.E6/gaps/random/map
+moe_down_combine/{}/T5.J2.D9.I70.N66.S4.E4/inplace/random/plain
 """
 OTHERS = """
 add/f32/T3.N129/inplace/random/plain
@@ -59,8 +69,9 @@ fill/u32/A2.B3.C5.D70/gaps/random/rank2
 
 def cases():
     yield from (line for line in OTHERS.split("\n") if line)
-    for weights in FORMATS:
-        yield from (line.format(weights) for line in OF_FORMATS.split("\n") if line)
+    for name in FORMATS:
+        lines, weights = (FUSED, "bf16") if name == "fused" else (OF_FORMATS, name)
+        yield from (line.format(weights) for line in lines.split("\n") if line)
 
 
 def main():
