@@ -190,6 +190,11 @@ mh_status mh_buffer_create(mh_device *device, uint64_t size, uint32_t kind, mh_b
         return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
                         "mh_buffer_create: size is %llu, at most 2^63 - 1",
                         (unsigned long long)size);
+    return hal_buffer_create(device, size, kind, out);
+}
+
+mh_status hal_buffer_create(mh_device *device, uint64_t size, uint32_t kind, mh_buffer **out)
+{
     mh_status status = hal_check_device(device, device->generation, "device");
     mh_buffer *buffer;
     if (!status)

@@ -236,6 +236,9 @@ struct mh_buffer {
 #define HAL_BUFFER_WRAPPED 3u
 #define HAL_BUFFER_OBJECT 4u
 
+/* As mh_buffer_create, of any kind that backends know. */
+mh_status hal_buffer_create(mh_device *device, uint64_t size, uint32_t kind, mh_buffer **out);
+
 /* In an arena's flags: its memory is the embedder's. */
 #define HAL_SUPPLIED 0x80000000u
 

@@ -152,7 +152,7 @@ static mh_status take_buffer(mh_weight *weight)
     const mh_weight_view *v = &weight->view;
     uint32_t last = v->plane_count - 1;
     uint64_t bytes = v->offset[last] + (uint64_t)(v->expert_stride[last] * v->experts);
-    mh_status status = mh_buffer_create(weight->device, bytes, MH_BUFFER_DEVICE, &weight->buffer);
+    mh_status status = hal_buffer_create(weight->device, bytes, MH_BUFFER_WEIGHT, &weight->buffer);
     if (!status)
         weight->view.buffer = &weight->buffer->view;
     return status;

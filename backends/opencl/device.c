@@ -1,5 +1,6 @@
 /* device.c: an opened device: its context, limits and memory. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "opencl.h"
@@ -9,6 +10,22 @@ static cl_ulong number(const struct device *device, cl_uint what)
     cl_ulong value = 0; /* little-endian: a cl_uint fills its low half */
     device->cl->GetDeviceInfo(device->id, what, sizeof(value), &value, NULL);
     return value;
+}
+
+/* MOEHAL_OPENCL_MOST: as on a device that gives no more in one buffer. */
+static mh_status lower_limit(struct device *device)
+{
+    const char *text = device->core->environment(device->core->context, "MOEHAL_OPENCL_MOST");
+    char *end;
+    if (!text || !*text)
+        return MH_OK;
+    unsigned long long most = strtoull(text, &end, 10);
+    if (*end || most < 2 * SPLIT_OVERLAP)
+        return FAIL(device->core, MH_INVALID_ARGUMENT,
+                    "MOEHAL_OPENCL_MOST is '%.32s', must be bytes, %llu at least", text,
+                    (unsigned long long)(2 * SPLIT_OVERLAP));
+    device->most_bytes = most < device->most_bytes ? most : device->most_bytes;
+    return MH_OK;
 }
 
 static mh_status choose_form(struct device *device, uint32_t kind)
@@ -52,8 +69,10 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
         return status;
     device->global_bytes = e->info.memory_bytes;
     device->most_bytes = number(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+    status = lower_limit(device);
     device->compute_units = e->info.compute_units;
-    status = choose_form(device, e->info.kind);
+    if (!status)
+        status = choose_form(device, e->info.kind);
     bool divides = number(device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT;
     snprintf(device->options, sizeof(device->options),
              "-cl-std=CL1.2 -w%s -DFORM_%s=1 -DBAD_INDEX=%u",
@@ -77,6 +96,7 @@ mh_status opencl_open(void *user, uint32_t index, const mh_backend_open *params,
     snprintf(device->name, sizeof(device->name), "%s", e->info.name);
     snprintf(device->driver, sizeof(device->driver), "%s", e->info.driver);
     pthread_mutex_init(&device->lock, NULL);
+    pthread_mutex_init(&device->split_lock, NULL);
     pthread_mutex_init(&device->build_lock, NULL);
     cache_open(&device->cache, core, "opencl");
     mh_status status = start(device, e, params);
@@ -95,6 +115,7 @@ void opencl_close(void *user)
     if (device->context)
         device->cl->ReleaseContext(device->context);
     pthread_mutex_destroy(&device->build_lock);
+    pthread_mutex_destroy(&device->split_lock);
     pthread_mutex_destroy(&device->lock);
     device->core->deallocate(device->core->context, device);
 }
@@ -111,7 +132,8 @@ mh_status opencl_buffer_create(void *user, uint64_t size, uint32_t kind, mh_buff
 {
     struct device *device = user;
     cl_int code;
-    (void)kind;
+    if (size > device->most_bytes && kind == MH_BUFFER_WEIGHT)
+        return opencl_split_create(device, size, out);
     if (size > device->most_bytes)
         return FAIL(device->core, MH_OUT_OF_MEMORY,
                     "%s: %llu bytes could not be had: the most in one buffer is %llu", device->name,
@@ -125,5 +147,10 @@ mh_status opencl_buffer_create(void *user, uint64_t size, uint32_t kind, mh_buff
 
 void opencl_buffer_destroy(void *user, mh_buffer_view *buffer)
 {
-    ((struct device *)user)->cl->ReleaseMemObject(buffer->handle);
+    struct device *device = user;
+    struct split *split = opencl_split_find(device, buffer->handle);
+    if (split)
+        opencl_split_destroy(device, split);
+    else
+        device->cl->ReleaseMemObject(buffer->handle);
 }

@@ -75,7 +75,10 @@ void arg_optional(struct launch *l, const mh_tensor *t, const mh_tensor *instead
 void arg_weight(struct launch *l, const mh_weight *weight)
 {
     const mh_weight_view *w = mh_view_weight(weight);
-    arg_handle(l, w->buffer->handle);
+    const struct split *split = opencl_split_find(l->run->device, w->buffer->handle);
+    for (uint32_t i = 0; i < SPLIT_PIECES; i++)
+        arg_handle(l, split && i < split->count ? split->piece[i] : w->buffer->handle);
+    arg_long(l, split ? (int64_t)split->part : INT64_MAX);
     arg_long4(l, (int64_t)w->offset[0], w->expert_stride[0], w->row_stride[0], 0);
     if (w->plane_count > 1)
         arg_long4(l, (int64_t)w->offset[1], w->expert_stride[1], w->row_stride[1], 0);

@@ -22,6 +22,8 @@
 #include "cache.h"
 #include "cl.h"
 
+struct stream;
+
 struct cl_api {
 #define SYMBOL(need, result, field, name, args) result(*field) args;
 #include "cl.def"
@@ -97,6 +99,18 @@ struct program {
     char reason[192]; /* why the build failed */
 };
 
+/* A weight larger than a buffer may be: pieces that begin every `part` bytes, each with the first
+ * SPLIT_OVERLAP bytes of the next, so that no row is in two. The first piece is the handle. A
+ * device gives a quarter of its memory in one buffer at least: four pieces are enough. */
+#define SPLIT_PIECES 4
+#define SPLIT_OVERLAP (UINT64_C(1) << 20) /* longer than any row */
+struct split {
+    struct split *next;
+    cl_mem piece[SPLIT_PIECES];
+    uint32_t count;
+    uint64_t part;
+};
+
 /* One for each mh_device_open. */
 struct device {
     const mh_core *core;
@@ -114,6 +128,8 @@ struct device {
     struct cache cache;
     pthread_mutex_t build_lock; /* programs */
     pthread_mutex_t lock;       /* kernels' arguments until they are enqueued */
+    struct split *splits;       /* guarded by split_lock */
+    pthread_mutex_t split_lock;
     struct program programs[PROGRAM_COUNT][FORMATS];
     cl_kernel kernels[KERNEL_COUNT][FORMATS];
     char broken[KERNEL_COUNT][FORMATS][BROKEN]; /* what is wrong with a kernel; "" if nothing */
@@ -124,6 +140,15 @@ void opencl_close(void *device);
 mh_status opencl_memory_info(void *device, uint64_t *total, uint64_t *available);
 mh_status opencl_buffer_create(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
 void opencl_buffer_destroy(void *device, mh_buffer_view *buffer);
+
+/* split.c */
+mh_status opencl_split_create(struct device *device, uint64_t size, mh_buffer_view *out);
+/* The split whose first piece this is, else NULL. */
+struct split *opencl_split_find(struct device *device, const void *handle);
+void opencl_split_destroy(struct device *device, struct split *split);
+/* A copy to or from a split, piece by piece, by `copy`. */
+mh_status opencl_split_copy(struct stream *stream, const mh_copy *c,
+                            mh_status (*copy)(struct stream *stream, const mh_copy *c));
 
 /* probe.c: runs the probe kernel, adds what it asks for to device->options, or fills
  * device->unfit. */

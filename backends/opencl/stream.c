@@ -58,10 +58,8 @@ void opencl_stream_destroy(void *user)
     core->deallocate(core->context, stream);
 }
 
-mh_status opencl_copy(void *user, const mh_copy *c)
+static mh_status copy_whole(struct stream *stream, const mh_copy *c)
 {
-    struct stream *stream = user;
-    stream->dirty = true;
     const struct cl_api *cl = stream->device->cl;
     const mh_core *core = stream->device->core;
     cl_mem from = (cl_mem)(uintptr_t)c->from, to = c->to;
@@ -82,6 +80,13 @@ mh_status opencl_copy(void *user, const mh_copy *c)
                                      0, NULL, NULL);
         return code ? CL_FAIL(core, "clEnqueueCopyBuffer", code, "a copy on the device") : MH_OK;
     }
+}
+
+mh_status opencl_copy(void *user, const mh_copy *c)
+{
+    struct stream *stream = user;
+    stream->dirty = true;
+    return opencl_split_copy(stream, c, copy_whole);
 }
 
 /* ---- marks; the stream is locked ---- */

@@ -54,8 +54,8 @@ __attribute__((always_inline)) void linear_tile(const int tokens, const int quar
 }
 
 #define PASSED                                                                                     \
-    y, y_view, x, x_view, residual, residual_view, has_residual, w, w_data, w_scale, up, up_data,  \
-        up_scale, has_up, out, in, head_rows, first, token_count
+    y, y_view, x, x_view, residual, residual_view, has_residual, PASS_WEIGHT(w), PASS_WEIGHT(up),  \
+        has_up, out, in, head_rows, first, token_count
 
 KERNEL void linear(LINEAR)
 {
@@ -133,16 +133,13 @@ int next_reversed(int s)
     return s | bit;
 }
 
-wide project(weight_row first, long stride, long scale_stride, long row, long rows,
-             global const float *x, long column, long columns)
+wide project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns)
 {
     wide waiting[6];
     for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
         wide a = 0;
         for (long r = s; r < rows; r += STRIPES) {
-            weight_row from = first;
-            from.data += (row + r) * stride;
-            from.scale += (row + r) / 128 * scale_stride;
+            weight_row from = WEIGHT_ROW(w, 0, row + r);
             a = fma((wide)x[r], decode_columns(from, column, columns), a);
         }
         int level = 0;
@@ -169,8 +166,7 @@ KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const 
     global float *to = ROW2(y, t, h);
     for (long c = begin + LANE * WIDE; c < begin + COLUMNS && c < columns; c += LANES * WIDE)
         store_columns(to, c, columns,
-                      project(WEIGHT_ROW(w, 0, 0), w_data.s2, w_scale.s2 / 4,
-                              h * head_rows + first, rows, from, c, columns));
+                      project(PASS_WEIGHT(w), h * head_rows + first, rows, from, c, columns));
     if (get_group_id(0) || !rotary_size)
         return;
     int position = *ROW1(positions, t);

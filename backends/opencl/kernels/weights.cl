@@ -2,27 +2,41 @@
  * weights.cl: put after numerics.cl in programs that read weights of one format. FORMAT is the value
  * of moehal/formats.def. Numerics rules 1 and 2.
  *
- * A weight comes as a buffer and, for its data and its scales, {offset, stride of experts, stride of
- * rows} in bytes. `wide` is what one work-item has at once: 16 elements of a row (cpu), one (gpu).
+ * A weight comes as up to four buffers and, for its data and its scales, {offset, stride of experts, stride
+ * of rows} in bytes. Buffer i begins at byte i * part, and overlaps the next one: no row is in two pieces. `wide` is what one work-item has at once: 16 elements of a row (cpu), one (gpu).
  */
 #define F32 1
 #define F16 2
 #define BF16 3
 #define FP8 4
 
-#define WEIGHT(name) global const uchar *name, const long4 name##_data, const long4 name##_scale
-#define WEIGHT_ROW(name, expert, row) weight_row_of(name, name##_data, name##_scale, expert, row)
+#define WEIGHT(name)                                                                               \
+    global const uchar *name, global const uchar *name##_1, global const uchar *name##_2,          \
+        global const uchar *name##_3, const long name##_part, const long4 name##_data,             \
+        const long4 name##_scale
+#define PASS_WEIGHT(name)                                                                          \
+    name, name##_1, name##_2, name##_3, name##_part, name##_data, name##_scale
+#define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
 
 typedef struct {
     global const uchar *data;
     global const float *scale; /* FP8: one for 128 columns */
 } weight_row;
 
-weight_row weight_row_of(global const uchar *w, long4 data, long4 scale, long expert, long row)
+global const uchar *byte_of(WEIGHT(w), long at)
+{
+    if (at < w_part)
+        return w + at;
+    long i = at / w_part;
+    return (i == 1 ? w_1 : i == 2 ? w_2 : w_3) + (at - i * w_part);
+}
+
+weight_row weight_row_of(WEIGHT(w), long expert, long row)
 {
     weight_row r;
-    r.data = w + data.s0 + expert * data.s1 + row * data.s2;
-    r.scale = (global const float *)(w + scale.s0 + expert * scale.s1 + row / 128 * scale.s2);
+    r.data = byte_of(PASS_WEIGHT(w), w_data.s0 + expert * w_data.s1 + row * w_data.s2);
+    r.scale = (global const float *)byte_of(
+        PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 + row / 128 * w_scale.s2);
     return r;
 }
 

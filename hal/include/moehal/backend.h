@@ -197,6 +197,10 @@ typedef struct mh_backend_open {
 } mh_backend_open;
 
 /* The table. The fifteen functions are mandatory, the groups may be NULL. */
+/* Device memory that will hold one weight: only copied to and from, and read as that weight, so
+ * that a backend may make it of several pieces. */
+#define MH_BUFFER_WEIGHT 5u
+
 typedef struct mh_backend_table {
     uint64_t struct_size;
     uint32_t abi; /* MH_ABI */
@@ -217,7 +221,7 @@ typedef struct mh_backend_table {
     /* Bytes of device memory, all and available; 0 where unknown. */
     mh_status (*memory_info)(void *device, uint64_t *total, uint64_t *available);
     /* `size` > 0 bytes aligned to 256; fills *out (size is set). MH_OUT_OF_MEMORY if there is none.
-     */
+     * MH_BUFFER_DEVICE, MH_BUFFER_HOST_VISIBLE or MH_BUFFER_WEIGHT. */
     mh_status (*buffer_create)(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
     /* Only when no work uses it any more. */
     void (*buffer_destroy)(void *device, mh_buffer_view *buffer);
