@@ -163,7 +163,15 @@ mh_status limits_open(mh_device *device, const struct bench_span *spans, uint64_
         snprintf(l->how, sizeof(l->how), "OpenCL kernels made for that");
         return bench_opencl_open(device, &l->opencl);
     }
-    mh_status status = bench_ops_open(device, &l->ops);
+    mh_device_info info = MH_INIT(mh_device_info);
+    mh_status status = mh_device_get_info(device, &info);
+    if (!status && info.flags & MH_DEVICE_IS_VIRTUAL) {
+        snprintf(l->how, sizeof(l->how), "nothing: a virtual device has no speed");
+        l->unknown = true;
+        return MH_OK;
+    }
+    if (!status)
+        status = bench_ops_open(device, &l->ops);
     l->unknown = status == MH_UNSUPPORTED;
     snprintf(l->how, sizeof(l->how), "%s",
              l->unknown ? "nothing: this device has no linear op" : "ops of the device");

@@ -145,9 +145,8 @@ static double part_used(const struct conf_build *b)
     }
 }
 
-/* Weights as far as they are touched, keys as often as a row looks at them, and every other operand
- * but tables once. */
-static double bytes_of(struct conf_build *b)
+/* As far as they are touched. */
+static double weight_bytes_of(struct conf_build *b)
 {
     double bytes = 0;
     for (uint32_t i = 0; i < b->weight_count; i++) {
@@ -157,6 +156,13 @@ static double bytes_of(struct conf_build *b)
             one *= (double)b->c->dim['T'] / (double)w->out;
         bytes += one * (w->experts > 1 ? experts_used(b) : 1);
     }
+    return bytes;
+}
+
+/* Weights, keys as often as a row looks at them, and every other operand but tables once. */
+static double bytes_of(struct conf_build *b)
+{
+    double bytes = weight_bytes_of(b);
     for (uint32_t i = 0; i < b->operand_count; i++) {
         const struct conf_operand *o = &b->operands[i];
         double size = (double)mh_dtype_size(o->view.dtype);
@@ -218,7 +224,7 @@ struct op_bench {
     struct limits *limits;
     double seconds[BENCH_ROUNDS], bandwidth[BENCH_ROUNDS], fma[BENCH_ROUNDS];
     int64_t rounds;
-    double bytes, flop;
+    double bytes, weight_bytes, flop;
 };
 
 static mh_status make_weights(struct op_bench *b)
@@ -229,7 +235,8 @@ static mh_status make_weights(struct op_bench *b)
         const struct conf_weight *w = &b->build.weights[i];
         bytes += (uint64_t)w->experts * mh_format_bytes(w->format, w->out, w->in);
     }
-    b->copies = bytes ? (uint32_t)(1 + SPREAD / bytes) : 1;
+    bool cold = bytes && !(b->info.flags & MH_DEVICE_IS_VIRTUAL);
+    b->copies = cold ? (uint32_t)(1 + SPREAD / bytes) : 1;
     if (b->copies > COPIES)
         b->copies = COPIES;
     for (uint32_t n = 0; n < b->copies; n++)
@@ -282,6 +289,7 @@ static mh_status set_up(struct op_bench *b, const struct conf_case *c)
     if (status)
         return status;
     b->bytes = bytes_of(&b->build);
+    b->weight_bytes = weight_bytes_of(&b->build);
     b->flop = flop_of(&b->build);
     return MH_OK;
 }
@@ -305,8 +313,10 @@ static mh_status measure(struct op_bench *b)
     mh_status status = run_ops(b, b->copies, &once);
     int64_t count = once > 0 ? (int64_t)(0.05 / once) : 1;
     count = count < b->copies ? b->copies : count > 100000 ? 100000 : count;
-    if (b->info.flags & MH_DEVICE_IS_VIRTUAL)
-        count = 1;
+    if (b->info.flags & MH_DEVICE_IS_VIRTUAL) { /* counts are the same each time */
+        b->seconds[0] = once, b->rounds = 1;
+        return status;
+    }
     double begin = now_seconds();
     while (!status && bench_goes_on(b->o, b->rounds, begin)) {
         int64_t r = b->rounds;
@@ -351,13 +361,14 @@ static int print(const struct op_bench *b, const struct conf_case *c,
     double bandwidth = bench_median(b->bandwidth, b->rounds), fma = bench_median(b->fma, b->rounds);
     if (b->o->setup.json)
         return bench_print_json(json_pack(
-            "{s:s, s:b, s:s, s:s, s:s, s:f, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, s:o}",
+            "{s:s, s:b, s:s, s:s, s:s, s:f, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, "
+            "s:o}",
             "device", mh_device_uri(b->device), "virtual", !!(b->info.flags & MH_DEVICE_IS_VIRTUAL),
             "op", mh_op_name(c->op), "case", c->name, "profile",
             b->ops[0].base.flags & MH_OP_FAST ? "fast" : "exact", "microseconds", microseconds,
-            "bytes", (json_int_t)b->bytes, "GBps", share(b, b->bytes, NULL), "bandwidth_GBps",
-            bench_number(limits, bandwidth), "read_share",
-            bench_number(from_memory, share(b, b->bytes, b->bandwidth)), "flop",
+            "bytes", (json_int_t)b->bytes, "weight_bytes", (json_int_t)b->weight_bytes, "GBps",
+            share(b, b->bytes, NULL), "bandwidth_GBps", bench_number(limits, bandwidth),
+            "read_share", bench_number(from_memory, share(b, b->bytes, b->bandwidth)), "flop",
             bench_number(products, b->flop), "GFLOPS",
             bench_number(products, share(b, b->flop, NULL)), "fma_GFLOPS",
             bench_number(limits, fma), "fma_share",

@@ -73,7 +73,7 @@ def attention(form, heads, keys, log2):
     slot, table = cupy.zeros(1, dtype=cupy.int32), cupy.arange(pages, dtype=cupy.int32)
     fault, counters = cupy.zeros(1, dtype=cupy.uint32), cupy.zeros(65536, dtype=cupy.uint32)
     q, y = cupy.ones((heads, width), dtype=cupy.float32), cupy.zeros((heads, latent), dtype=cupy.float32)
-    scratch = cupy.zeros(heads * segments * (latent + 2), dtype=cupy.float32)
+    scratch = cupy.zeros(heads * segments * (latent + 4), dtype=cupy.float32)
     function = kernel("attention", FORM[form], f"attention_h{side}")
     args = (U64(cache.data.ptr), U64(page * row), U64(row), U64(position.data.ptr), U64(4),
             U64(slot.data.ptr), U64(4), U64(table.data.ptr), U64(4 * pages), U64(fault.data.ptr),

@@ -99,7 +99,7 @@ static struct attention_shape attention_shape(const struct device *device, const
            ceil_div(heads, 2 << s.heads_log2) * tokens * side_by_side >= device->multiprocessors)
         s.heads_log2++;
     s.groups = ceil_div(heads, 1 << s.heads_log2);
-    s.scratch = (uint64_t)(tokens * heads) * segments * (uint64_t)(latent + 2) * 4;
+    s.scratch = (uint64_t)(tokens * heads) * segments * (uint64_t)((latent + 3) / 4 * 4 + 4) * 4;
     if (split && s.groups * tokens < wanted && s.scratch <= UINT64_C(512) << 20)
         s.segments = (uint32_t)segments;
     else

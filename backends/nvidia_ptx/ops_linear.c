@@ -104,8 +104,9 @@ static void plan_normed(const struct device *device, const struct normed *p,
     int64_t tokens = p->x->shape[0], columns = p->w->in, rows2 = p->w2 ? p->w2->out : 0;
     uint32_t log2 = tokens_log2(device, tokens, columns, 3);
     uint32_t tiles = ceil_div(tokens, 1 << log2);
-    /* Eight warps share the norm, which is what takes the time where rows are few. */
-    uint32_t count = columns > 4096 || shared_a_token ? 8 : warps(device, p->w->out + rows2, tiles);
+    /* Several warps share the norm of a long row, which takes time where rows are few. */
+    uint32_t count = warps(device, p->w->out + rows2, tiles);
+    count = shared_a_token ? 8 : columns > 4096 && count < 4 ? 4 : count;
     begin(l, first_kernel + log2, p->w->format);
     set_grid(l, tiles, ceil_div(p->w->out + rows2, 4 * count), 1);
     l->block = 32 * count;
@@ -178,12 +179,15 @@ static void put_zeros(struct launch *l, uint32_t count)
         put(l, 0);
 }
 
-static uint32_t head_columns(const struct columns *p, struct launch *l)
+static uint32_t head_columns(const struct device *device, const struct columns *p, struct launch *l)
 {
     enum { CACHE_ARGS = 14 }; /* CACHE_PARAMS */
     begin(l, KERNEL_head_columns, p->w->format);
-    set_grid(l, ceil_div(p->w->in, 128) + (p->angles ? 1 : 0) + (p->kv ? 1 : 0), p->y->shape[1],
-             p->y->shape[0]);
+    int64_t others = p->y->shape[0] * p->y->shape[1];
+    if (ceil_div(p->w->in, l->block) * others < device->multiprocessors)
+        l->block = 64; /* the norm of a cache row needs as many */
+    set_grid(l, ceil_div(p->w->in, l->block) + (p->angles ? 1 : 0) + (p->kv ? 1 : 0),
+             p->y->shape[1], p->y->shape[0]);
     int64_t floats = p->kv && p->w->in > p->rows ? p->w->in : p->rows;
     l->shared = (uint32_t)(4 * floats);
     put_tensor(l, p->y, 2);
@@ -219,7 +223,8 @@ PLAN_OP(head_linear)
 {
     const mh_weight_view *w = mh_view_weight(o->w);
     if (o->transposed)
-        return head_columns(&(struct columns){.y = &o->y,
+        return head_columns(device,
+                            &(struct columns){.y = &o->y,
                                               .x = &o->x,
                                               .w = w,
                                               .rows = o->row_count,
@@ -241,7 +246,8 @@ PLAN_OP(head_linear)
 
 PLAN_OP(mla_query)
 {
-    return head_columns(&(struct columns){.y = &o->y,
+    return head_columns(device,
+                        &(struct columns){.y = &o->y,
                                           .x = &o->q,
                                           .angles = &o->table,
                                           .positions = &o->positions,
@@ -254,7 +260,8 @@ PLAN_OP(mla_query)
 
 PLAN_OP(mla_qkv)
 {
-    return head_columns(&(struct columns){.y = &o->y,
+    return head_columns(device,
+                        &(struct columns){.y = &o->y,
                                           .x = &o->q,
                                           .angles = &o->table,
                                           .positions = &o->positions,

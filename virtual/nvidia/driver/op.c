@@ -272,6 +272,8 @@ static CUresult run_kernel(CUcontext context, const struct kernel_call *k, doubl
     struct vn_counters counters = {0};
     enum vn_status status = vn_execute(&launch, &counters);
     count_launch(f, (unsigned)device->ordinal, &counters);
+    count_add((unsigned)device->ordinal, COUNT_BLOCKS,
+              (uint64_t)k->grid[0] * k->grid[1] * k->grid[2]);
     *ns = model_ns(&device->limits, &counters);
     vn_counters_free(&counters);
     if (status != VN_OK)

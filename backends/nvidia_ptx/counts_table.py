@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""What the ops of a decode step ask of memory on the virtual GPU, at the real shapes of DeepSeek-V2-Lite
+(bf16) and V3 (FP8), one row: prints the table of docs/nvidia.md, and fails where a count is past its
+limit. Counts are exact: another run gives the same.
+
+usage: counts_table.py MOEHAL [v2-lite] [v3]     (environment as for `moehal --virtual`)
+
+Unique sectors: 32-byte sectors that are touched at all, over what weights, cache, inputs and outputs
+come to (and attention's partial results); at most 1.05. Weights: bytes that loads ask for, less the inputs
+that each block stages, over the weights' own; 1 means that each is asked for once (what it is more are
+numbers of experts, which every lane looks up); at most 1.04. Coalescing: the fewest sectors that the
+loads' bytes fit in, over those touched; at least 0.95. Blocks: 132 at least where the rows allow it.
+"""
+import json
+import re
+import subprocess
+import sys
+
+ONE_LAYER = {
+    "v2-lite": [
+        ("q and kv", "norm_linear", "bf16/T1.O3072.U576.I2048", "pair"),
+        ("q, latents", "mla_qkv", "bf16-bf16/T1.H16.L512.R64.P64.Q1.M64.N128.U128", None),
+        ("attention", "attention", "bf16/T1.H16.L512.R64.P64.Q1.M64", None),
+        ("values", "head_linear", "bf16/T1.H16.B512.C128.F256", "rows"),
+        ("o", "linear_add", "bf16/T1.O2048.I2048", None),
+        ("router", "norm_router", "bf16/T1.E64.I2048.J6.G1.W1", "softmax"),
+        ("experts up", "moe_gate_up", "bf16/T1.J6.D2048.I1408.N2816.S6.E6", None),
+        ("experts down", "moe_down_combine", "bf16/T1.J6.D2048.I1408.N2816.S6.E6", None),
+    ],
+    "v3": [
+        ("q_a and kv_a", "norm_linear", "fp8/T1.O1536.U576.I7168", "pair"),
+        ("q_b", "norm_linear", "fp8/T1.O24576.U1.I1536", None),
+        ("q, latents", "mla_qkv", "fp8-bf16/T1.H128.L512.R64.P64.Q1.M64.N128.U128", None),
+        ("attention", "attention", "bf16/T1.H128.L512.R64.P64.Q1.M64", None),
+        ("values", "head_linear", "fp8/T1.H128.B512.C128.F256", "rows"),
+        ("o", "linear_add", "fp8/T1.O7168.I16384", None),
+        ("router", "norm_router", "bf16/T1.E256.I7168.J8.G8.W4", "sigmoid-bias-groups"),
+        ("experts up", "moe_gate_up", "fp8/T1.J8.D7168.I2048.N2048.S8.E8", None),
+        ("experts down", "moe_down_combine", "fp8/T1.J8.D7168.I2048.N2048.S8.E8", None),
+    ],
+}
+
+
+
+def measured(moehal, op, case):
+    run = subprocess.run([moehal, "bench", "op", op, "--shape", case, "--device", "nvidia:0",
+                          "--virtual", "--counters", "--json"],
+                         capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"{case}: {run.stderr}")
+    return json.loads(run.stdout)
+
+
+def inputs(op, fp8, d, blocks):
+    """Bytes that blocks stage, and that lanes ask for scales; None: not told apart from the weights."""
+    rows, scales = {
+        "norm_linear": lambda: (2 * d["I"], (d["O"] + d["U"]) * d["I"]),
+        "linear_add": lambda: (d["I"], d["O"] * d["I"]),
+        "head_linear": lambda: (d["B"], d["H"] * d["C"] * d["B"]),
+        "norm_router": lambda: (2 * d["I"], d["E"] * d["I"]),
+        "moe_gate_up": lambda: (d["D"], 2 * (d["J"] * d["I"] + d["N"]) * d["D"]),
+        "moe_down_combine": lambda: (d["J"] * d["I"] + d["N"], d["D"] * (d["J"] * d["I"] + d["N"])),
+    }.get(op, lambda: (None, None))()
+    if rows is None:
+        return None
+    if op == "moe_gate_up":  # blocks of the shared experts' rows that the routed do not have leave
+        tile = max(d["I"], d["N"]) * (d["J"] + 1) / blocks
+        blocks = (d["J"] * d["I"] + d["N"]) / tile
+    return 4 * rows * blocks + (scales / 128 * 8 * 4 if fp8 else 0)
+
+
+def main():
+    moehal, models = sys.argv[1], sys.argv[2:] or list(ONE_LAYER)
+    bad = []
+    print("| part of a layer | op | case | launches | blocks | least MB | unique sectors / least "
+          "| weights asked for | all loads MB | coalescing |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for model in models:
+        for part, op, shape, variant in ONE_LAYER[model]:
+            r = measured(moehal, op, f"{op}/{shape}/dense/random/{variant or 'plain'}")
+            c, fp8 = r["counters"], shape.startswith("fp8")
+            d = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", shape)}
+            least = r["bytes"]
+            if op == "attention":  # a segment of 256 keys leaves its sums, maximum and columns
+                keys = round(r["flop"] / (2 * d["H"] * (2 * d["L"] + d["R"])))
+                least += 4 * d["H"] * (d["L"] + 4) * -(-keys // 256) if keys > 256 else 0
+                part += f", {keys} keys"
+            unique = 32 * c["unique_sectors"] / least
+            coalescing = min(1, c["ideal_load_sectors"] / c["load_sectors"])
+            beside = inputs(op, fp8, d, c["blocks"])
+            # The scales are among the weights' bytes once.
+            once = None if beside is None else (
+                c["load_bytes"] - beside + (r["weight_bytes"] * 4 / 16388 if fp8 else 0)) / r["weight_bytes"]
+            print(f"| {model}: {part} | {op} | {shape} | {c['launches']} | {c['blocks']} "
+                  f"| {least / 1e6:.2f} | {unique:.4f} | {'-' if once is None else f'{once:.4f}'} "
+                  f"| {c['load_bytes'] / 1e6:.2f} | {coalescing:.3f} |", flush=True)
+            if unique > 1.05 or coalescing < 0.95 or c["launches"] != 1:
+                bad.append(f"{op} {shape}: unique {unique}, coalescing {coalescing}, {c['launches']} launches")
+            if once and not 0.99 < once < 1.04:
+                bad.append(f"{op} {shape}: weights are asked for {once} times")
+            if c["blocks"] < 132 and op != "norm_router":  # whose rows are too few
+                bad.append(f"{op} {shape}: {c['blocks']} blocks")
+    print("\n".join(bad), file=sys.stderr)
+    sys.exit(1 if bad else 0)
+
+
+main()
