@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "core_fast.h"
+#include "values.h"
 
 enum { TOKENS = FAST_TOKENS, TERMS = 528, OUTPUTS = 82, EXPERTS = 5, CHOSEN = 3, SHARED = 146 };
 
@@ -237,6 +238,85 @@ static bool norm_linear(struct core *c, mh_format format)
     return true;
 }
 
+/* ---- attention ---- */
+
+/* Rows of three sequences, pages in a wild order; one row is padding, one names no sequence. The
+ * operands are queries and cache in bf16; a row's energy is that of its weighted keys. */
+static bool attention_of(struct core *c, int64_t heads, const int32_t *positions, int64_t tokens)
+{
+    enum {
+        LATENT = 512,
+        WIDTH = 576,
+        PAGE = 16,
+        SLOTS = 3,
+        PAGES_OF = 20,
+        PAGES = SLOTS * PAGES_OF
+    };
+    struct memory m;
+    struct judged j;
+    if (!memory_open(c, &m, 4 << 20))
+        return false;
+    mh_op_attention op = MH_OP_INIT(attention, ATTENTION);
+    op.q = random_tensor(c, &m, 3, tokens, heads, WIDTH, false);
+    op.y = fast_tensor(&m, MH_F32, 3, tokens, heads, LATENT);
+    op.cache = fast_tensor(&m, MH_BF16, 3, PAGES, PAGE, WIDTH);
+    op.positions = fast_tensor(&m, MH_I32, 1, tokens, 0, 0);
+    op.slots = fast_tensor(&m, MH_I32, 1, tokens, 0, 0);
+    op.page_table = fast_tensor(&m, MH_I32, 2, SLOTS, PAGES_OF, 0);
+    op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0), op.scale = 0.11f;
+    uint16_t *cache = memory_at(&m, &op.cache);
+    int32_t *slots = memory_at(&m, &op.slots), *pages = memory_at(&m, &op.page_table);
+    for (int64_t i = 0; i < PAGES * PAGE * WIDTH; i++)
+        cache[i] = conf_to_bf16(conf_uniform(&c->random));
+    for (int32_t i = 0; i < PAGES; i++)
+        pages[i] = i * 7 % PAGES;
+    for (int64_t t = 0; t < tokens; t++) {
+        ((int32_t *)memory_at(&m, &op.positions))[t] = positions[t];
+        slots[t] = t == 6 ? -1 : t == 7 ? SLOTS : t < 4 ? 1 : (int32_t)(t % SLOTS);
+    }
+    for (int64_t i = 0; i < tokens * heads * LATENT; i++)
+        floats(&m, &op.y)[i] = 77;
+    if (!fast_run(c, &m, &op.base) || !judged_open(c, &j, tokens * heads, LATENT))
+        return false;
+    for (int64_t i = 0; i < tokens * heads; i++) {
+        const float *q = floats(&m, &op.q) + i * WIDTH, *y = floats(&m, &op.y) + i * LATENT;
+        int64_t t = i / heads;
+        double weights[PAGE * PAGES_OF], sum = 0;
+        const uint16_t *rows[PAGE * PAGES_OF];
+        bool none = slots[t] < 0 || slots[t] >= SLOTS;
+        for (int64_t o = 0; none && o < LATENT; o++)
+            CHECK(y[o] == 77, "attention: row %lld has no sequence and was written", (long long)t);
+        for (int64_t k = 0; !none && k <= positions[t]; k++) {
+            double dot = 0;
+            rows[k] = cache + (pages[slots[t] * PAGES_OF + k / PAGE] * PAGE + k % PAGE) * WIDTH;
+            for (int64_t o = 0; o < WIDTH; o++) {
+                uint16_t half = conf_to_bf16(q[o]);
+                dot += conf_decode(MH_BF16, &half) * conf_decode(MH_BF16, &rows[k][o]);
+            }
+            sum += weights[k] = exp(dot * (double)op.scale);
+        }
+        int64_t to = j.rows * LATENT;
+        for (int64_t o = 0; !none && o < LATENT; o++) {
+            j.got[to + o] = y[o];
+            j.exact[0][to + o] = j.energy[0][to + o] = 0;
+            for (int64_t k = 0; k <= positions[t]; k++) {
+                double term = weights[k] / sum * conf_decode(MH_BF16, &rows[k][o]);
+                j.exact[0][to + o] += term, j.energy[0][to + o] += term * term;
+            }
+        }
+        j.p[0].rows = j.rows += !none;
+    }
+    CHECK(tokens < 8 || *(uint32_t *)memory_at(&m, &op.fault) == MH_BAD_INDEX,
+          "attention: a row of no sequence set no fault");
+    return judge(c, &j, false, "attention");
+}
+
+static bool attention(struct core *c)
+{
+    static const int32_t few[] = {128, 129, 130, 3, 63, 64, 5, 6, 200}, one[] = {299};
+    return attention_of(c, 16, few, 9) && attention_of(c, 5, few, 9) && attention_of(c, 70, one, 1);
+}
+
 static bool fused(struct core *c, mh_format format)
 {
     return linear_swiglu(c, format) && moe_gate_up(c, format) && linear_add(c, format) &&
@@ -264,9 +344,6 @@ static bool fused_fp8(struct core *c)
 }
 
 const struct core_case core_fast_fused[] = {
-    {"fast/fused f32", fused_f32},
-    {"fast/fused f16", fused_f16},
-    {"fast/fused bf16", fused_bf16},
-    {"fast/fused fp8", fused_fp8},
-    {NULL, NULL},
+    {"fast/fused f32", fused_f32}, {"fast/fused f16", fused_f16}, {"fast/fused bf16", fused_bf16},
+    {"fast/fused fp8", fused_fp8}, {"fast/attention", attention}, {NULL, NULL},
 };

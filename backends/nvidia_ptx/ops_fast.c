@@ -336,6 +336,56 @@ static bool down_combine(struct fast *f, const mh_tensor *y, const mh_tensor *h,
     return true;
 }
 
+/* ---- attention ---- */
+
+/* A block has 64 rows, heads of one or several tokens; where blocks are few, keys go to several. */
+static bool attention(struct fast *f, const mh_op_attention *o)
+{
+    enum { LATENT = 512, WIDTH = 576, ROWS = 64, CHUNK = 128, SHARED = 18 * 8192 + 2560 };
+    int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
+    int64_t keys = o->page_table.shape[1] * o->cache.shape[1];
+    if (o->cache.dtype != MH_BF16 || o->y.shape[2] != LATENT || o->q.shape[2] != WIDTH ||
+        tokens * heads < LEAST_ROWS || SHARED > dynamic_limit(f->device) ||
+        !tensor_aligned(&o->cache, WIDTH, 16) || !tensor_aligned(&o->q, WIDTH, 16) ||
+        !pairs_aligned(&o->y))
+        return false;
+    int64_t block_heads = heads < ROWS ? heads : ROWS, block_tokens = ROWS / block_heads;
+    int64_t groups = ceil_div(heads, block_heads), blocks = groups * ceil_div(tokens, block_tokens);
+    int64_t parts = ceil_div(keys, CHUNK);
+    uint64_t bytes = (uint64_t)(blocks * parts) * ROWS * (LATENT + 4) * 4;
+    if (2 * blocks >= f->device->multiprocessors || bytes > UINT64_C(512) << 20)
+        parts = 1;
+    uint64_t scratch = parts > 1 ? take(f, bytes) : 0;
+    int64_t chunk = parts > 1 ? CHUNK : ceil_div(keys, ROWS) * ROWS;
+    struct launch *l = begin(&f->l[f->count++], KERNEL_attention_mma, 0);
+    set_grid(l, parts, groups, ceil_div(tokens, block_tokens));
+    l->block = 256;
+    l->shared = SHARED;
+    put_cache(l, &o->cache, &o->positions, &o->slots, &o->page_table, &o->fault);
+    put_tensor(l, &o->y, 2);
+    put_tensor(l, &o->q, 2);
+    put(l, scratch);
+    put(l, (uint64_t)tokens);
+    put(l, (uint64_t)heads);
+    put(l, (uint64_t)block_heads);
+    put(l, (uint64_t)block_tokens);
+    put(l, (uint64_t)chunk);
+    put_f32(l, o->scale);
+    if (parts == 1)
+        return true;
+    l = begin(&f->l[f->count++], KERNEL_attention_merge, 0);
+    set_grid(l, heads, tokens, 1);
+    put_cache(l, &o->cache, &o->positions, &o->slots, &o->page_table, &o->fault);
+    put_tensor(l, &o->y, 2);
+    put(l, scratch);
+    put(l, (uint64_t)parts);
+    put(l, (uint64_t)block_heads);
+    put(l, (uint64_t)block_tokens);
+    put(l, (uint64_t)groups);
+    put(l, (uint64_t)chunk);
+    return true;
+}
+
 /* ---- any op ---- */
 
 static bool plan(struct fast *f, const mh_op *op)
@@ -353,6 +403,8 @@ static bool plan(struct fast *f, const mh_op *op)
         const mh_op_linear_swiglu *o = (const void *)op;
         return linear(f, &o->y, &o->x, NULL, o->gate, o->up);
     }
+    case MH_OP_ATTENTION:
+        return attention(f, (const void *)op);
     case MH_OP_NORM_LINEAR:
         return norm_linear(f, (const void *)op);
     case MH_OP_HEAD_LINEAR:
