@@ -312,8 +312,9 @@ static bool products(struct core *c, mh_format format)
 {
     for (int integers = 0; integers < 2; integers++)
         if (!linear(c, format, TOKENS, TERMS, integers) || !linear(c, format, 3, TERMS, integers) ||
-            !linear(c, format, TOKENS, 1001, integers) || !heads(c, format, false, integers) ||
-            !heads(c, format, true, integers) || !experts(c, format, integers))
+            !linear(c, format, TOKENS, 1001, integers) || !linear(c, format, 100, 384, integers) ||
+            !heads(c, format, false, integers) || !heads(c, format, true, integers) ||
+            !experts(c, format, integers))
             return false;
     return true;
 }

@@ -36,8 +36,11 @@ uint16_t conf_to_f16(float value)
     return (uint16_t)(sign | (uint16_t)(base + (int)units));
 }
 
-static const float specials[] = {NAN,      INFINITY,  -INFINITY,  -0.0f,  0.0f, FLT_MAX,
-                                 -FLT_MAX, 0x1p-149f, -0x1p-130f, 1e-40f, -NAN, 0x1.fffffep-127f};
+/* The last are halfway between two of bf16, and of f16. */
+static const float specials[] = {NAN,        INFINITY,   -INFINITY,  -0.0f,
+                                 0.0f,       FLT_MAX,    -FLT_MAX,   0x1p-149f,
+                                 -0x1p-130f, 1e-40f,     -NAN,       0x1.fffffep-127f,
+                                 0x1.01p0f,  -0x1.03p3f, 0x1.002p0f, -0x1.006p3f};
 
 /* Does this operand hold the case's special values? One does, so that others stay readable. */
 static bool is_special(const struct conf_build *b, const char *name)

@@ -281,6 +281,7 @@ static void device_close(void *user)
 {
     struct device *device = user;
     if (!nv_enter(device)) {
+        nv_upload_close(device);
         nv_unload_all(device);
         nv_leave(device);
     }
@@ -296,6 +297,10 @@ static mh_status reset(void *user)
     if (device->context_kind != MH_CONTEXT_OWN)
         return FAIL(device->core, MH_UNSUPPORTED,
                     "nvidia: the context is not moehal's own, so it is not reset");
+    if (!nv_enter(device)) {
+        nv_upload_close(device);
+        nv_leave(device);
+    }
     device->cu->CtxDestroy(device->context);
     memset(device->modules, 0, sizeof(device->modules));
     memset(device->functions, 0, sizeof(device->functions));

@@ -115,7 +115,8 @@ struct device {
     uint32_t sm;           /* compute capability, 90 is 9.0 */
     uint32_t multiprocessors;
     uint32_t shared_optin; /* bytes of shared memory a block may have */
-    pthread_mutex_t lock;  /* loading of modules */
+    pthread_mutex_t lock;  /* loading of modules, making of the ring */
+    struct upload *upload; /* upload.c; NULL: not made yet */
     CUmodule modules[FAMILY_COUNT][FORMATS];
     CUfunction functions[KERNEL_COUNT][FORMATS];
 };
@@ -207,6 +208,15 @@ mh_status nv_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
 mh_status nv_counters_create(struct device *device, CUdeviceptr *counters);
 mh_status nv_stream_make(struct device *device, CUstream native, bool wrapped, void **out);
 extern const mh_backend_event nv_event_group;
+
+/* ---- upload.c ---- */
+
+enum { UPLOAD_PIECE = 4 << 20, UPLOAD_PIECES = 4, UPLOAD_LEAST = 1 << 20 }; /* bytes */
+
+/* Enqueues a copy of host memory, which may change once this returns where it is large. */
+mh_status nv_upload(struct device *device, CUdeviceptr to, const void *from, uint64_t size,
+                    CUstream stream);
+void nv_upload_close(struct device *device); /* in the device's context */
 
 /* ---- graph.c, modules.c, counters.c: groups ---- */
 

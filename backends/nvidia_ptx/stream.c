@@ -78,8 +78,8 @@ mh_status nv_copy(void *user, const mh_copy *c)
     if (status)
         return status;
     if (c->direction == MH_COPY_TO_DEVICE)
-        status = CU(device, MemcpyHtoDAsync(to, (const char *)c->from + c->from_offset, c->size,
-                                            stream->stream));
+        status =
+            nv_upload(device, to, (const char *)c->from + c->from_offset, c->size, stream->stream);
     else if (c->direction == MH_COPY_TO_HOST)
         status = CU(device,
                     MemcpyDtoHAsync((char *)c->to + c->to_offset, from, c->size, stream->stream));

@@ -123,6 +123,16 @@ static void work(mh_device *device)
     mh_stream_release(stream);
 }
 
+static uint64_t counted(mh_device *device, const char *name)
+{
+    mh_device_counter counter = MH_INIT(mh_device_counter);
+    for (uint32_t i = 0; !mh_device_read_counter(device, i, &counter); i++)
+        if (!strcmp(counter.name, name))
+            return counter.value;
+    fail_msg("no counter %s", name);
+    return 0;
+}
+
 static void primary_is_held_and_never_reset(void **state)
 {
     unsigned flags;
@@ -210,6 +220,33 @@ static void what_is_of_another_context_is_refused(void **state)
     CU(cu.CtxSetCurrent(other));
     CU(cu.MemFree(native));
     CU(cu.CtxDestroy(other));
+}
+
+/* 9 MB and a bit go by the ring of pinned memory, in three pieces, twice around. */
+static void large_copies_arrive_whole(void **state)
+{
+    enum { BYTES = (9 << 20) + 12, TIMES = 3 };
+    uint64_t copies = 0, before = 0;
+    mh_buffer *memory = NULL;
+    mh_device *device = open_device(MH_CONTEXT_OWN, NULL);
+    uint32_t *sent = malloc(BYTES), *got = malloc(BYTES);
+    (void)state;
+    assert_true(sent && got);
+    OK(mh_buffer_create(device, BYTES, 0, &memory));
+    for (uint32_t n = 0; n < TIMES; n++) {
+        for (uint32_t i = 0; i < BYTES / 4; i++)
+            sent[i] = i * 2654435761u + n;
+        before = counted(device, "copies_host_to_device");
+        OK(mh_buffer_write(memory, 0, sent, BYTES));
+        copies = counted(device, "copies_host_to_device") - before;
+        OK(mh_buffer_read(memory, 0, got, BYTES));
+        assert_memory_equal(sent, got, BYTES);
+        assert_int_equal(copies, 3);
+    }
+    free(sent);
+    free(got);
+    mh_buffer_release(memory);
+    mh_device_release(device);
 }
 
 /* ---- kernels of users ---- */
@@ -317,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(primary_is_held_and_never_reset),
                                        cmocka_unit_test(wrapped_context_stream_and_memory),
                                        cmocka_unit_test(what_is_of_another_context_is_refused),
+                                       cmocka_unit_test(large_copies_arrive_whole),
                                        cmocka_unit_test(a_kernel_of_a_user),
                                        cmocka_unit_test(a_text_that_does_not_compile)};
     return cmocka_run_group_tests(tests, find_driver, drop_runtime);
