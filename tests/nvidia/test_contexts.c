@@ -32,6 +32,7 @@ static struct {
     int (*MemFree)(uint64_t memory);
     int (*MemcpyHtoD)(uint64_t to, const void *from, size_t bytes);
     int (*MemcpyDtoH)(void *to, uint64_t from, size_t bytes);
+    int (*faults)(const char *list); /* of the virtual driver */
 } cu;
 
 static mh_runtime *runtime;
@@ -54,7 +55,8 @@ static int find_driver(void **state)
                    {&cu.MemAlloc, "cuMemAlloc_v2"},
                    {&cu.MemFree, "cuMemFree_v2"},
                    {&cu.MemcpyHtoD, "cuMemcpyHtoD_v2"},
-                   {&cu.MemcpyDtoH, "cuMemcpyDtoH_v2"}};
+                   {&cu.MemcpyDtoH, "cuMemcpyDtoH_v2"},
+                   {&cu.faults, "moehal_virtual_faults"}};
     (void)state;
     assert_non_null(library);
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
@@ -222,30 +224,52 @@ static void what_is_of_another_context_is_refused(void **state)
     CU(cu.CtxDestroy(other));
 }
 
-/* 9 MB and a bit go by the ring of pinned memory, in three pieces, twice around. */
-static void large_copies_arrive_whole(void **state)
+enum { LARGE = (9 << 20) + 12 };
+
+/* Writes and reads back that many bytes; the copies to the device that it took. */
+static uint64_t large_copy(mh_device *device, uint32_t salt, mh_status expected)
 {
-    enum { BYTES = (9 << 20) + 12, TIMES = 3 };
-    uint64_t copies = 0, before = 0;
     mh_buffer *memory = NULL;
-    mh_device *device = open_device(MH_CONTEXT_OWN, NULL);
-    uint32_t *sent = malloc(BYTES), *got = malloc(BYTES);
-    (void)state;
+    uint32_t *sent = malloc(LARGE), *got = malloc(LARGE);
     assert_true(sent && got);
-    OK(mh_buffer_create(device, BYTES, 0, &memory));
-    for (uint32_t n = 0; n < TIMES; n++) {
-        for (uint32_t i = 0; i < BYTES / 4; i++)
-            sent[i] = i * 2654435761u + n;
-        before = counted(device, "copies_host_to_device");
-        OK(mh_buffer_write(memory, 0, sent, BYTES));
-        copies = counted(device, "copies_host_to_device") - before;
-        OK(mh_buffer_read(memory, 0, got, BYTES));
-        assert_memory_equal(sent, got, BYTES);
-        assert_int_equal(copies, 3);
+    for (uint32_t i = 0; i < LARGE / 4; i++)
+        sent[i] = i * 2654435761u + salt;
+    OK(mh_buffer_create(device, LARGE, 0, &memory));
+    uint64_t before = counted(device, "copies_host_to_device");
+    assert_int_equal(mh_buffer_write(memory, 0, sent, LARGE), expected);
+    uint64_t copies = counted(device, "copies_host_to_device") - before;
+    if (!expected) {
+        OK(mh_buffer_read(memory, 0, got, LARGE));
+        assert_memory_equal(sent, got, LARGE);
     }
     free(sent);
     free(got);
     mh_buffer_release(memory);
+    return copies;
+}
+
+/* In three pieces, by the ring of pinned memory, which goes around twice. */
+static void large_copies_arrive_whole(void **state)
+{
+    mh_device *device = open_device(MH_CONTEXT_OWN, NULL);
+    (void)state;
+    for (uint32_t n = 0; n < 3; n++)
+        assert_int_equal(large_copy(device, n, MH_OK), 3);
+    assert_int_equal(cu.faults("fail:cuMemcpyHtoDAsync:2"), 0);
+    large_copy(device, 3, MH_VENDOR_ERROR);
+    assert_int_equal(cu.faults(""), 0);
+    assert_int_equal(large_copy(device, 4, MH_OK), 3);
+    mh_device_release(device);
+}
+
+/* Without pinned memory they go at once. */
+static void large_copies_without_pinned_memory(void **state)
+{
+    mh_device *device = open_device(MH_CONTEXT_OWN, NULL);
+    (void)state;
+    assert_int_equal(cu.faults("fail:cuMemHostAlloc:1"), 0);
+    assert_int_equal(large_copy(device, 0, MH_OK), 1);
+    assert_int_equal(cu.faults(""), 0);
     mh_device_release(device);
 }
 
@@ -355,6 +379,7 @@ int main(void)
                                        cmocka_unit_test(wrapped_context_stream_and_memory),
                                        cmocka_unit_test(what_is_of_another_context_is_refused),
                                        cmocka_unit_test(large_copies_arrive_whole),
+                                       cmocka_unit_test(large_copies_without_pinned_memory),
                                        cmocka_unit_test(a_kernel_of_a_user),
                                        cmocka_unit_test(a_text_that_does_not_compile)};
     return cmocka_run_group_tests(tests, find_driver, drop_runtime);
