@@ -5,6 +5,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
 import mutants  # noqa: E402  (after the path)
+import mutants_nvidia  # noqa: E402
 
 SOURCE = '''
 #define TWICE(x) (2 * (x))
@@ -53,6 +54,21 @@ class Mutants(unittest.TestCase):
                 if e.hold(m)]
         self.assertEqual([(m.nth, m.old, m.new) for m in held], [(2, "1", "2")])
         self.assertEqual(e.stale(), [2])
+
+    def test_sites_of_ptx(self):
+        source = ("#define HALF(r) shr.u32 r, r, 1;\n.visible .entry f(.param .u32 p_n)\n{\n"
+                  "    .reg .u32 n;\n    ARG32(n, p_n)\n    @!p add.u32 n, n, 4;  // 1\n    SYNC\n"
+                  "    setp.lt.u32 p, n, 0x10;\n    fma.rn.f32 a, b, 0f3F800000, c;\n}\n")
+        found = [(m.function, m.old, m.new) for m in mutants_nvidia.sites("f.ptx", source)]
+        self.assertEqual(found, [
+            ("f", "shr", "shl"), ("f", "1", "2"), ("f", "@!", "@"), ("f", "add", "sub"), ("f", "4", "5"),
+            ("f", "SYNC", "bar.warp.sync 0xFFFFFFFF;"), ("f", "lt", "le"), ("f", "0x10", "17"),
+            ("f", "0f3F800000", "0f3F000000")])
+
+    def test_equivalents_of_ptx_are_sites(self):
+        e = mutants.Equivalents(mutants_nvidia.EQUIVALENTS.read_text(encoding="utf-8"))
+        mutants_nvidia.sample(1, 1, e)
+        self.assertEqual(e.stale(), [])
 
     def test_the_sample_has_three_of_each_op_and_repeats(self):
         def draw(seed):
