@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""The decoder against LLVM's disassembler: whether a word is an instruction, its length, its text.
+
+usage: test_decoder.py DISASSEMBLE FOLDER [WORDS [SEED]]
+
+Every instruction of the code objects in FOLDER, then WORDS random ones: of each encoding, and those of
+the code objects with some bits changed. What differs must be in KNOWN, which says why.
+"""
+import collections
+import ctypes
+import glob
+import random
+import re
+import subprocess
+import sys
+
+# Mnemonic (a pattern) and why the decoder differs from LLVM 19 there.
+KNOWN = [
+    (r"buffer_(wbinvl1|wbinvl1_vol|inv|wbl2)", "bits that mean nothing: LLVM wants other ones zero"),
+    (r"s_(atomic|buffer_atomic|store|buffer_store|scratch|dcache|atc_probe|memtime|memrealtime|rfe"
+     r"|cbranch_g_fork|cbranch_i_fork|cbranch_join)\w*", "gfx942 has none, or only the debugger's"),
+    (r"s_sendmsg(halt)?", "names of graphics messages"),
+    (r"ds_swizzle_b32", "patterns are spelled out by LLVM"),
+    (r"ds_(gws_\w+|nop|permute_b32|bpermute_b32)", "bits that mean nothing"),
+    (r"s_(swappc|setpc)_b64|s_movrel\w+", "a constant as a register"),
+    (r"v_(mqsad_u32_u8|cvt_sr_\w+|cvt_pk_u8_f32|dot\dc_\w+|madmk_f16|madak_f16|pk_\w+16|pack_b32_f16|ldexp_\w+|trig_preop_f64|add_i16|sub_i16)",
+     "operands that LLVM restricts or spells in its own way"),
+    (r"v_(smfmac|mfma)\w+", "scalar sources, which LLVM accepts in some"),
+    (r"v_(addc|subb|subbrev)_co_u32|v_cndmask_b32|v_readlane_b32", "masks and results that are no SGPRs"),
+    (r"v_cvt_(rpi|flr)_i32_f32|v_interp\w+", "forms that were renamed"),
+]
+# What LLVM accepts with a warning, or accepts though the registers are not there.
+REFUSED = re.compile(r"/\*|Warning|\bnull\b|lds_direct|pops_exiting|v_readfirstlane_b32 src_|v_cmpx?_\w+ src_"
+                     r"|v_accvgpr_mov_b32 a\d+, src"
+                     r"|s\[\d+:10[2-9]\]|s\[\d+:11\d\]")
+
+
+class Llvm:
+    def __init__(self):
+        lib = None
+        for name in ("libLLVM-19.so", "libLLVM-19.so.1", "libLLVM.so.19.1"):
+            try:
+                lib = ctypes.CDLL(name)
+                break
+            except OSError:
+                continue
+        if lib is None:
+            print("SKIP: libLLVM-19 is not installed (apt-get install libllvm19)")
+            sys.exit(77)
+        for part in ("TargetInfo", "Target", "TargetMC", "Disassembler"):
+            getattr(lib, "LLVMInitializeAMDGPU" + part)()
+        lib.LLVMCreateDisasmCPU.restype = ctypes.c_void_p
+        lib.LLVMCreateDisasmCPU.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p,
+                                            ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        lib.LLVMDisasmInstruction.restype = ctypes.c_size_t
+        lib.LLVMDisasmInstruction.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
+                                              ctypes.c_uint64, ctypes.c_char_p, ctypes.c_size_t]
+        self.lib = lib
+        self.context = lib.LLVMCreateDisasmCPU(b"amdgcn-amd-amdhsa", b"gfx942", None, 0, None, None)
+        self.text = ctypes.create_string_buffer(1024)
+
+    def __call__(self, words):
+        data = b"".join(word.to_bytes(4, "little") for word in words)
+        size = self.lib.LLVMDisasmInstruction(self.context, data, len(data), 0, self.text, 1024)
+        text = re.sub(r"\s+", " ", self.text.value.decode(errors="replace")).strip()
+        if not size or REFUSED.search(text):
+            return 0, ""
+        return size // 4, text
+
+
+def harmless(words):
+    """LLVM 19 crashes on SDWA with selections that do not exist."""
+    if words[0] >> 31 == 0 and words[0] & 511 == 249:
+        words[1] &= ~0x07071f00
+    return words
+
+
+def texts_of(folder):
+    """Words of the executable sections of the code objects."""
+    for path in sorted(glob.glob(folder + "/*.co")):
+        with open(path, "rb") as file:
+            data = file.read()
+        u64 = lambda at: int.from_bytes(data[at:at + 8], "little")
+        shoff, count = u64(40), int.from_bytes(data[60:62], "little")
+        for k in range(count):
+            at = shoff + 64 * k
+            kind, flags = int.from_bytes(data[at + 4:at + 8], "little"), u64(at + 8)
+            if kind == 1 and flags & 4:
+                begin, size = u64(at + 24), u64(at + 32)
+                yield [int.from_bytes(data[x:x + 4], "little")
+                       for x in range(begin, begin + size - size % 4, 4)]
+
+
+PREFIXES = [(0x7e000000, 25), (0x7c000000, 25), (0xbe800000, 23), (0xbf000000, 23), (0xbf800000, 23),
+            (0xb0000000, 28), (0xc0000000, 26), (0xd0000000, 26), (0xd1000000, 26), (0xd3800000, 23),
+            (0xd8000000, 26), (0xdc000000, 26), (0xe0000000, 26), (0xe8000000, 26), (0x80000000, 30),
+            (0x00000000, 31)]
+
+
+def random_words(source, known):
+    if source.random() < 0.5 or not known:
+        prefix, free = source.choice(PREFIXES)
+        return [prefix | source.getrandbits(free), source.getrandbits(32), source.getrandbits(32)]
+    words = list(source.choice(known))
+    for _ in range(source.randint(1, 3)):
+        k = source.randrange(2)
+        shift = source.choice((0, 8, 9, 16, 17, 18, 24))
+        words[k] = (words[k] & ~(255 << shift) | source.getrandbits(8) << shift) & 0xffffffff
+    return words
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 60000
+    source = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
+    llvm = Llvm()
+    known = []
+    for text in texts_of(sys.argv[2]):
+        at = 0
+        while at < len(text):
+            words = (text[at:at + 3] + [0, 0])[:3]
+            length, _ = llvm(words)
+            known.append(words)
+            at += length or 1
+    tried = known + [harmless(random_words(source, known)) for _ in range(count)]
+    lines = "".join("%x %x %x\n" % tuple(words) for words in tried)
+    ours = subprocess.run([sys.argv[1]], input=lines, stdout=subprocess.PIPE, text=True,
+                          check=True).stdout.splitlines()
+    assert len(ours) == len(tried)
+    accepted, differ, unknown = 0, collections.Counter(), []
+    for k, (words, line) in enumerate(zip(tried, ours)):
+        mine, text = line.split(" ", 1)
+        length, want = llvm(words)
+        accepted += length != 0
+        if int(mine) == length and (not length or text == want):
+            continue
+        name = re.sub(r"_(e32|e64|sdwa|dpp)$", "", (want or text).split()[0])
+        reason = next((why for pattern, why in KNOWN if re.fullmatch(pattern, name)), None)
+        if reason and k >= len(known):
+            differ[reason] += 1
+        else:
+            unknown.append((["%08x" % w for w in words], mine, text, length, want))
+    print(f"{len(known)} instructions of code objects, {count} random words: "
+          f"LLVM accepts {accepted} in all")
+    for reason, times in differ.most_common():
+        print(f"known differences: {times}: {reason}")
+    for line in unknown[:20]:
+        print("DIFFERS:", *line)
+    print(f"{len(unknown)} unknown differences")
+    return 1 if unknown or len(known) < 1000 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

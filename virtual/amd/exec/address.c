@@ -1,0 +1,102 @@
+/* Who may touch what: the slow side of memory accesses. */
+#include "exec.h"
+
+void va_touch(struct va_launch_state *s, uint64_t address, uint64_t bytes)
+{
+    for (uint64_t k = address >> 6; k <= (address + bytes - 1) >> 6; k++) {
+        uint64_t bit = k - (s->range_base >> 6);
+        if (bit < s->range_bytes >> 6)
+            __atomic_fetch_or(&s->touched[bit >> 3], (uint8_t)(1u << (bit & 7)), __ATOMIC_RELAXED);
+    }
+}
+
+bool va_known_allocation(struct va_wave *w, uint64_t low, uint64_t high, uint32_t bytes, bool write)
+{
+    const struct va_launch *l = w->launch->launch;
+    const struct vc_alloc *a = vc_find(l->map, low);
+    (void)write;
+    if (!vc_may_access(a, low, high - low + bytes, l->device))
+        return false;
+    w->recent[1] = w->recent[0];
+    w->recent[0].base = a->base;
+    w->recent[0].size = a->size;
+    return true;
+}
+
+static const char *kind(int write)
+{
+    return write == 0 ? "reads" : write == 1 ? "writes" : "changes";
+}
+
+void *va_global(struct va_wave *w, uint64_t address, uint32_t bytes, int write, int lane)
+{
+    const struct va_launch *l = w->launch->launch;
+    const struct vc_alloc *a = vc_find(l->map, address);
+    if (VA_UNLIKELY(!vc_may_access(a, address, bytes, l->device))) {
+        char where[200];
+        bool mapped = a != NULL;
+        vc_describe(l->map, address, where, sizeof where);
+        if (w->launch->checks & VA_CHECK_BOUNDS || !mapped)
+            va_fault(w, VA_ILLEGAL_ADDRESS, "out-of-bounds", lane, address, bytes,
+                     "%s %u bytes at 0x%llx: %s", kind(write), bytes, (unsigned long long)address,
+                     where);
+    }
+    if (write == 2 && address & (bytes - 1))
+        va_fault(w, VA_MISALIGNED_ADDRESS, "misaligned", lane, address, bytes,
+                 "atomic of %u bytes at 0x%llx", bytes, (unsigned long long)address);
+    if (write)
+        vc_mark(l->map, address, bytes);
+    if (write != 1 && w->launch->checks & VA_CHECK_UNINITIALISED && !(write == 2)) {
+        uint64_t at = vc_uninitialised(l->map, address, bytes);
+        if (at < bytes)
+            va_find(w, "uninitialised", lane, address + at, bytes - at, NULL,
+                    "reads global memory that nothing has written");
+    }
+    return (void *)(uintptr_t)address;
+}
+
+static void race(struct va_wave *w, const struct va_lds_mark *m, uint32_t at, int write, int lane)
+{
+    va_find(w, "lds-race", lane, at, 1, m->insn,
+            "%s byte %u of LDS, which another wave %s at text + 0x%llx with no barrier between",
+            kind(write), at, write && !m->writers ? "has read" : "has written",
+            (unsigned long long)(m->insn - w->insns) * 4);
+}
+
+void va_lds_check(struct va_wave *w, uint32_t at, uint32_t bytes, int write, int lane)
+{
+    struct va_group *g = w->group;
+    if (g->lds_written) {
+        uint8_t *written = g->lds_written + at;
+        if (write) {
+            memset(written, 1, bytes);
+        } else {
+            for (uint32_t k = 0; k < bytes; k++)
+                if (!written[k]) {
+                    va_find(w, "uninitialised-lds", lane, at + k, bytes - k, NULL,
+                            "reads byte %u of LDS, which nothing has written", at + k);
+                    break;
+                }
+        }
+    }
+    if (!g->marks)
+        return;
+    uint16_t me = (uint16_t)(1u << w->index), others = (uint16_t)~me;
+    for (uint32_t k = at; k < at + bytes; k++) {
+        struct va_lds_mark *m = &g->marks[k];
+        if (m->epoch != g->epoch)
+            *m = (struct va_lds_mark){.epoch = g->epoch, .insn = w->now};
+        /* Atomics do not race with atomics: they count as reads that nobody minds. */
+        if (write == 2)
+            continue;
+        if (write ? (m->readers | m->writers) & others : m->writers & others) {
+            race(w, m, k, write, lane);
+            return;
+        }
+        if (write)
+            m->writers |= me;
+        else
+            m->readers |= me;
+        m->insn = w->now;
+    }
+}
