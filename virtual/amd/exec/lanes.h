@@ -234,7 +234,8 @@ VA_INLINE double divide_fixup(double a, double b, double c)
         return -(double)NAN;
     if (b == 0 || fabs(c) == inf)
         return negative ? -inf : inf;
-    if (fabs(b) == inf || c == 0)
+    int apart = (int)(bits_of64(c) >> 52 & 2047) - (int)(bits_of64(b) >> 52 & 2047);
+    if (fabs(b) == inf || c == 0 || apart < -1075)
         return negative ? -0.0 : 0.0;
     return negative ? -fabs(a) : fabs(a);
 }
@@ -243,7 +244,8 @@ VA_INLINE float divide_fixup_f32(float a, float b, float c)
     uint32_t sign = (bits_of(b) ^ bits_of(c)) & 0x80000000;
     float r = float_of((bits_of(a) & 0x7fffffff) | sign), inf = INFINITY;
     float ab = fabsf(b), ac = fabsf(c);
-    r = ab == inf || c == 0 ? float_of(sign) : r;
+    int32_t apart = (int32_t)(bits_of(c) >> 23 & 255) - (int32_t)(bits_of(b) >> 23 & 255);
+    r = ab == inf || c == 0 || apart < -150 ? float_of(sign) : r;
     r = b == 0 || ac == inf ? float_of(0x7f800000 | sign) : r;
     r = (b == 0 && c == 0) || (ab == inf && ac == inf) ? float_of(0xffc00000) : r;
     r = b != b ? quiet(b) : r;
@@ -304,7 +306,7 @@ VA_INLINE uint64_t quad_sad(uint64_t a, uint32_t b, uint64_t c, bool masked)
     uint64_t r = 0;
     for (int k = 0; k < 4; k++) {
         uint32_t s = sad8((uint32_t)(a >> 8 * k), b, masked) + (uint32_t)(c >> 16 * k & 0xffff);
-        r |= (uint64_t)(s > 65535 ? 65535 : s) << 16 * k;
+        r |= (uint64_t)(s & 0xffff) << 16 * k;
     }
     return r;
 }

@@ -818,5 +818,5 @@ bool VA_NAME(bind_vector)(struct va_insn *i)
     if (i->encoding == VA_VOP3P)
         return bind_packed(i, op);
     i->run = i->simple && !op->keeps ? run_simple : run_full;
-    return true;
+    return !(i->clamp && strstr(va_rows[i->op].name, "qsad"));
 }
