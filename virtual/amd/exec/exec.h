@@ -135,7 +135,16 @@ struct va_group {
     bool resident;
 };
 
+/* Of an instruction (both halves of those with two accesses): its last pattern of LDS addresses. */
+struct va_bank_memo {
+    uint64_t mask;
+    uint32_t bytes, passes, relative[VA_LANES];
+};
+
+enum { VA_BANK_MEMOS = 128 };
+
 struct va_worker {
+    struct va_bank_memo banks[VA_BANK_MEMOS];
     struct va_launch_state *launch;
     int index;
     struct va_pc_count *counts;

@@ -132,15 +132,33 @@ static void expand(const uint32_t *r, unsigned count, enum element e, float (*to
     }
 }
 
-VA_INLINE void add_product(float *restrict d, float a, const float *restrict b, unsigned n)
+/* d[0..n) += sum over k of a[k] * b[k][0..n), rounded at each step. */
+VA_INLINE void add_products(float *d, const float *const *a, const float *const *b, unsigned count,
+                            unsigned n)
 {
-    if (n == 32)
-        _Pragma("GCC ivdep") for (unsigned j = 0; j < 32; j++) d[j] = __builtin_fmaf(a, b[j], d[j]);
-    else if (n == 16)
-        _Pragma("GCC ivdep") for (unsigned j = 0; j < 16; j++) d[j] = __builtin_fmaf(a, b[j], d[j]);
-    else
+#ifdef __AVX512F__
+    if (n == 32) {
+        __m512 x = _mm512_loadu_ps(d), y = _mm512_loadu_ps(d + 16);
+        for (unsigned k = 0; k < count; k++) {
+            __m512 s = _mm512_set1_ps(*a[k]);
+            x = _mm512_fmadd_ps(s, _mm512_loadu_ps(b[k]), x);
+            y = _mm512_fmadd_ps(s, _mm512_loadu_ps(b[k] + 16), y);
+        }
+        _mm512_storeu_ps(d, x);
+        _mm512_storeu_ps(d + 16, y);
+        return;
+    }
+    if (n == 16) {
+        __m512 x = _mm512_loadu_ps(d);
+        for (unsigned k = 0; k < count; k++)
+            x = _mm512_fmadd_ps(_mm512_set1_ps(*a[k]), _mm512_loadu_ps(b[k]), x);
+        _mm512_storeu_ps(d, x);
+        return;
+    }
+#endif
+    for (unsigned k = 0; k < count; k++)
         for (unsigned j = 0; j < n; j++)
-            d[j] = __builtin_fmaf(a, b[j], d[j]);
+            d[j] = __builtin_fmaf(*a[k], b[k][j], d[j]);
 }
 
 /* The register of row i of block b, and its first lane. */
@@ -195,12 +213,13 @@ static void run_float(struct va_wave *w, const struct va_insn *i)
             unsigned reg, lane;
             row_place(f, block, r, &reg, &lane);
             float *to = (float *)(void *)&d[reg][lane];
+            const float *pa[32], *pb[32];
             for (unsigned k = 0; k < f->k; k++) {
-                unsigned group = k / ka; /* of lanes: with blocks there is one */
-                unsigned la = f->m * (f->blocks > 1 ? from : group) + r;
-                unsigned lb = f->n * (f->blocks > 1 ? block : k / kb);
-                add_product(to, a[k % ka][la], b[k % kb] + lb, f->n);
+                /* Groups of lanes hold runs of k; with blocks there is one run. */
+                pa[k] = &a[k % ka][f->m * (f->blocks > 1 ? from : k / ka) + r];
+                pb[k] = b[k % kb] + f->n * (f->blocks > 1 ? block : k / kb);
             }
+            add_products(to, pa, pb, f->k, f->n);
         }
     }
     memcpy(va_row(w, i->d), d, i->wd * sizeof d[0]);

@@ -89,6 +89,34 @@ VA_INLINE void move_lane(uint32_t (*d)[VA_LANES], int l, void *p, struct shape s
 
 /* ---- counting ---- */
 
+static void touch(struct va_launch_state *s, uint64_t segment)
+{
+    uint64_t bit = segment - (s->range_base >> 6);
+    if (bit >= s->range_bytes >> 6)
+        return;
+    uint8_t *byte = &s->touched[bit >> 3], one = (uint8_t)(1u << (bit & 7));
+    if (!(__atomic_load_n(byte, __ATOMIC_RELAXED) & one))
+        __atomic_fetch_or(byte, one, __ATOMIC_RELAXED);
+}
+
+/* All lanes, one after the other. */
+static void count_run(struct va_wave *w, const struct va_insn *i, uint64_t low, unsigned bytes,
+                      bool store)
+{
+    struct va_pc_count *c = &w->counts[i - w->insns];
+    uint64_t total = (uint64_t)VA_LANES * bytes, end = (low + total - 1) >> 6;
+    for (uint64_t k = low >> 6; k <= end; k++)
+        touch(w->launch, k);
+    c->bytes += total;
+    c->segments64 += end - (low >> 6) + 1;
+    c->segments128 += (end >> 1) - (low >> 7) + 1;
+    c->ideal64 += total / 64;
+    if (store)
+        w->worker->store_bytes += total;
+    else
+        w->worker->load_bytes += total;
+}
+
 static void count_segments(struct va_wave *w, const struct va_insn *i, const uint64_t *at,
                            uint64_t mask, unsigned bytes, bool store, bool load)
 {
@@ -125,12 +153,7 @@ static void count_segments(struct va_wave *w, const struct va_insn *i, const uin
         if (seen64[x] >> 1 != last128)
             n128++;
         last128 = seen64[x] >> 1;
-        uint64_t bit = seen64[x] - (s->range_base >> 6);
-        if (bit < s->range_bytes >> 6) {
-            uint8_t *byte = &s->touched[bit >> 3], one = (uint8_t)(1u << (bit & 7));
-            if (!(__atomic_load_n(byte, __ATOMIC_RELAXED) & one))
-                __atomic_fetch_or(byte, one, __ATOMIC_RELAXED);
-        }
+        touch(s, seen64[x]);
     }
     c->bytes += total;
     c->segments64 += n64;
@@ -239,7 +262,9 @@ static void move_global(struct va_wave *w, const struct va_insn *i, struct acces
     survey(a, s.bytes);
     check_global(w, a, s);
     check_written(w, a, s);
-    if (w->launch->count)
+    if (w->launch->count && a->consecutive)
+        count_run(w, i, a->low, s.bytes, s.store);
+    else if (w->launch->count)
         count_segments(w, i, a->at, a->mask, s.bytes, s.store, !s.store);
     uint32_t(*d)[VA_LANES];
     if (s.store) {
@@ -355,14 +380,12 @@ static void run_scratch(struct va_wave *w, const struct va_insn *i)
 
 /* Banks of 4 bytes, 32 of them. Half the wave goes at a time with 4-byte accesses, less with wider.
  */
-static void count_lds(struct va_wave *w, const struct va_insn *i, const uint32_t *at, uint64_t mask,
-                      unsigned bytes)
+static unsigned lds_passes(const uint32_t *at, uint64_t mask, unsigned bytes)
 {
-    struct va_pc_count *c = &w->counts[i - w->insns];
     unsigned step = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8, words = bytes < 4 ? 1 : bytes / 4;
-    w->worker->lds_accesses++;
+    unsigned passes = 0;
     for (unsigned first = 0; first < VA_LANES; first += step) {
-        uint32_t held[32][16];
+        uint32_t held[32][32];
         uint8_t n[32] = {0}, most = 0;
         for (unsigned l = first; l < first + step; l++) {
             if (!(mask >> l & 1))
@@ -371,14 +394,34 @@ static void count_lds(struct va_wave *w, const struct va_insn *i, const uint32_t
                 uint32_t word = at[l] / 4 + k, bank = word & 31, x = 0;
                 while (x < n[bank] && held[bank][x] != word)
                     x++;
-                if (x == n[bank] && x < 16) {
+                if (x == n[bank]) {
                     held[bank][n[bank]++] = word;
                     most = n[bank] > most ? n[bank] : most;
                 }
             }
         }
-        c->lds_passes += most;
+        passes += most;
     }
+    return passes;
+}
+
+/* Passes depend on where lanes are to each other: an instruction's last pattern is remembered. */
+static void count_lds(struct va_wave *w, const struct va_insn *i, const uint32_t *at, uint64_t mask,
+                      unsigned bytes, unsigned part)
+{
+    struct va_pc_count *c = &w->counts[i - w->insns];
+    struct va_bank_memo *memo =
+        &w->worker->banks[((uint64_t)(i - w->insns) * 2 + part) % VA_BANK_MEMOS];
+    uint32_t different = 0, base = at[0] & 3; /* shifted by whole words, conflicts stay */
+    FOR_LANES different |= memo->relative[l] ^ (at[l] - at[0] + base);
+    if (different || memo->mask != mask || memo->bytes != bytes) {
+        FOR_LANES memo->relative[l] = at[l] - at[0] + base;
+        memo->mask = mask;
+        memo->bytes = bytes;
+        memo->passes = lds_passes(at, mask, bytes);
+    }
+    w->worker->lds_accesses++;
+    c->lds_passes += memo->passes;
     c->lds_bytes += bytes * (uint64_t)__builtin_popcountll(mask);
 }
 
@@ -387,6 +430,12 @@ static void check_lds(struct va_wave *w, const uint32_t *at, uint64_t mask, unsi
 {
     const struct va_group *g = w->group;
     bool watched = g->lds_written || g->marks;
+    if (!watched && mask == UINT64_MAX) {
+        uint32_t high = 0;
+        FOR_LANES high = at[l] > high ? at[l] : high;
+        if ((uint64_t)high + bytes <= g->lds_bytes)
+            return;
+    }
     for (uint64_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctzll(m);
         if (VA_UNLIKELY((uint64_t)at[l] + bytes > g->lds_bytes))
@@ -405,12 +454,23 @@ static void lds_addresses(struct va_wave *w, const struct va_insn *i, uint32_t o
 }
 
 static void move_lds(struct va_wave *w, const struct va_insn *i, uint32_t (*d)[VA_LANES],
-                     const uint32_t *at, uint64_t mask, struct shape s)
+                     const uint32_t *at, uint64_t mask, struct shape s, unsigned part)
 {
     check_lds(w, at, mask, s.bytes, s.store);
     if (w->launch->count)
-        count_lds(w, i, at, mask, s.bytes);
+        count_lds(w, i, at, mask, s.bytes, part);
     uint8_t *lds = w->group->lds;
+    if (mask == UINT64_MAX && s.bytes >= 4) { /* without a look at each lane's shape */
+        for (unsigned k = 0; k < s.bytes / 4u; k++, lds += 4) {
+            if (s.store)
+                for (int l = 0; l < VA_LANES; l++)
+                    memcpy(lds + at[l], &d[k][l], 4);
+            else
+                for (int l = 0; l < VA_LANES; l++)
+                    memcpy(&d[k][l], lds + at[l], 4);
+        }
+        return;
+    }
     for (uint64_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctzll(m);
         move_lane(d, l, lds + at[l], s);
@@ -432,7 +492,7 @@ static void run_lds(struct va_wave *w, const struct va_insn *i)
     } else {
         d = target(w, i, false, true, i->wd);
     }
-    move_lds(w, i, d, at, mask, s);
+    move_lds(w, i, d, at, mask, s, 0);
 }
 
 /* Two accesses in one instruction. */
@@ -457,7 +517,7 @@ static void run_lds2(struct va_wave *w, const struct va_insn *i)
         FOR_LANES at[l] = address[l] + offset;
         if (s.store)
             d = (uint32_t(*)[VA_LANES])va_row(w, k ? i->c : i->b);
-        move_lds(w, i, d, at, mask, s);
+        move_lds(w, i, d, at, mask, s, k);
         d += s.store ? 0 : width;
     }
 }
@@ -473,7 +533,7 @@ static void run_addtid(struct va_wave *w, const struct va_insn *i)
     if (s.store)
         note_store(w, i, false, true);
     move_lds(w, i, s.store ? (uint32_t(*)[VA_LANES])va_row(w, i->b) : target(w, i, false, true, 1),
-             at, mask, s);
+             at, mask, s, 0);
 }
 
 /* ---- across lanes, by way of LDS ---- */
@@ -561,7 +621,7 @@ static void run_flat(struct va_wave *w, const struct va_insn *i)
     if (parts[SHARED]) {
         uint32_t at[VA_LANES];
         FOR_LANES at[l] = (uint32_t)a.at[l];
-        move_lds(w, i, d, at, parts[SHARED], s);
+        move_lds(w, i, d, at, parts[SHARED], s, 0);
     }
     for (uint64_t m = parts[PRIVATE]; m; m &= m - 1) {
         int l = __builtin_ctzll(m);
