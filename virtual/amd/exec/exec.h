@@ -235,6 +235,9 @@ struct va_pending *va_defer(struct va_wave *w, const struct va_insn *insn, bool 
                             bool scalar, uint16_t code, unsigned width);
 void va_check_pending(struct va_wave *w, const struct va_insn *insn);
 
+/* defined.c */
+void va_check_registers(struct va_wave *w, const struct va_insn *insn);
+
 /* fault.c */
 _Noreturn void va_fault(struct va_wave *w, enum va_status status, const char *check, int lane,
                         uint64_t address, uint64_t bytes, const char *format, ...)

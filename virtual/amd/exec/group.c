@@ -30,7 +30,8 @@ static uint32_t put_user(struct va_wave *w, const struct va_launch *l, uint32_t 
     return at;
 }
 
-static void start_scalars(struct va_wave *w, const struct va_launch *l)
+/* Returns how many are set up. */
+static uint32_t start_scalars(struct va_wave *w, const struct va_launch *l)
 {
     uint32_t rsrc2 = l->kernel->rsrc2, at = rsrc2 >> 1 & 31;
     for (int k = 0; k < 128; k++)
@@ -43,6 +44,7 @@ static void start_scalars(struct va_wave *w, const struct va_launch *l)
         w->s[at++] = w->index == 0 ? 1u << 31 : 0;
     w->s64[VA_VCC / 2] = 0;
     w->s[VA_M0] = 0;
+    return at;
 }
 
 /* The size in lanes of this workgroup: the last ones may be smaller. */
@@ -90,8 +92,15 @@ static void wave_start(struct va_wave *w, const uint32_t size[3])
         for (int l = 0; l < VA_LANES; l++)
             row[l] = (uint32_t)POISON;
     }
-    start_scalars(w, s->launch);
+    uint32_t set_up = start_scalars(w, s->launch);
     start_lanes(w, size);
+    if (w->defined) {
+        memset(w->defined, 0, VA_ROWS * sizeof w->defined[0]);
+        w->defined[0] = UINT64_MAX;
+        /* What the hardware sets up, and what the machine itself holds: flat_scratch to EXEC. */
+        w->defined_s[0] = set_up < 64 ? (1ull << set_up) - 1 : UINT64_MAX;
+        w->defined_s[1] = UINT64_MAX << (102 - 64);
+    }
 }
 
 void va_group_start(struct va_group *g, uint64_t linear)

@@ -32,6 +32,7 @@ static void free_group(struct va_group *g)
             munmap(w->v, VA_ROWS * sizeof w->v[0]);
         if (w->scratch)
             munmap(w->scratch, scratch_size(g->launch));
+        free(w->defined);
         free(w->queue_rows);
         free(w->queue);
     }
@@ -71,6 +72,8 @@ static bool make_wave(struct va_wave *w, struct va_group *g, uint32_t index)
     if (s->scratch_bytes && !(w->scratch = pages(scratch_size(s))))
         return false;
     if (s->checks & VA_CHECK_WAITS && !make_queue(w))
+        return false;
+    if (s->checks & VA_CHECK_REGISTERS && !(w->defined = calloc(VA_ROWS, sizeof *w->defined)))
         return false;
     return w->v;
 }

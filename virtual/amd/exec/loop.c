@@ -29,6 +29,8 @@ static void run(struct va_wave *w, uint64_t steps)
         counts[at].lanes += (uint64_t)__builtin_popcountll(va_exec(w));
         if (VA_UNLIKELY(w->queue_count))
             va_check_pending(w, i);
+        if (VA_UNLIKELY(w->defined != NULL))
+            va_check_registers(w, i);
         i->run(w, i);
     }
 }

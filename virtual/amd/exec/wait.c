@@ -43,18 +43,23 @@ void va_wait(struct va_wave *w, unsigned vm, unsigned lgkm)
         vms += w->queue[k].vm;
         lgkms += w->queue[k].lgkm;
     }
-    /* Vector memory comes back in order. LDS does too, scalar memory in none: it is the last. */
-    for (int scalars = 0; scalars < 2; scalars++) {
-        for (uint32_t k = 0; k < w->queue_count;) {
-            struct va_pending *p = &w->queue[k];
-            bool due = (p->vm && vms > vm) || (p->lgkm && lgkms > lgkm && p->scalar == scalars);
-            if (!due) {
-                k++;
-                continue;
-            }
+    /* Vector memory and LDS come back in order. */
+    for (uint32_t k = 0; k < w->queue_count;) {
+        struct va_pending *p = &w->queue[k];
+        if ((p->vm && vms > vm) || (p->lgkm && !p->scalar && lgkms > lgkm)) {
             vms -= p->vm;
             lgkms -= p->lgkm;
             arrive(w, p);
+            drop(w, k);
+        } else {
+            k++;
+        }
+    }
+    /* Scalar memory comes in any order: the last first, so that only a wait for all is enough. */
+    for (uint32_t k = w->queue_count; k-- && lgkms > lgkm;) {
+        if (w->queue[k].scalar) {
+            lgkms--;
+            arrive(w, &w->queue[k]);
             drop(w, k);
         }
     }

@@ -23,7 +23,8 @@ struct device {
     uint64_t image;
     unsigned checks;
     enum va_schedule schedule;
-    uint64_t seed;
+    uint64_t seed, limit_ms;
+    const _Atomic bool *stop;
     struct va_counters counters;
     struct va_fault fault;
     unsigned findings;
@@ -139,6 +140,8 @@ static inline enum va_status device_run(struct device *d, const char *name, uint
         .count_pcs = true,
         .schedule = d->schedule,
         .seed = d->seed,
+        .time_limit_ms = d->limit_ms,
+        .stop = d->stop,
         .sinks = {d, device_report},
     };
     d->findings = 0;
