@@ -22,6 +22,10 @@ static void look(const struct vl_code *code)
         must(k->entry >= code->text_at && k->entry - code->text_at < code->text_size);
         must(strlen(k->name) < 1 << 20);
         must(k->explicit_args <= k->arg_count);
+        const char *file;
+        uint32_t line;
+        for (uint64_t at = k->entry; at < k->entry + 64; at += 4)
+            must(!vl_code_line(code, at, &file, &line) || (line && strlen(file) < 1 << 20));
         for (uint32_t a = 0; a < k->arg_count; a++)
             must(k->args[a].offset + k->args[a].size <= k->kernarg_size);
     }

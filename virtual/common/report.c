@@ -146,7 +146,7 @@ static char *to_text(const struct vc_finding *x)
                 x->block[1], x->block[2], x->thread[0], x->thread[1], x->thread[2]);
     if (x->file && x->line)
         fprintf(f, ", %s:%u", x->file, x->line);
-    if (x->code_line)
+    if (x->code_line && !x->silent_code)
         fprintf(f, ", PTX line %u", x->code_line);
     if (x->kernel)
         fputc(']', f);

@@ -12,7 +12,8 @@ struct vc_finding {
     const char *kernel; /* as the module names it */
     const char *file;   /* from .loc, else the module's own name */
     uint32_t line;      /* in `file` */
-    uint32_t code_line; /* in the PTX text */
+    uint32_t code_line; /* in the PTX text, or where else the vendor counts */
+    bool silent_code;   /* `text` says code_line in the vendor's way */
     uint32_t grid[3], block[3], thread[3];
     uint32_t lanes; /* mask of lanes it concerns */
     uint64_t address, bytes;

@@ -187,8 +187,9 @@ struct op {
     };
 };
 
-void op_release(struct op *op);                     /* with the lock held */
-bool op_copy(struct op *to, const struct op *from); /* holds what it names; false: no memory */
+void op_release(struct op *op); /* with the lock held */
+/* Holds what it names, with the lock held; false: out of memory. */
+bool op_copy(struct op *to, const struct op *from);
 /* Runs an op, on the calling thread, without the lock. *ns is its model time. */
 hipError_t op_run(struct op *op, double *ns);
 
@@ -282,8 +283,9 @@ struct ihipModule_t {
 
 hipError_t module_load(struct device *device, const void *image, size_t size, const char *what,
                        hipModule_t *out);
+/* With the lock held: */
 void module_hold(hipModule_t module);
-void module_release(hipModule_t module); /* with the lock held */
+void module_release(hipModule_t module);
 hipError_t module_function(hipModule_t module, const char *name, hipFunction_t *out);
 int function_occupancy(const struct ihipModuleSymbol_t *function, int threads, size_t dynamic_lds);
 /* grid and block in lanes: `grid` need not be a multiple. */

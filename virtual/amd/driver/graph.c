@@ -117,6 +117,8 @@ HIP_API hipError_t hipGraphDestroy(hipGraph_t graph)
 
 /* ---- making nodes ---- */
 
+HIP_API hipError_t hipGraphDestroyNode(hipGraphNode_t node);
+
 static hipError_t add(const char *name, hipGraphNode_t *out, hipGraph_t graph,
                       const hipGraphNode_t *before, size_t count, hipGraphNodeType type,
                       struct op *op)
@@ -275,20 +277,21 @@ HIP_API hipError_t hipGraphAddChildGraphNode(hipGraphNode_t *out, hipGraph_t gra
                                              hipGraph_t child)
 {
     struct op op = {.kind = OP_EMPTY};
-    hipGraph_t copy;
     ENTER("hipGraphAddChildGraphNode");
-    if (child == graph)
+    if (child == graph || !vc_handle_is(child, HANDLE_GRAPH))
         return done(hipErrorInvalidValue);
-    hipError_t result = hipGraphClone(&copy, child);
+    hipError_t result =
+        add("hipGraphAddChildGraphNode", out, graph, before, count, hipGraphNodeTypeGraph, &op);
     if (result != hipSuccess)
         return result;
-    result =
-        add("hipGraphAddChildGraphNode", out, graph, before, count, hipGraphNodeTypeGraph, &op);
-    if (result == hipSuccess)
-        (*out)->child = copy;
-    else
-        hipGraphDestroy(copy);
-    return result;
+    lock();
+    (*out)->child = copy_graph(child);
+    bool fine = (*out)->child != NULL;
+    unlock();
+    if (fine)
+        return hipSuccess;
+    hipGraphDestroyNode(*out);
+    return done(hipErrorOutOfMemory);
 }
 
 HIP_API hipError_t hipGraphKernelNodeSetParams(hipGraphNode_t node, const hipKernelNodeParams *p)

@@ -101,7 +101,9 @@ hipError_t kernel_call_make(hipFunction_t f, const uint32_t lanes[3], const uint
         free(out->args);
         return result;
     }
+    lock();
     module_hold(f->module);
+    unlock();
     return hipSuccess;
 }
 
@@ -189,10 +191,18 @@ static hipError_t write_packet(struct device *d, const struct kernel_call *k)
 
 /* ---- the run ---- */
 
+/* The machine says where in the text; the object may know the source. */
 static void on_report(void *user, const struct vc_finding *finding)
 {
-    (void)user;
-    vc_report(driver.reports, finding);
+    const struct vl_code *code = ((const struct ihipModuleSymbol_t *)user)->module->code;
+    struct vc_finding f = *finding;
+    f.silent_code = true;
+    f.other_line = f.other_code_line = 0; /* the text has it */
+    if (!vl_code_line(code, code->text_at + finding->code_line, &f.file, &f.line)) {
+        f.file = NULL;
+        f.line = 0;
+    }
+    vc_report(driver.reports, &f);
 }
 
 static hipError_t status_error(enum va_status status)
@@ -274,7 +284,8 @@ hipError_t kernel_run(struct device *device, const struct kernel_call *k, double
     if (result != hipSuccess)
         return result;
     write_args(device, k);
-    static _Atomic uint64_t dispatch_id;
+    static _Atomic uint64_t dispatches;
+    uint64_t dispatch_id = ++dispatches;
     struct va_launch launch = {
         .code = f->module->text,
         .kernel = &f->kernel,
@@ -285,7 +296,7 @@ hipError_t kernel_run(struct device *device, const struct kernel_call *k, double
         .kernarg = f->kernarg,
         .dispatch = device->dispatch,
         .queue = device->queue,
-        .dispatch_id = ++dispatch_id,
+        .dispatch_id = dispatch_id,
         .cooperative = k->cooperative,
         .map = driver.map,
         .pool = device->workers,
@@ -296,7 +307,7 @@ hipError_t kernel_run(struct device *device, const struct kernel_call *k, double
         .schedule = driver.schedule,
         .seed = driver.seed,
         .time_limit_ms = driver.time_limit_ms,
-        .sinks = {.report = on_report},
+        .sinks = {.context = f, .report = on_report},
     };
     struct va_counters counters = {0};
     struct va_fault fault = {0};
@@ -355,30 +366,43 @@ HIP_API hipError_t hipModuleLaunchKernel(hipFunction_t f, unsigned gx, unsigned 
                          lds, stream, false, params, extra);
 }
 
-/* Sizes in lanes, which need not be multiples, and events around; exported under its C++ name too.
- */
-#define LAUNCH_LANES(symbol, params_)                                                              \
-    HIP_API hipError_t symbol params_;                                                             \
-    HIP_API hipError_t symbol params_                                                              \
-    {                                                                                              \
-        const uint32_t lanes[3] = {gx, gy, gz}, block[3] = {bx, by, bz};                           \
-        hipError_t result = begin ? hipEventRecord(begin, stream) : hipSuccess;                    \
-        if (result == hipSuccess)                                                                  \
-            result = launch("hipExtModuleLaunchKernel", f, false, lanes, block, (unsigned)lds,     \
-                            stream, false, params, extra);                                         \
-        return result == hipSuccess && end ? hipEventRecord(end, stream) : result;                 \
-    }
-
 HIP_API hipError_t hipEventRecord(hipEvent_t event, hipStream_t stream);
-LAUNCH_LANES(
-    _Z24hipExtModuleLaunchKernelP18ihipModuleSymbol_tjjjjjjmP12ihipStream_tPPvS4_P11ihipEvent_tS6_j,
-    (hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz,
-     size_t lds, hipStream_t stream, void **params, void **extra, hipEvent_t begin, hipEvent_t end,
-     uint32_t flags __attribute__((unused))))
-LAUNCH_LANES(
-    _Z24hipHccModuleLaunchKernelP18ihipModuleSymbol_tjjjjjjmP12ihipStream_tPPvS4_P11ihipEvent_tS6_,
-    (hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz,
-     size_t lds, hipStream_t stream, void **params, void **extra, hipEvent_t begin, hipEvent_t end))
+
+/* Sizes in lanes, which need not be multiples, and events around. Exported by their C++ names. */
+HIP_API hipError_t ext_module_launch(
+    hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz,
+    size_t lds, hipStream_t stream, void **params, void **extra, hipEvent_t begin, hipEvent_t end,
+    uint32_t flags) __asm__("_Z24hipExtModuleLaunchKernelP18ihipModuleSymbol_tjjjjjjmP12ihipStream_"
+                            "tPPvS4_"
+                            "P11ihipEvent_tS6_j");
+HIP_API hipError_t hcc_module_launch(
+    hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz, uint32_t bx, uint32_t by, uint32_t bz,
+    size_t lds, hipStream_t stream, void **params, void **extra, hipEvent_t begin,
+    hipEvent_t
+        end) __asm__("_Z24hipHccModuleLaunchKernelP18ihipModuleSymbol_tjjjjjjmP12ihipStream_tPPvS4_"
+                     "P11ihipEvent_tS6_");
+
+HIP_API hipError_t ext_module_launch(hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz,
+                                     uint32_t bx, uint32_t by, uint32_t bz, size_t lds,
+                                     hipStream_t stream, void **params, void **extra,
+                                     hipEvent_t begin, hipEvent_t end, uint32_t flags)
+{
+    const uint32_t lanes[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    (void)flags;
+    hipError_t result = begin ? hipEventRecord(begin, stream) : hipSuccess;
+    if (result == hipSuccess)
+        result = launch("hipExtModuleLaunchKernel", f, false, lanes, block, (unsigned)lds, stream,
+                        false, params, extra);
+    return result == hipSuccess && end ? hipEventRecord(end, stream) : result;
+}
+
+HIP_API hipError_t hcc_module_launch(hipFunction_t f, uint32_t gx, uint32_t gy, uint32_t gz,
+                                     uint32_t bx, uint32_t by, uint32_t bz, size_t lds,
+                                     hipStream_t stream, void **params, void **extra,
+                                     hipEvent_t begin, hipEvent_t end)
+{
+    return ext_module_launch(f, gx, gy, gz, bx, by, bz, lds, stream, params, extra, begin, end, 0);
+}
 
 HIP_API hipError_t hipLaunchKernel(const void *host, dim3 grid, dim3 block, void **params,
                                    size_t lds, hipStream_t stream)

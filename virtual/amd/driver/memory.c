@@ -268,11 +268,17 @@ HIP_API hipError_t hipMemGetInfo(size_t *available, size_t *total)
 
 /* ---- what is known of a pointer ---- */
 
+static const struct vc_alloc *live_at(const void *pointer)
+{
+    const struct vc_alloc *a = vc_find(driver.map, (uintptr_t)pointer);
+    return a && a->live && (uintptr_t)pointer - a->base < a->size ? a : NULL;
+}
+
 HIP_API hipError_t hipPointerGetAttributes(hipPointerAttribute_t *out, const void *pointer)
 {
     ENTER("hipPointerGetAttributes");
-    const struct vc_alloc *a = vc_find(driver.map, (uintptr_t)pointer);
-    if (!out || !a || !a->live)
+    const struct vc_alloc *a = live_at(pointer);
+    if (!out || !a)
         return done(hipErrorInvalidValue);
     bool host = a->device >= VC_HOST;
     const struct device *owner = a->owner;
@@ -290,8 +296,8 @@ HIP_API hipError_t hipPointerGetAttributes(hipPointerAttribute_t *out, const voi
 
 static hipError_t pointer_attribute(void *out, int which, hipDeviceptr_t pointer)
 {
-    const struct vc_alloc *a = vc_find(driver.map, (uintptr_t)pointer);
-    hipPointerAttribute_t known;
+    const struct vc_alloc *a = live_at(pointer);
+    hipPointerAttribute_t known = {0};
     if (!out)
         return hipErrorInvalidValue;
     hipError_t result = hipPointerGetAttributes(&known, pointer);
@@ -354,8 +360,8 @@ HIP_API hipError_t hipMemGetAddressRange(hipDeviceptr_t *base, size_t *bytes,
                                          hipDeviceptr_t pointer)
 {
     ENTER("hipMemGetAddressRange");
-    const struct vc_alloc *a = vc_find(driver.map, (uintptr_t)pointer);
-    if (!a || !a->live)
+    const struct vc_alloc *a = live_at(pointer);
+    if (!a)
         return done(hipErrorInvalidDevicePointer);
     if (base)
         *base = (hipDeviceptr_t)(uintptr_t)a->base;
@@ -470,8 +476,13 @@ static hipError_t pool_alloc(const char *name, void **out, size_t bytes, hipMemP
     hipStream_t resolved;
     ENTER_DEVICE(name, d);
     hipError_t result = out ? stream_resolve(d, stream, &resolved) : hipErrorInvalidValue;
-    if (result == hipSuccess && !pool)
-        result = d->pool ? (pool = d->pool, hipSuccess) : default_pool(d, &pool);
+    if (result == hipSuccess && !pool) {
+        lock();
+        pool = d->pool;
+        unlock();
+        if (!pool)
+            result = default_pool(d, &pool);
+    }
     if (result == hipSuccess && !vc_handle_is(pool, HANDLE_POOL))
         result = hipErrorInvalidValue;
     if (result == hipSuccess)

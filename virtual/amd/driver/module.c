@@ -5,12 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 void module_hold(hipModule_t module)
 {
-    lock();
     module->holders++;
-    unlock();
 }
 
 void module_release(hipModule_t module)
@@ -149,17 +148,15 @@ HIP_API hipError_t hipModuleLoadDataEx(hipModule_t *out, const void *image, unsi
 
 static hipError_t read_file(const char *path, void **bytes, size_t *size)
 {
+    struct stat about;
     FILE *f = fopen(path, "rb");
     if (!f)
         return refuse(hipErrorFileNotFound, "%s: %s", path, strerror(errno));
-    hipError_t result = hipErrorInvalidImage;
-    long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
-    if (end > 0) {
-        rewind(f);
-        *bytes = malloc((size_t)end);
-        *size = (size_t)end;
-        result = *bytes && fread(*bytes, 1, *size, f) == *size ? hipSuccess : hipErrorOutOfMemory;
-    }
+    *bytes = NULL;
+    *size = fstat(fileno(f), &about) ? 0 : (size_t)about.st_size;
+    hipError_t result = *size ? hipErrorOutOfMemory : hipErrorInvalidImage;
+    if (*size && (*bytes = malloc(*size)))
+        result = fread(*bytes, 1, *size, f) == *size ? hipSuccess : hipErrorInvalidImage;
     fclose(f);
     if (result != hipSuccess)
         free(*bytes);

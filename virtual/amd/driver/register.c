@@ -29,7 +29,8 @@ struct name {
 static struct name *names; /* guarded by `loading` */
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 
-HIP_API void **__hipRegisterFatBinary(const void *data)
+HIP_API void **register_binary(const void *data) __asm__("__hipRegisterFatBinary");
+HIP_API void **register_binary(const void *data)
 {
     const struct fat_wrapper *wrapper = data;
     struct fat *fat = wrapper->magic == FAT_MAGIC ? calloc(1, sizeof *fat) : NULL;
@@ -54,22 +55,28 @@ static void add(void **handle, const void *host, const char *text, bool variable
     pthread_mutex_unlock(&loading);
 }
 
-HIP_API void __hipRegisterFunction(void **handle, const void *host, char *device_function,
-                                   const char *name, unsigned limit, void *tid, void *bid,
-                                   void *block, void *grid, int *size)
+HIP_API void register_function(void **handle, const void *host, char *device_function,
+                               const char *name, unsigned limit, void *tid, void *bid, void *block,
+                               void *grid, int *size) __asm__("__hipRegisterFunction");
+HIP_API void register_function(void **handle, const void *host, char *device_function,
+                               const char *name, unsigned limit, void *tid, void *bid, void *block,
+                               void *grid, int *size)
 {
     (void)device_function, (void)limit, (void)tid, (void)bid, (void)block, (void)grid, (void)size;
     add(handle, host, name, false);
 }
 
-HIP_API void __hipRegisterVar(void **handle, void *host, char *host_name, char *name, int external,
-                              size_t size, int constant, int global)
+HIP_API void register_variable(void **handle, void *host, char *host_name, char *name, int external,
+                               size_t size, int constant, int global) __asm__("__hipRegisterVar");
+HIP_API void register_variable(void **handle, void *host, char *host_name, char *name, int external,
+                               size_t size, int constant, int global)
 {
     (void)host_name, (void)external, (void)size, (void)constant, (void)global;
     add(handle, host, name, true);
 }
 
-HIP_API void __hipUnregisterFatBinary(void **handle)
+HIP_API void unregister_binary(void **handle) __asm__("__hipUnregisterFatBinary");
+HIP_API void unregister_binary(void **handle)
 {
     pthread_mutex_lock(&loading);
     for (struct name **at = &names, *n; (n = *at);) {
@@ -142,7 +149,9 @@ struct configuration {
 static _Thread_local struct configuration pushed[16];
 static _Thread_local int depth;
 
-HIP_API hipError_t __hipPushCallConfiguration(dim3 grid, dim3 block, size_t lds, hipStream_t stream)
+HIP_API hipError_t push_configuration(dim3 grid, dim3 block, size_t lds,
+                                      hipStream_t stream) __asm__("__hipPushCallConfiguration");
+HIP_API hipError_t push_configuration(dim3 grid, dim3 block, size_t lds, hipStream_t stream)
 {
     if (depth == 16)
         return done(hipErrorInvalidValue);
@@ -150,8 +159,9 @@ HIP_API hipError_t __hipPushCallConfiguration(dim3 grid, dim3 block, size_t lds,
     return hipSuccess;
 }
 
-HIP_API hipError_t __hipPopCallConfiguration(dim3 *grid, dim3 *block, size_t *lds,
-                                             hipStream_t *stream)
+HIP_API hipError_t pop_configuration(dim3 *grid, dim3 *block, size_t *lds,
+                                     hipStream_t *stream) __asm__("__hipPopCallConfiguration");
+HIP_API hipError_t pop_configuration(dim3 *grid, dim3 *block, size_t *lds, hipStream_t *stream)
 {
     if (!depth)
         return done(hipErrorMissingConfiguration);

@@ -99,7 +99,10 @@ HIP_API hipError_t hipStreamDestroy(hipStream_t handle)
     if (!vc_handle_is(handle, HANDLE_STREAM))
         return done(hipErrorInvalidHandle);
     vc_handle_remove(handle);
-    stream_wait(handle, handle->submitted);
+    lock();
+    uint64_t last = handle->submitted;
+    unlock();
+    stream_wait(handle, last);
     lock();
     stream_release(handle);
     unlock();
@@ -329,11 +332,20 @@ HIP_API hipError_t hipEventSynchronize(hipEvent_t event)
     ENTER("hipEventSynchronize");
     if (!vc_handle_is(event, HANDLE_EVENT))
         return done(hipErrorInvalidHandle);
-    if (event->capture)
-        return done(hipErrorCapturedEvent);
-    if (!event->recorded)
-        return hipSuccess;
-    return done(stream_wait(event->stream, event->ticket));
+    lock();
+    bool captured = event->capture != NULL;
+    hipStream_t stream = event->recorded && !captured ? event->stream : NULL;
+    uint64_t ticket = event->ticket;
+    if (stream)
+        stream_hold(stream); /* the event may move meanwhile */
+    unlock();
+    if (!stream)
+        return done(captured ? hipErrorCapturedEvent : hipSuccess);
+    hipError_t result = stream_wait(stream, ticket);
+    lock();
+    stream_release(stream);
+    unlock();
+    return done(result);
 }
 
 HIP_API hipError_t hipEventQuery(hipEvent_t event)

@@ -102,4 +102,8 @@ void vl_code_place(const struct vl_code *code, void *to, uint64_t address);
 const struct vl_kernel *vl_code_kernel(const struct vl_code *code, const char *name);
 const struct vl_variable *vl_code_variable(const struct vl_code *code, const char *name);
 
+/* Source file and line of the instruction at an offset in the image, by the object's DWARF (-g or
+ * -gline-tables-only). false: not known. */
+bool vl_code_line(const struct vl_code *code, uint64_t offset, const char **file, uint32_t *line);
+
 #endif

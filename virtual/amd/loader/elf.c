@@ -601,6 +601,7 @@ struct vl_code *vl_code_parse(const void *elf, size_t size, const char *device, 
         vl_code_free(code);
         return NULL;
     }
+    vl_lines_read(&code->p->lines, code->p->file, size);
     return code;
 }
 
@@ -622,6 +623,7 @@ void vl_code_free(struct vl_code *code)
         free(p->kernels);
         free(p->args);
         free(p->variables);
+        vl_lines_free(&p->lines);
     }
     free(p);
     free(code);

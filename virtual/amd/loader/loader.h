@@ -15,6 +15,18 @@ struct vl_segment {
     uint64_t at, bytes, file_at;
 };
 
+struct vl_line { /* holds from `address` to the next one's */
+    uint64_t address;
+    uint32_t file, line; /* line 0: none */
+    uint32_t order;      /* of rows with one address the last counts */
+};
+
+struct vl_lines {
+    struct vl_line *rows; /* by address */
+    const char **files;   /* inside the copy of the input */
+    size_t count, file_count;
+};
+
 struct vl_code_private {
     uint8_t *file; /* a copy of the input */
     size_t file_size;
@@ -26,6 +38,7 @@ struct vl_code_private {
     size_t kernel_room;
     struct vl_variable *variables;
     struct vl_arg **args; /* [kernel_room]: what the kernels' args point to */
+    struct vl_lines lines;
 };
 
 /* Writes the reason; always false. */
@@ -40,5 +53,9 @@ bool vl_metadata_read(struct vl_code *code, const uint8_t *bytes, size_t size, c
                       char why[static VL_WHY]);
 /* A copy of n bytes with a NUL behind; NULL: out of memory, or a NUL within. */
 char *vl_text(const char *bytes, size_t n);
+
+/* The object's DWARF; without any, or where it does not read: no rows, or fewer. */
+void vl_lines_read(struct vl_lines *lines, const uint8_t *file, size_t size);
+void vl_lines_free(struct vl_lines *lines);
 
 #endif

@@ -20,6 +20,7 @@ object() {
 object v4-O0.co --offload-arch=gfx942 -mcode-object-version=4 -O0
 object v5-O3.co --offload-arch=gfx942 -mcode-object-version=5 -O3
 object v6-preload.co --offload-arch=gfx942 -mcode-object-version=6 -O3 -mllvm -amdgpu-kernarg-preload-count=4
+object lines.co --offload-arch=gfx942 -O3 -gline-tables-only -fdebug-compilation-dir=.
 object gfx90a.co --offload-arch=gfx90a -O3
 bundle two.hipfb --offload-arch=gfx90a --offload-arch=gfx942:xnack- -O3
 bundle other.hipfb --offload-arch=gfx90a --offload-arch=gfx1100 -O3

@@ -114,6 +114,29 @@ static void hidden_arguments(void **state)
     free(file.bytes);
 }
 
+/* Source lines, of a kernel's first instruction: objects without DWARF know none. */
+static void lines(void **state)
+{
+    const char *name;
+    uint32_t line;
+    (void)state;
+    struct file file = read_file("v5-O3.co");
+    struct vl_code *code = load(file.bytes, file.size);
+    assert_non_null(code);
+    assert_false(vl_code_line(code, code->kernels[0].entry, &name, &line));
+    vl_code_free(code);
+    free(file.bytes);
+    file = read_file("lines.co");
+    code = load(file.bytes, file.size);
+    assert_non_null(code);
+    assert_true(vl_code_line(code, code->kernels[0].entry, &name, &line));
+    assert_string_equal(name, "objects.hip");
+    assert_in_range(line, 11, 19); /* the kernel's lines there */
+    assert_false(vl_code_line(code, code->text_at - 4, &name, &line));
+    vl_code_free(code);
+    free(file.bytes);
+}
+
 static void refused(const char *name, bool target, const char *reason)
 {
     struct file file = read_file(name);
@@ -216,7 +239,8 @@ static void broken_metadata(void **state)
 /* Every length that is too short, and random damage: a reason, or an object that keeps its word. */
 static void damage(void **state)
 {
-    static const char *const names[] = {"v4-O0.co", "v5-O3.co", "v6-preload.co", "two.hipfb"};
+    static const char *const names[] = {"v4-O0.co", "v5-O3.co", "v6-preload.co", "two.hipfb",
+                                        "lines.co"};
     uint64_t seed = 88172645463325252u;
     unsigned refused_count = 0;
     (void)state;
@@ -251,9 +275,10 @@ static void damage(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(versions),        cmocka_unit_test(hidden_arguments),
-        cmocka_unit_test(refusals),        cmocka_unit_test(broken_fields),
-        cmocka_unit_test(broken_metadata), cmocka_unit_test(damage),
+        cmocka_unit_test(versions),      cmocka_unit_test(hidden_arguments),
+        cmocka_unit_test(lines),         cmocka_unit_test(refusals),
+        cmocka_unit_test(broken_fields), cmocka_unit_test(broken_metadata),
+        cmocka_unit_test(damage),
     };
     folder = argc > 1 ? argv[1] : ".";
     return cmocka_run_group_tests(tests, NULL, NULL);
