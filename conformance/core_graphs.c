@@ -14,7 +14,7 @@ struct chain {
     struct core *c;
     mh_device *device;
     mh_buffer *memory;
-    mh_weight *table;
+    mh_weight *table, *head; /* of the embedding and of the logits: the same values */
     mh_step *step;
     mh_tensor h, x, y, logits;
     float norm[WIDTH];
@@ -43,33 +43,46 @@ static mh_tensor part(struct chain *m, uint64_t *at, int64_t rows, int64_t colum
     return t;
 }
 
-/* The embedding doubles as the head; it lives where its ops run. */
-static bool make_table(struct chain *m)
+static void ops_of_weights(struct chain *m, mh_op_embed *embed, mh_op_linear *head)
+{
+    *embed = MH_OP_INIT(embed, EMBED);
+    embed->y = m->h, embed->tokens = mh_step_tensor(m->step, MH_STEP_TOKENS);
+    embed->table = m->table, embed->fault = mh_step_tensor(m->step, MH_STEP_FAULT);
+    *head = MH_OP_INIT(linear, LINEAR);
+    head->y = m->logits, head->x = m->h, head->w = m->head;
+}
+
+/* *weight, of one op, lives where that op runs: a backend may have a kernel for one and not the
+ * other.
+ */
+static bool make_weight(struct chain *m, mh_weight **weight, uint32_t op)
 {
     struct core *c = m->c;
     static float values[VOCABULARY * WIDTH];
     mh_support answer = MH_INIT(mh_support);
     mh_device *home = m->device;
-    mh_op_linear ask = MH_OP_INIT(linear, LINEAR);
+    mh_op_embed embed;
+    mh_op_linear head;
     mh_weight_params params = MH_INIT(mh_weight_params);
     params.format = MH_FORMAT_F32, params.experts = 1, params.out = VOCABULARY, params.in = WIDTH;
-    TRY(mh_weight_create(home, &params, &m->table));
-    ask.x = m->h, ask.y = m->logits, ask.w = m->table;
-    mh_status asked = mh_device_supports(m->device, &ask.base, &answer);
-    mh_weight_release(m->table);
-    m->table = NULL;
+    TRY(mh_weight_create(home, &params, weight));
+    ops_of_weights(m, &embed, &head);
+    mh_status asked =
+        mh_device_supports(m->device, op == MH_OP_EMBED ? &embed.base : &head.base, &answer);
+    mh_weight_release(*weight);
+    *weight = NULL;
     CHECK(!asked, "%s", mh_last_message());
     if (answer.weights_on_host)
         TRY(mh_device_host(m->device, &home));
-    TRY(mh_weight_create(home, &params, &m->table));
-    core_keep(c, release_weight, m->table);
+    TRY(mh_weight_create(home, &params, weight));
+    core_keep(c, release_weight, *weight);
     struct conf_random r = conf_random_of(c->suite->options->seed, "table");
     for (int i = 0; i < VOCABULARY * WIDTH; i++)
         values[i] = conf_uniform(&r);
     mh_weight_piece piece = MH_INIT(mh_weight_piece);
     piece.expert_count = 1, piece.row_count = VOCABULARY, piece.plane[0] = values;
-    TRY(mh_weight_write(m->table, &piece));
-    TRY(mh_weight_seal(m->table));
+    TRY(mh_weight_write(*weight, &piece));
+    TRY(mh_weight_seal(*weight));
     return true;
 }
 
@@ -91,23 +104,21 @@ static bool make_chain(struct chain *m, struct core *c, mh_device *device)
     TRY(mh_step_create(device, &params, &m->step));
     core_keep(c, release_step, m->step);
     TRY(mh_buffer_write(m->memory, m->y.offset, m->norm, sizeof(m->norm)));
-    return make_table(m);
+    return make_weight(m, &m->table, MH_OP_EMBED) && make_weight(m, &m->head, MH_OP_LINEAR);
 }
 
 /* Tokens to embeddings, normed, doubled, to logits, to the next tokens. */
 static mh_status encode_chain(struct chain *m, mh_encoder *encoder)
 {
-    mh_op_embed embed = MH_OP_INIT(embed, EMBED);
-    embed.y = m->h, embed.tokens = mh_step_tensor(m->step, MH_STEP_TOKENS);
-    embed.table = m->table, embed.fault = mh_step_tensor(m->step, MH_STEP_FAULT);
+    mh_op_embed embed;
+    mh_op_linear head;
+    ops_of_weights(m, &embed, &head);
     mh_op_rmsnorm norm = MH_OP_INIT(rmsnorm, RMSNORM);
     const int64_t width[] = {WIDTH};
     norm.y = m->x, norm.x = m->h, norm.eps = 1e-6f;
     norm.w = mh_tensor_make(m->memory, m->y.offset, MH_F32, 1, width);
     mh_op_add add = MH_OP_INIT(add, ADD);
     add.y = m->h, add.a = m->x, add.b = m->h;
-    mh_op_linear head = MH_OP_INIT(linear, LINEAR);
-    head.y = m->logits, head.x = m->h, head.w = m->table;
     mh_op_sample sample = MH_OP_INIT(sample, SAMPLE);
     sample.y = mh_step_tensor(m->step, MH_STEP_NEXT), sample.logits = m->logits;
     sample.params = mh_step_tensor(m->step, MH_STEP_SAMPLING);
