@@ -155,6 +155,18 @@ static void vector(struct va_wave *w, const struct va_insn *i)
     case VA_VOP3P_v_pk_add_f32:
         by_rows(w, i);
         return;
+    case VA_VOP3_v_mad_u64_u32: /* low halves make the low half */
+    case VA_VOP3_v_mad_i64_i32:
+    case VA_VOP3_v_lshl_add_u64:
+    case VA_VOP3_v_lshlrev_b64: {
+        uint64_t low =
+            rows_defined(w, i->a, 1) & rows_defined(w, i->b, 1) & rows_defined(w, i->c, 1);
+        define(w, i->d, 2, exec, a & b & c);
+        define(w, i->d, 1, exec, low);
+        if (i->sd != VA_NONE)
+            define_scalars(w, i->sd, 2, true);
+        return;
+    }
     default:
         break;
     }
