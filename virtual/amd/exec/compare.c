@@ -99,9 +99,10 @@ CLASS(f64, LOAD_u64, 64, 52)
     ONE(eq, type)                                                                                  \
     ONE(le, type)                                                                                  \
     ONE(gt, type)                                                                                  \
-    ONE(lg, type) ONE(ge, type) ONE(o, type) ONE(u, type) ONE(nge, type) ONE(nlg, type)            \
-        ONE(ngt, type) ONE(nle, type) ONE(neq, type) ONE(nlt, type)                                \
-            BOTH(class, type, class_##type)
+    ONE(lg, type)                                                                                  \
+    ONE(ge, type)                                                                                  \
+    ONE(o, type) ONE(u, type) ONE(nge, type) ONE(nlg, type) ONE(ngt, type) ONE(nle, type)          \
+        ONE(neq, type) ONE(nlt, type) BOTH(class, type, class_##type)
 #define INTEGER_ROWS(type)                                                                         \
     BOTH(f, type, never)                                                                           \
     BOTH(t, type, always)                                                                          \

@@ -321,7 +321,7 @@ static void run_full(struct va_wave *w, const struct va_insn *i)
     if (!op->saturating)
         finish(w, i, i->kinds[0], out[0]);
     bool short_result = i->kinds[0] == VA_K_F16 || i->kinds[0] == VA_K_B16;
-    if (i->extension == VA_IS_SDWA)
+    if (i->extension == VA_IS_SDWA && !va_reads_part(i->op))
         insert(i, out[0], d);
     else if (short_result && i->encoding == VA_VOP3 && i->opsel & 8)
         FOR_LANES out[0][l] = out[0][l] << 16 | (d[l] & 0xffff);

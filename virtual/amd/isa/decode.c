@@ -234,20 +234,18 @@ static bool decode_sdwa(struct va_insn *i)
         i->omod = bits(w, 14, 2);
         if (bits(w, 8, 3) == 7 || bits(w, 11, 2) == 3)
             return false;
-        /* Conversions of FP8 have a whole result. */
-        if (i->op >= VA_VOP1_v_cvt_f32_fp8 && i->op <= VA_VOP1_v_cvt_pk_f32_bf8 &&
-            bits(w, 8, 5) != 6)
-            return false;
     }
-    if (bits(w, 16, 3) == 7 || (i->b != VA_NONE ? bits(w, 24, 3) == 7 : bits(w, 24, 8) != 0))
+    if (bits(w, 16, 3) == 7 || (i->b != VA_NONE && bits(w, 24, 3) == 7))
         return false;
     i->neg = bits(w, 20, 1) | bits(w, 28, 1) << 1;
     i->abs = bits(w, 21, 1) | bits(w, 29, 1) << 1;
     uint16_t f = va_rows[i->op].flags;
+    if (va_reads_part(i->op) && (bits(w, 8, 5) != 6 || w >> 19 & 1))
+        return false;
     bool sext = bits(w, 19, 1) | (i->b != VA_NONE && bits(w, 27, 1));
     if (f & (VA_ABS | VA_NEG) ? sext : i->abs | i->neg)
         return false;
-    if ((i->omod && !(f & VA_OMOD)))
+    if ((i->omod && !(f & VA_OMOD)) || (i->b == VA_NONE && bits(w, 24, 8)))
         return false;
     return source_good(i->a, 1) && (i->b == VA_NONE || source_good(i->b, 1));
 }

@@ -109,6 +109,13 @@ static inline bool va_sc0(const struct va_insn *i)
     return i->raw[0] >> (i->encoding == VA_MUBUF || i->encoding == VA_MTBUF ? 14 : 16) & 1;
 }
 
+/* FP8 conversions select a part of the source by SDWA; their destination is always whole. */
+static inline bool va_reads_part(uint16_t op)
+{
+    return op == VA_VOP1_v_cvt_f32_fp8 || op == VA_VOP1_v_cvt_f32_bf8 ||
+           op == VA_VOP1_v_cvt_pk_f32_fp8 || op == VA_VOP1_v_cvt_pk_f32_bf8;
+}
+
 /* Decodes words[0..count). insn->op is VA_NO_OP if that is no instruction; then *why is a reason.
  */
 void va_decode(const uint32_t *words, size_t count, struct va_insn *insn, const char **why);

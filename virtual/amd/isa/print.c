@@ -386,8 +386,7 @@ static void sdwa(struct out *o, const struct va_insn *i)
                                         "WORD_0", "WORD_1", "DWORD",  "?"};
     static const char *const unused[] = {"UNUSED_PAD", "UNUSED_SEXT", "UNUSED_PRESERVE", "?"};
     uint32_t w = i->raw[1];
-    bool whole = i->op >= VA_VOP1_v_cvt_f32_fp8 && i->op <= VA_VOP1_v_cvt_pk_f32_bf8;
-    if (i->encoding != VA_VOPC && !whole)
+    if (i->encoding != VA_VOPC && !va_reads_part(i->op))
         put(o, " dst_sel:%s dst_unused:%s", parts[w >> 8 & 7], unused[w >> 11 & 3]);
     put(o, " src0_sel:%s", parts[w >> 16 & 7]);
     if (i->b != VA_NONE)

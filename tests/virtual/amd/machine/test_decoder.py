@@ -26,7 +26,7 @@ KNOWN = [
     (r"v_(mqsad_u32_u8|cvt_sr_\w+|cvt_pk_u8_f32|dot\dc_\w+|madmk_f16|madak_f16|pk_\w+16|pack_b32_f16|ldexp_\w+|trig_preop_f64|add_i16|sub_i16)",
      "operands that LLVM restricts or spells in its own way"),
     (r"v_(smfmac|mfma)\w+", "scalar sources, which LLVM accepts in some"),
-    (r"v_(addc|subb|subbrev)_co_u32|v_cndmask_b32|v_readlane_b32|v_swap_b32", "masks and results that are no SGPRs"),
+    (r"v_(addc|subb|subbrev)_co_u32|v_cndmask_b32|v_readlane_b32|v_swap_b32|v_sat_pk_u8_i16", "masks and results that are no SGPRs"),
     (r"v_cvt_(rpi|flr)_i32_f32|v_interp\w+", "forms that were renamed"),
 ]
 # What LLVM accepts with a warning, or accepts though the registers are not there.

@@ -1,0 +1,24 @@
+// Conversions, one a kernel, of n values. Compiled at -O3:
+//   clang-19 -x hip --offload-arch=gfx942 --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O3
+#define INDEX (__builtin_amdgcn_workgroup_id_x() * 256 + __builtin_amdgcn_workitem_id_x())
+#define KERNEL(name, to, from, value)                                                              \
+    extern "C" __attribute__((global, amdgpu_flat_work_group_size(256, 256))) void name(to *o, const from *a, int n) \
+    {                                                                                              \
+        int i = INDEX;                                                                             \
+        if (i < n) {                                                                               \
+            from x = a[i];                                                                         \
+            o[i] = (value);                                                                        \
+        }                                                                                          \
+    }
+KERNEL(f32_of_f16, float, _Float16, (float)x)
+KERNEL(f16_of_f32, _Float16, float, (_Float16)x)
+KERNEL(f32_of_fp8, float, unsigned, __builtin_amdgcn_cvt_f32_fp8(x, 0))
+KERNEL(f32_of_bf8, float, unsigned, __builtin_amdgcn_cvt_f32_bf8(x, 0))
+KERNEL(f32_of_fp8_byte3, float, unsigned, __builtin_amdgcn_cvt_f32_fp8(x << 24, 3))
+KERNEL(f32_of_bf8_byte1, float, unsigned, __builtin_amdgcn_cvt_f32_bf8(x << 8, 1))
+KERNEL(f32_of_fp8_pair, float, unsigned, __builtin_amdgcn_cvt_pk_f32_fp8(x << 24, true)[1])
+KERNEL(f32_of_bf8_pair, float, unsigned, __builtin_amdgcn_cvt_pk_f32_bf8(x, false)[0])
+KERNEL(fp8_of_f32, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_fp8_f32(x, 0.0f, 0, false) & 255)
+KERNEL(bf8_of_f32, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_bf8_f32(x, 0.0f, 0, false) & 255)
+KERNEL(fp8_of_f32_high, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_fp8_f32(0.0f, x, 0, true) >> 24)
+KERNEL(half_toward_zero, unsigned, float, __builtin_bit_cast(unsigned, __builtin_amdgcn_cvt_pkrtz(x, 0.0f)) & 0xffff)
