@@ -29,6 +29,7 @@ CPPCHECK = [
     # filled by way of a pointer, loops that find something at once, numbers like 0x1p63.
     "--suppress=nullPointerRedundantCheck:virtual/*",
     "--suppress=nullPointer:virtual/nvidia/exec/block.c",
+    "--suppress=ctunullpointer:virtual/*",
     "--suppress=arrayIndexOutOfBoundsCond:virtual/nvidia/ptx/variable.c",
     "--suppress=uninitvar:virtual/*",
     "--suppress=negativeIndex:virtual/nvidia/exec/warp.c",
