@@ -244,7 +244,8 @@ mh_status mh_graph_seal(mh_graph *graph)
         status = hal_buffer_grow(&graph->encoder.arena, graph->info.scratch_bytes);
     if (!status && device->table->graph)
         status = make_segments(graph);
-    graph->sealed = !status;
+    if (!status)
+        graph->sealed = true;
     return status;
 }
 
