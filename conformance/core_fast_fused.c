@@ -56,21 +56,21 @@ static void gated_add(struct judged *gate, struct judged *up, const struct bank 
     judged_add(up, ups, x, ups->in, first, ups->in, 1, got);
 }
 
-static bool linear_swiglu(struct core *c, mh_format format)
+static bool linear_swiglu(struct core *c, mh_format format, int64_t tokens)
 {
     struct memory m;
     struct bank gate, up;
     struct judged g, u;
     if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &gate, format, 1, OUTPUTS, TERMS, false) ||
         !make_bank(c, &up, format, 1, OUTPUTS, TERMS, false) ||
-        !judged_open(c, &g, TOKENS, OUTPUTS) || !judged_open(c, &u, TOKENS, OUTPUTS))
+        !judged_open(c, &g, tokens, OUTPUTS) || !judged_open(c, &u, tokens, OUTPUTS))
         return false;
     mh_op_linear_swiglu op = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
-    op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, false);
-    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0), op.gate = gate.w, op.up = up.w;
+    op.x = random_tensor(c, &m, 2, tokens, TERMS, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 2, tokens, OUTPUTS, 0), op.gate = gate.w, op.up = up.w;
     if (!fast_run(c, &m, &op.base))
         return false;
-    for (int64_t t = 0; t < TOKENS; t++)
+    for (int64_t t = 0; t < tokens; t++)
         gated_add(&g, &u, &gate, &up, 0, floats(&m, &op.x) + t * TERMS,
                   floats(&m, &op.y) + t * OUTPUTS);
     return judge_gated(c, &g, &u, "linear_swiglu");
@@ -319,8 +319,9 @@ static bool attention(struct core *c)
 
 static bool fused(struct core *c, mh_format format)
 {
-    return linear_swiglu(c, format) && moe_gate_up(c, format) && linear_add(c, format) &&
-           moe_down_combine(c, format) && norm_linear(c, format);
+    return linear_swiglu(c, format, TOKENS) && linear_swiglu(c, format, 100) &&
+           moe_gate_up(c, format) && linear_add(c, format) && moe_down_combine(c, format) &&
+           norm_linear(c, format);
 }
 
 static bool fused_f32(struct core *c)
