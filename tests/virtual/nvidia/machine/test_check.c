@@ -22,18 +22,20 @@ static const char *text = PTX_HEAD KERNEL("over",
                            "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; setp.ne.u32 c, "
                            "i, 0; @c bra L; \n"
                            "st.shared.u8 [z + 3], i; // BYTES\nL: mov.u32 x, 0;")
-                        KERNEL("neighbours", "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; "
-                                             "ld.shared.u8 x, [z]; st.shared.u8 [z], x;")
-                            KERNEL("same", "st.global.u32 [a], 1; // SAME")
-                                KERNEL("different", "st.global.u32 [a], i; // DIFFERENT") KERNEL(
-                                    "blocks",
-                                    "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // "
-                                    "BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
-                                    KERNEL("atomics", "setp.ne.u32 c, i, 0; @c ret; "
-                                                      "atom.global.add.u32 x, [a], 1;") KERNEL(
-                                        "narrow",
-                                        "setp.ne.u32 c, i, 0; @c ret; "
-                                        "atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
+                        KERNEL(
+                            "neighbours",
+                            "mov.u32 z, s; add.u32 z, z, i; st.shared.u8 [z], i; "
+                            "ld.shared.u8 x, [z]; st.shared.u8 [z], x;") KERNEL("same",
+                                                                                "st.global.u32 "
+                                                                                "[a], 1; // SAME")
+                            KERNEL("different", "st.global.u32 [a], i; // DIFFERENT") KERNEL(
+                                "blocks", "setp.ne.u32 c, i, 0; @c ret; ld.global.u32 x, [a]; // "
+                                          "BLOCKS\nadd.u32 x, x, 1; st.global.u32 [a], x;")
+                                KERNEL("atomics", "setp.ne.u32 c, i, 0; @c ret; "
+                                                  "atom.global.add.u32 x, [a], 1;")
+                                    KERNEL("narrow",
+                                           "setp.ne.u32 c, i, 0; @c ret; "
+                                           "atom.relaxed.cta.global.add.u32 x, [a], 1; // NARROW")
                                         KERNEL(
                                             "early",
                                             "mov.u32 z, s; cp.async.ca.shared.global [z], [a], 16; "
