@@ -55,7 +55,7 @@ class Split(unittest.TestCase):
 
     def test_what_it_refuses(self):
         status, words = check("add/*", "cpu", most="17")
-        self.assertEqual(status, 1, words)
+        self.assertEqual(status, 2, words)
         self.assertIn("MOEHAL_OPENCL_MOST is '17'", words)
 
 
