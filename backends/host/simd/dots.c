@@ -97,13 +97,12 @@ dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             vf w[STEP];
-            for (int64_t line = 0; line < STRIPES * bytes; line += 64) {
-                const uint8_t *next = row[r].data + k * bytes + ahead + line;
-                if (format == MH_FORMAT_FP8)
-                    __builtin_prefetch(next, 0, 2);
+            const unsigned char *next = row[r].data + k * bytes + ahead;
+            for (int64_t line = 0; line < STRIPES * bytes; line += 64)
+                if (format == MH_FORMAT_FP8) /* clang wants a constant */
+                    __builtin_prefetch(next + line, 0, 2);
                 else
-                    __builtin_prefetch(next, 0, 3);
-            }
+                    __builtin_prefetch(next + line, 0, 3);
             fetch_weights(format, &row[r], k, w);
 #pragma GCC unroll 8
             for (int j = 0; j < STEP; j++)
