@@ -182,19 +182,17 @@ VN_INLINE bool vn_fits_pattern(const struct vn_pattern *p, const uint32_t at[32]
 }
 
 /* Marks sectors in the launch's map, when they lie in one word of it. */
-VN_INLINE bool vn_touch_word(struct vn_warp *w, uint64_t first, uint64_t last, bool store)
+VN_INLINE bool vn_touch_word(struct vn_warp *w, uint64_t first, uint64_t n, bool store)
 {
     struct vn_launch_state *s = w->launch;
-    uint64_t offset = (first << 5) - s->range_base, at = offset >> 5, n = last - first + 1;
+    uint64_t offset = (first << 5) - s->range_base, at = offset >> 5;
     if (offset >= s->range_bytes || (at & 63) + n > 64)
         return false;
     const struct vn_maps *maps = w->worker->maps;
-    uint64_t *word = (store ? maps->store : maps->load) + (at >> 6);
-    uint64_t bits = ~(uint64_t)0 >> (64 - n) << (at & 63);
-    if ((*word & bits) != bits) {
-        *word |= bits;
+    uint64_t *word = (store ? maps->store : maps->load) + (at >> 6), known = *word;
+    *word = known | ~(uint64_t)0 >> (64 - n) << (at & 63);
+    if (VN_UNLIKELY(!known))
         vn_touch_piece(w->worker, offset >> 20);
-    }
     return true;
 }
 
@@ -206,7 +204,7 @@ VN_INLINE void vn_count_access(struct vn_warp *w, const struct vn_insn *insn,
     uint32_t lanes = (uint32_t)__builtin_popcount(mask);
     uint64_t first = a->low >> 5, last = (a->high + size - 1) >> 5;
     uint32_t sectors;
-    if ((a->consecutive || last == first) && vn_touch_word(w, first, last, store))
+    if ((a->consecutive || last == first) && vn_touch_word(w, first, last - first + 1, store))
         sectors = (uint32_t)(last - first) + 1;
     else
         sectors = vn_count_sectors(w, a, mask, size, store);

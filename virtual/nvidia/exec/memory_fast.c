@@ -321,7 +321,7 @@ VN_INLINE bool whole_global(struct vn_warp *w, const struct vn_insn *insn, uint6
     if (s->checks & VN_CHECK_UNINITIALISED && !vc_page_written(s->launch->map, first, 32 * size))
         return false;
     if (s->count) {
-        if (!vn_touch_word(w, first >> 5, (first + 31 * size) >> 5, store))
+        if (!vn_touch_word(w, first >> 5, size, store))
             return false;
         c->whole++;
     }
