@@ -337,6 +337,7 @@ enum driver_counter {
     DRIVER_COUNTERS
 };
 void count_add(unsigned device, enum driver_counter counter, uint64_t n);
+void count_most(unsigned device, enum driver_counter counter, uint64_t n); /* a maximum */
 void count_launch(hipFunction_t function, unsigned device, const struct va_counters *counters);
 
 #endif

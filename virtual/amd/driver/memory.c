@@ -53,7 +53,7 @@ hipError_t memory_alloc(struct device *device, uint64_t bytes, enum vc_kind kind
         return hipErrorOutOfMemory;
     if (!host) {
         count_add((unsigned)device->ordinal, COUNT_ALLOCS, 1);
-        count_add((unsigned)device->ordinal, COUNT_PEAK, used + bytes);
+        count_most((unsigned)device->ordinal, COUNT_PEAK, used + bytes);
     }
     return hipSuccess;
 }

@@ -58,6 +58,10 @@ void va_kernel_registers(const struct va_kernel *kernel, struct va_registers *r)
 
 const char *va_class_name(enum va_class c)
 {
-    static const char *const names[] = {"valu", "salu", "smem", "mfma", "lds", "global", "scratch"};
+    static const char *const names[] = {
+#define C(id, name) [VA_CLASS_##id] = name,
+#include "../classes.def"
+#undef C
+    };
     return (unsigned)c < VA_CLASS_COUNT ? names[c] : "?";
 }

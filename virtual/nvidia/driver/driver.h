@@ -373,6 +373,7 @@ enum driver_counter {
     DRIVER_COUNTERS
 };
 void count_add(unsigned device, enum driver_counter counter, uint64_t n);
+void count_most(unsigned device, enum driver_counter counter, uint64_t n); /* a maximum */
 void count_launch(CUfunction function, unsigned device, const struct vn_counters *counters);
 
 #endif

@@ -23,7 +23,7 @@ static uint64_t device_limit(const struct device *d)
 static void note_peak(unsigned device)
 {
     uint64_t used = vc_used(driver.map, device);
-    count_add(device, COUNT_PEAK, used); /* a maximum: virtual.c knows */
+    count_most(device, COUNT_PEAK, used);
 }
 
 CUresult memory_alloc(CUcontext context, uint64_t bytes, enum vc_kind kind, const char *name,

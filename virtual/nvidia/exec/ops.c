@@ -22,8 +22,10 @@ const struct vn_op_info vn_ops[VN_OP_COUNT] = {
 
 const char *vn_class_name(enum vn_class c)
 {
-    static const char *const names[VN_CLASS_COUNT] = {
-        "float", "double", "half",    "integer", "convert", "special", "matrix", "load",
-        "store", "atomic", "control", "barrier", "shuffle", "move",    "other"};
+    static const char *const names[] = {
+#define C(id, name) [VN_CLASS_##id] = name,
+#include "../classes.def"
+#undef C
+    };
     return (unsigned)c < VN_CLASS_COUNT ? names[c] : "?";
 }
