@@ -225,6 +225,11 @@ static void run_float(struct va_wave *w, const struct va_insn *i)
     memcpy(va_row(w, i->d), d, i->wd * sizeof d[0]);
 }
 
+static int32_t signed_byte(uint32_t word, unsigned at)
+{
+    return (int32_t)((word >> 8 * at & 255) ^ 128) - 128;
+}
+
 static void run_integer(struct va_wave *w, const struct va_insn *i)
 {
     const struct form *f = i->form;
@@ -240,11 +245,11 @@ static void run_integer(struct va_wave *w, const struct va_insn *i)
             for (unsigned k = 0; k < f->k; k++) {
                 unsigned group = k / ka, kk = k % ka;
                 unsigned la = f->m * (f->blocks > 1 ? from : group) + r;
-                int32_t x = (int8_t)(a[kk / 4 * VA_LANES + la] >> 8 * (kk % 4));
+                int32_t x = signed_byte(a[kk / 4 * VA_LANES + la], kk % 4);
                 for (unsigned j = 0; j < f->n; j++) {
                     unsigned lb = f->n * (f->blocks > 1 ? block : group) + j;
                     lb = (unsigned)b_lane(i->neg, (int)lb);
-                    int32_t y = (int8_t)(b[kk / 4 * VA_LANES + lb] >> 8 * (kk % 4));
+                    int32_t y = signed_byte(b[kk / 4 * VA_LANES + lb], kk % 4);
                     d[reg][lane + j] += (uint32_t)(x * y);
                 }
             }
