@@ -220,13 +220,22 @@ class Workshop:
         self.run(["meson", "setup", str(self.build), str(self.tree), "-Dbuildtype=plain",
                   "-Dc_args=-O1 -g1", f"-Db_sanitize={sanitizer}", "-Db_lundef=false"], 300,
                  check=True)
-        self.run(["ninja", "-C", str(self.build)], 1200, check=True)
-        tests = json.loads(self.run(["meson", "introspect", "--tests", str(self.build)], 60).stdout)
+        tests = self.introspect("tests")
         wanted = ("hal", "host", "model", "conformance")
         self.tests = [t for t in tests if any(s.split(":")[-1] in wanted for s in t["suite"])
                       and not any(s.endswith("slow") for s in t["suite"])
                       and "check" not in t["cmd"][0] and "check" not in t["cmd"][1:2]]
         self.normal = {}
+        needed = {target for test in self.tests for target in test["depends"]}
+        built = [t["filename"][0] for t in self.introspect("targets")
+                 if t["id"] in needed or t["name"] == "moehal_null" or
+                 (t["name"], t["type"]) == ("moehal", "executable")]
+        self.ninja = ["ninja", "-C", str(self.build)] + [os.path.relpath(path, self.build)
+                                                         for path in built]
+        self.run(self.ninja, 1200, check=True)
+
+    def introspect(self, what):
+        return json.loads(self.run(["meson", "introspect", "--" + what, str(self.build)], 60).stdout)
 
     def run(self, command, timeout, check=False):
         return subprocess.run(command, cwd=self.build if self.build.exists() else None,
@@ -275,7 +284,7 @@ class Workshop:
         path.write_text(source[:mutant.offset] + mutant.new +
                         source[mutant.offset + len(mutant.old):])
         try:
-            if self.run(["ninja", "-C", str(self.build)], 600).returncode:
+            if self.run(self.ninja, 600).returncode:
                 raise LookupError(mutant.name())
             if self.sanitizer != "none":
                 by = self.conformance("host", "[fgmsw]*s/*") or self.unit_tests()
