@@ -68,6 +68,24 @@ static void note_store(struct va_wave *w, const struct va_insn *i, bool vm, bool
         va_defer(w, i, vm, lgkm, false, VA_NONE, 0);
 }
 
+/* An aligned word is read or written at once, whatever other workgroups do to it meanwhile. */
+VA_INLINE uint32_t word_at(const void *p)
+{
+    uint32_t v;
+    if (!((uintptr_t)p & 3))
+        return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+    memcpy(&v, p, 4);
+    return v;
+}
+
+VA_INLINE void put_word(void *p, uint32_t v)
+{
+    if (!((uintptr_t)p & 3))
+        __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED);
+    else
+        memcpy(p, &v, 4);
+}
+
 /* One lane's registers from memory, or to it. */
 VA_INLINE void move_lane(uint32_t (*d)[VA_LANES], int l, void *p, struct shape s)
 {
@@ -77,13 +95,13 @@ VA_INLINE void move_lane(uint32_t (*d)[VA_LANES], int l, void *p, struct shape s
             memcpy(p, &v, s.bytes);
         } else {
             for (unsigned k = 0; k < s.bytes / 4u; k++)
-                memcpy((uint8_t *)p + 4 * k, &d[k][l], 4);
+                put_word((uint8_t *)p + 4 * k, d[k][l]);
         }
     } else if (s.bytes < 4) {
         d[0][l] = loaded(d[0][l], p, s);
     } else {
         for (unsigned k = 0; k < s.bytes / 4u; k++)
-            memcpy(&d[k][l], (uint8_t *)p + 4 * k, 4);
+            d[k][l] = word_at((uint8_t *)p + 4 * k);
     }
 }
 
