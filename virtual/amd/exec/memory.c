@@ -68,22 +68,28 @@ static void note_store(struct va_wave *w, const struct va_insn *i, bool vm, bool
         va_defer(w, i, vm, lgkm, false, VA_NONE, 0);
 }
 
-/* An aligned word is read or written at once, whatever other workgroups do to it meanwhile. */
+/* The processor moves an aligned word at once, whatever other workgroups do to it meanwhile; the thread
+ * sanitizer wants to be told, the compiler had better not: it moves rows of words. */
 VA_INLINE uint32_t word_at(const void *p)
 {
     uint32_t v;
+#if defined(__SANITIZE_THREAD__)
     if (!((uintptr_t)p & 3))
         return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+#endif
     memcpy(&v, p, 4);
     return v;
 }
 
 VA_INLINE void put_word(void *p, uint32_t v)
 {
-    if (!((uintptr_t)p & 3))
+#if defined(__SANITIZE_THREAD__)
+    if (!((uintptr_t)p & 3)) {
         __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED);
-    else
-        memcpy(p, &v, 4);
+        return;
+    }
+#endif
+    memcpy(p, &v, 4);
 }
 
 /* One lane's registers from memory, or to it. */
