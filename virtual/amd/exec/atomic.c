@@ -34,41 +34,45 @@ static uint32_t bf16_bits(float f)
     return f != f ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
+/* What whole numbers of one size, S with a sign, become. */
+#define INTEGER_CASES(S)                                                                           \
+    case SWAP:                                                                                     \
+        return v;                                                                                  \
+    case CMPSWAP:                                                                                  \
+        return old == other ? v : old;                                                             \
+    case ADD:                                                                                      \
+        return old + v;                                                                            \
+    case SUB:                                                                                      \
+        return old - v;                                                                            \
+    case RSUB:                                                                                     \
+        return v - old;                                                                            \
+    case SMIN:                                                                                     \
+        return (S)old < (S)v ? old : v;                                                            \
+    case UMIN:                                                                                     \
+        return old < v ? old : v;                                                                  \
+    case SMAX:                                                                                     \
+        return (S)old > (S)v ? old : v;                                                            \
+    case UMAX:                                                                                     \
+        return old > v ? old : v;                                                                  \
+    case AND:                                                                                      \
+        return old & v;                                                                            \
+    case OR:                                                                                       \
+        return old | v;                                                                            \
+    case XOR:                                                                                      \
+        return old ^ v;                                                                            \
+    case INC:                                                                                      \
+        return old >= v ? 0 : old + 1;                                                             \
+    case DEC:                                                                                      \
+        return old == 0 || old > v ? v : old - 1;                                                  \
+    case MSKOR:                                                                                    \
+        return (old & ~v) | other
+
 static uint64_t combine32(enum operation op, uint32_t old, uint32_t v, uint32_t other)
 {
     switch (op) {
-    case SWAP:
-        return v;
-    case CMPSWAP:
-        return old == other ? v : old;
+        INTEGER_CASES(int32_t);
     case CMPSWAP_F:
         return float_of(old) == float_of(other) ? v : old;
-    case ADD:
-        return old + v;
-    case SUB:
-        return old - v;
-    case RSUB:
-        return v - old;
-    case SMIN:
-        return (int32_t)old < (int32_t)v ? old : v;
-    case UMIN:
-        return old < v ? old : v;
-    case SMAX:
-        return (int32_t)old > (int32_t)v ? old : v;
-    case UMAX:
-        return old > v ? old : v;
-    case AND:
-        return old & v;
-    case OR:
-        return old | v;
-    case XOR:
-        return old ^ v;
-    case INC:
-        return old >= v ? 0 : old + 1;
-    case DEC:
-        return old == 0 || old > v ? v : old - 1;
-    case MSKOR:
-        return (old & ~v) | other;
     case ADD_F:
         return bits_of(float_of(old) + float_of(v));
     case MIN_F:
@@ -89,38 +93,9 @@ static uint64_t combine32(enum operation op, uint32_t old, uint32_t v, uint32_t 
 static uint64_t combine64(enum operation op, uint64_t old, uint64_t v, uint64_t other)
 {
     switch (op) {
-    case SWAP:
-        return v;
-    case CMPSWAP:
-        return old == other ? v : old;
+        INTEGER_CASES(int64_t);
     case CMPSWAP_F:
         return double_of(old) == double_of(other) ? v : old;
-    case ADD:
-        return old + v;
-    case SUB:
-        return old - v;
-    case RSUB:
-        return v - old;
-    case SMIN:
-        return (int64_t)old < (int64_t)v ? old : v;
-    case UMIN:
-        return old < v ? old : v;
-    case SMAX:
-        return (int64_t)old > (int64_t)v ? old : v;
-    case UMAX:
-        return old > v ? old : v;
-    case AND:
-        return old & v;
-    case OR:
-        return old | v;
-    case XOR:
-        return old ^ v;
-    case INC:
-        return old >= v ? 0 : old + 1;
-    case DEC:
-        return old == 0 || old > v ? v : old - 1;
-    case MSKOR:
-        return (old & ~v) | other;
     case ADD_F:
         return bits_of64(double_of(old) + double_of(v));
     case MIN_F:

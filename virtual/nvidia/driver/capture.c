@@ -217,7 +217,7 @@ CU_API CUresult cuStreamBeginCapture_v2_ptsz(CUstream stream, CUstreamCaptureMod
 static CUresult begin_into(CUstream stream, CUgraph graph, const CUgraphNode *after, size_t count,
                            CUstreamCaptureMode mode, bool per_thread)
 {
-    if (!handle_is(graph, HANDLE_GRAPH))
+    if (!vc_handle_is(graph, HANDLE_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     return begin(stream, graph, after, count, mode, per_thread);
 }
@@ -415,7 +415,7 @@ static CUresult update_tips(CUstream handle, CUgraphNode *nodes, size_t count, u
     if (!stream->capture)
         result = CUDA_ERROR_ILLEGAL_STATE;
     for (size_t i = 0; result == CUDA_SUCCESS && i < count; i++)
-        if (!handle_is(nodes[i], HANDLE_NODE) || nodes[i]->graph != stream->capture->graph)
+        if (!vc_handle_is(nodes[i], HANDLE_NODE) || nodes[i]->graph != stream->capture->graph)
             result = CUDA_ERROR_INVALID_VALUE;
     if (result == CUDA_SUCCESS &&
         !set_tips(stream, nodes, count, flags == CU_STREAM_ADD_CAPTURE_DEPENDENCIES))

@@ -28,7 +28,7 @@ static CUresult push(CUcontext context)
 
 static CUresult check(CUcontext context)
 {
-    return handle_is(context, HANDLE_CONTEXT) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+    return vc_handle_is(context, HANDLE_CONTEXT) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
 #define CHECK_CONTEXT(context)                                                                     \
@@ -56,7 +56,7 @@ CUresult context_create(struct device *device, unsigned flags, bool primary, CUc
         return CUDA_ERROR_UNKNOWN;
     CUcontext context = calloc(1, sizeof *context);
     CUstream legacy = calloc(1, sizeof *legacy);
-    if (!context || !legacy || !handle_add(context, HANDLE_CONTEXT)) {
+    if (!context || !legacy || !vc_handle_add(context, HANDLE_CONTEXT)) {
         free(context);
         free(legacy);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -144,7 +144,7 @@ static void release_memory(CUcontext context)
 void context_destroy(CUcontext context)
 {
     context_drain(context);
-    handle_remove(context);
+    vc_handle_remove(context);
     lock();
     context->destroyed = true;
     for (CUcontext *at = &driver.contexts; *at; at = &(*at)->next)
@@ -155,7 +155,7 @@ void context_destroy(CUcontext context)
     unlock();
     while (context->modules) {
         CUmodule module = context->modules;
-        handle_remove(module);
+        vc_handle_remove(module);
         context->modules = module->next;
         module->unloaded = true;
         module_release(module);
@@ -170,7 +170,7 @@ void context_destroy(CUcontext context)
         if (!stream->destroyed) {
             stream->destroyed = true;
             if (!stream->legacy)
-                handle_remove(stream);
+                vc_handle_remove(stream);
             stream_release(stream);
         }
     }

@@ -159,7 +159,7 @@ static CUresult peer(const char *name, CUdeviceptr to, CUcontext to_context, CUd
     CUresult entered = call_enter(name);
     if (entered != CUDA_SUCCESS)
         return entered;
-    if (!handle_is(to_context, HANDLE_CONTEXT) || !handle_is(from_context, HANDLE_CONTEXT))
+    if (!vc_handle_is(to_context, HANDLE_CONTEXT) || !vc_handle_is(from_context, HANDLE_CONTEXT))
         return CUDA_ERROR_INVALID_CONTEXT;
     /* The name was counted above. */
     return on_device("", to, from, bytes, call);

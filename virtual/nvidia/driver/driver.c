@@ -1,4 +1,4 @@
-/* driver.c: the state of the process, entry into calls, handles, errors. */
+/* driver.c: the state of the process, entry into calls, errors. */
 #include "driver.h"
 
 #include <stdio.h>
@@ -50,101 +50,10 @@ CUresult call_context(const char *name, CUcontext *context)
     CUcontext current = context_current();
     if (!current)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!handle_is(current, HANDLE_CONTEXT))
+    if (!vc_handle_is(current, HANDLE_CONTEXT))
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     *context = current;
     return (CUresult)current->error;
-}
-
-/* ---- handles: a table of pointers, open addressing ---- */
-
-static struct {
-    pthread_mutex_t lock;
-    struct slot {
-        const void *pointer; /* NULL: never used; with type 0: was used */
-        enum handle type;
-    } * slots;
-    size_t room, filled; /* filled counts those that were used too */
-} handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static size_t slot_of(const void *pointer, size_t room)
-{
-    uint64_t h = (uintptr_t)pointer * 0x9e3779b97f4a7c15u;
-    return (size_t)(h >> 20) & (room - 1);
-}
-
-static struct slot *slot_find(const void *pointer)
-{
-    if (!handles.room)
-        return NULL;
-    for (size_t i = slot_of(pointer, handles.room);; i = (i + 1) & (handles.room - 1)) {
-        struct slot *s = &handles.slots[i];
-        if (!s->pointer)
-            return NULL;
-        if (s->pointer == pointer && s->type)
-            return s;
-    }
-}
-
-static void slot_put(struct slot *slots, size_t room, const void *pointer, enum handle type)
-{
-    size_t i = slot_of(pointer, room);
-    while (slots[i].pointer)
-        i = (i + 1) & (room - 1);
-    slots[i] = (struct slot){pointer, type};
-}
-
-static bool slots_grow(void)
-{
-    size_t live = 0;
-    for (size_t i = 0; i < handles.room; i++)
-        live += handles.slots[i].type != 0;
-    size_t room = 256;
-    while (room < 4 * (live + 1))
-        room *= 2;
-    struct slot *grown = calloc(room, sizeof *grown);
-    if (!grown)
-        return false;
-    for (size_t i = 0; i < handles.room; i++)
-        if (handles.slots[i].type)
-            slot_put(grown, room, handles.slots[i].pointer, handles.slots[i].type);
-    free(handles.slots);
-    handles.slots = grown;
-    handles.room = room;
-    handles.filled = live;
-    return true;
-}
-
-bool handle_add(const void *pointer, enum handle type)
-{
-    pthread_mutex_lock(&handles.lock);
-    bool ok = 2 * (handles.filled + 1) <= handles.room || slots_grow();
-    if (ok) {
-        slot_put(handles.slots, handles.room, pointer, type);
-        handles.filled++;
-    }
-    pthread_mutex_unlock(&handles.lock);
-    return ok;
-}
-
-void handle_remove(const void *pointer)
-{
-    pthread_mutex_lock(&handles.lock);
-    struct slot *s = slot_find(pointer);
-    if (s)
-        s->type = 0;
-    pthread_mutex_unlock(&handles.lock);
-}
-
-bool handle_is(const void *pointer, enum handle type)
-{
-    if (!pointer)
-        return false;
-    pthread_mutex_lock(&handles.lock);
-    const struct slot *s = slot_find(pointer);
-    bool is = s && s->type == type;
-    pthread_mutex_unlock(&handles.lock);
-    return is;
 }
 
 /* ---- errors ---- */

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "../../common/faults.h"
+#include "../../common/handles.h"
 #include "../../common/memmap.h"
 #include "../../common/pool.h"
 #include "../../common/report.h"
@@ -108,8 +109,7 @@ static inline void unlock(void)
     pthread_mutex_unlock(&driver.lock);
 }
 
-/* ---- handles: a pointer that a program passes is looked up before it is followed ---- */
-
+/* Types of common/handles.h. */
 enum handle {
     HANDLE_CONTEXT = 1,
     HANDLE_MODULE,
@@ -125,9 +125,6 @@ enum handle {
     HANDLE_LINK,
     HANDLE_PHYSICAL,
 };
-bool handle_add(const void *pointer, enum handle type); /* false: out of memory */
-void handle_remove(const void *pointer);
-bool handle_is(const void *pointer, enum handle type);
 
 /* ---- contexts ---- */
 

@@ -30,7 +30,7 @@ CU_API CUresult cuEventCreate(CUevent *out, unsigned flags)
     if (flags & CU_EVENT_INTERPROCESS)
         return refuse(CUDA_ERROR_NOT_SUPPORTED, "cuEventCreate: events between processes");
     CUevent event = calloc(1, sizeof *event);
-    if (!event || !handle_add(event, HANDLE_EVENT)) {
+    if (!event || !vc_handle_add(event, HANDLE_EVENT)) {
         free(event);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -47,9 +47,9 @@ CU_API CUresult cuEventCreate(CUevent *out, unsigned flags)
 CU_API CUresult cuEventDestroy_v2(CUevent event)
 {
     ENTER("cuEventDestroy");
-    if (!handle_is(event, HANDLE_EVENT))
+    if (!vc_handle_is(event, HANDLE_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
-    handle_remove(event);
+    vc_handle_remove(event);
     lock();
     event->destroyed = true;
     event_release(event);
@@ -61,7 +61,7 @@ static CUresult enter(const char *name, CUevent event, CUstream handle, bool per
                       CUstream *stream)
 {
     ENTER_CONTEXT(name, context);
-    if (!handle_is(event, HANDLE_EVENT))
+    if (!vc_handle_is(event, HANDLE_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
     return stream_resolve(context, handle, per_thread, stream);
 }
@@ -147,7 +147,7 @@ CU_API CUresult cuStreamWaitEvent_ptsz(CUstream stream, CUevent event, unsigned 
 static CUresult host_enter(const char *name, CUevent event)
 {
     ENTER(name);
-    if (!handle_is(event, HANDLE_EVENT))
+    if (!vc_handle_is(event, HANDLE_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
     if (event->capture)
         return CUDA_ERROR_CAPTURED_EVENT;
@@ -191,7 +191,7 @@ static CUresult elapsed(float *ms, CUevent start, CUevent end)
     ENTER("cuEventElapsedTime");
     if (!ms)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!handle_is(start, HANDLE_EVENT) || !handle_is(end, HANDLE_EVENT) ||
+    if (!vc_handle_is(start, HANDLE_EVENT) || !vc_handle_is(end, HANDLE_EVENT) ||
         start->flags & CU_EVENT_DISABLE_TIMING || end->flags & CU_EVENT_DISABLE_TIMING ||
         start->context != end->context)
         return CUDA_ERROR_INVALID_HANDLE;

@@ -8,7 +8,7 @@
 CUgraph graph_make(void)
 {
     CUgraph graph = calloc(1, sizeof *graph);
-    if (graph && !handle_add(graph, HANDLE_GRAPH)) {
+    if (graph && !vc_handle_add(graph, HANDLE_GRAPH)) {
         free(graph);
         return NULL;
     }
@@ -17,7 +17,7 @@ CUgraph graph_make(void)
 
 void node_free(CUgraphNode node)
 {
-    handle_remove(node);
+    vc_handle_remove(node);
     op_release(&node->op);
     if (node->child)
         graph_free(node->child);
@@ -28,7 +28,7 @@ void node_free(CUgraphNode node)
 
 void graph_free(CUgraph graph)
 {
-    handle_remove(graph);
+    vc_handle_remove(graph);
     for (size_t i = 0; i < graph->count; i++)
         node_free(graph->nodes[i]);
     free(graph->nodes);
@@ -67,7 +67,7 @@ CUgraphNode graph_add(CUgraph graph, CUgraphNodeType type, struct op *op,
         graph->nodes = grown;
         graph->room = room;
     }
-    if (!node || !node_depends(node, waits_for, waits) || !handle_add(node, HANDLE_NODE))
+    if (!node || !node_depends(node, waits_for, waits) || !vc_handle_add(node, HANDLE_NODE))
         goto fail;
     node->graph = graph;
     node->type = type;
@@ -121,12 +121,12 @@ fail:
 
 #define GRAPH(graph)                                                                               \
     do {                                                                                           \
-        if (!handle_is(graph, HANDLE_GRAPH))                                                       \
+        if (!vc_handle_is(graph, HANDLE_GRAPH))                                                    \
             return CUDA_ERROR_INVALID_VALUE;                                                       \
     } while (0)
 #define NODE(node)                                                                                 \
     do {                                                                                           \
-        if (!handle_is(node, HANDLE_NODE))                                                         \
+        if (!vc_handle_is(node, HANDLE_NODE))                                                      \
             return CUDA_ERROR_INVALID_VALUE;                                                       \
     } while (0)
 

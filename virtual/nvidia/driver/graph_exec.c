@@ -197,7 +197,7 @@ static CUresult instantiate(CUgraphExec *out, CUgraph graph, cuuint64_t flags)
         return CUDA_ERROR_INVALID_VALUE;
     if (flags & 4)
         return refuse(CUDA_ERROR_NOT_SUPPORTED, "cuGraphInstantiate: launches from the device");
-    if (!handle_is(graph, HANDLE_GRAPH))
+    if (!vc_handle_is(graph, HANDLE_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     CUgraphExec exec = calloc(1, sizeof *exec);
     if (!exec)
@@ -206,7 +206,7 @@ static CUresult instantiate(CUgraphExec *out, CUgraph graph, cuuint64_t flags)
     exec->run = run_make(graph, context);
     unlock();
     exec->flags = flags;
-    if (!exec->run || !handle_add(exec, HANDLE_EXEC)) {
+    if (!exec->run || !vc_handle_add(exec, HANDLE_EXEC)) {
         free(exec);
         return CUDA_ERROR_INVALID_VALUE; /* a cycle */
     }
@@ -255,7 +255,7 @@ CU_API CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *out, CUgraph grap
 
 #define EXEC(exec)                                                                                 \
     do {                                                                                           \
-        if (!handle_is(exec, HANDLE_EXEC))                                                         \
+        if (!vc_handle_is(exec, HANDLE_EXEC))                                                      \
             return CUDA_ERROR_INVALID_VALUE;                                                       \
     } while (0)
 
@@ -263,7 +263,7 @@ CU_API CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     ENTER("cuGraphExecDestroy");
     EXEC(exec);
-    handle_remove(exec);
+    vc_handle_remove(exec);
     lock();
     graph_run_release(exec->run);
     unlock();
@@ -452,7 +452,7 @@ static CUresult update(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResult 
 {
     ENTER("cuGraphExecUpdate");
     EXEC(exec);
-    if (!result || !handle_is(graph, HANDLE_GRAPH))
+    if (!result || !vc_handle_is(graph, HANDLE_GRAPH))
         return CUDA_ERROR_INVALID_VALUE;
     lock();
     struct graph_run *want = run_make(graph, exec->run->context);

@@ -6,10 +6,10 @@
 
 static CUresult check_nodes(CUgraph graph, const CUgraphNode *waits_for, size_t waits)
 {
-    if (!handle_is(graph, HANDLE_GRAPH) || (waits && !waits_for))
+    if (!vc_handle_is(graph, HANDLE_GRAPH) || (waits && !waits_for))
         return CUDA_ERROR_INVALID_VALUE;
     for (size_t i = 0; i < waits; i++)
-        if (!handle_is(waits_for[i], HANDLE_NODE) || waits_for[i]->graph != graph)
+        if (!vc_handle_is(waits_for[i], HANDLE_NODE) || waits_for[i]->graph != graph)
             return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }
@@ -35,7 +35,7 @@ static CUresult add(CUgraphNode *out, CUgraph graph, const CUgraphNode *waits_fo
 static CUresult replace(CUgraphNode node, CUgraphNodeType type, struct op *op)
 {
     lock();
-    bool ok = handle_is(node, HANDLE_NODE) && node->type == type;
+    bool ok = vc_handle_is(node, HANDLE_NODE) && node->type == type;
     if (ok) {
         op->context = op->context ? op->context : node->op.context;
         op_release(&node->op);
@@ -49,13 +49,13 @@ static CUresult replace(CUgraphNode node, CUgraphNodeType type, struct op *op)
 
 static CUresult is_type(CUgraphNode node, CUgraphNodeType type)
 {
-    return handle_is(node, HANDLE_NODE) && node->type == type ? CUDA_SUCCESS
-                                                              : CUDA_ERROR_INVALID_VALUE;
+    return vc_handle_is(node, HANDLE_NODE) && node->type == type ? CUDA_SUCCESS
+                                                                 : CUDA_ERROR_INVALID_VALUE;
 }
 
 #define EXEC(exec)                                                                                 \
     do {                                                                                           \
-        if (!handle_is(exec, HANDLE_EXEC))                                                         \
+        if (!vc_handle_is(exec, HANDLE_EXEC))                                                      \
             return CUDA_ERROR_INVALID_VALUE;                                                       \
     } while (0)
 #define TRY(call)                                                                                  \
@@ -78,7 +78,7 @@ static CUresult kernel_op(const char *name, const CUDA_KERNEL_NODE_PARAMS *p, bo
     if (!f && newer) {
         f = (CUfunction)p->kern;
         if (p->ctx) {
-            if (!handle_is(p->ctx, HANDLE_CONTEXT))
+            if (!vc_handle_is(p->ctx, HANDLE_CONTEXT))
                 return CUDA_ERROR_INVALID_CONTEXT;
             context = p->ctx;
         }
@@ -234,7 +234,7 @@ static CUresult copy_op(const char *name, const CUDA_MEMCPY3D *p, CUcontext cont
         return CUDA_ERROR_INVALID_VALUE;
     if (!context)
         context = context_current();
-    if (!handle_is(context, HANDLE_CONTEXT))
+    if (!vc_handle_is(context, HANDLE_CONTEXT))
         return CUDA_ERROR_INVALID_CONTEXT;
     *op = (struct op){.kind = OP_COPY, .context = context};
     return copy_from_3d(p, &op->copy);
@@ -305,7 +305,7 @@ static CUresult fill_op(const char *name, const CUDA_MEMSET_NODE_PARAMS *p, CUco
         return CUDA_ERROR_INVALID_VALUE;
     if (!context)
         context = context_current();
-    if (!handle_is(context, HANDLE_CONTEXT))
+    if (!vc_handle_is(context, HANDLE_CONTEXT))
         return CUDA_ERROR_INVALID_CONTEXT;
     *op = (struct op){
         .kind = OP_FILL,
@@ -405,7 +405,7 @@ CU_API CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph graph,
 {
     ENTER("cuGraphAddChildGraphNode");
     struct op op = {.kind = OP_EMPTY};
-    if (!handle_is(child, HANDLE_GRAPH) || child == graph)
+    if (!vc_handle_is(child, HANDLE_GRAPH) || child == graph)
         return CUDA_ERROR_INVALID_VALUE;
     lock();
     CUgraph clone = graph_clone(child);
@@ -443,7 +443,7 @@ CU_API CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph graph, const CUgra
 static CUresult event_op(const char *name, enum op_kind kind, CUevent event, struct op *op)
 {
     ENTER(name);
-    if (!handle_is(event, HANDLE_EVENT))
+    if (!vc_handle_is(event, HANDLE_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
     *op = (struct op){.kind = kind, .context = event->context, .event = event};
     lock();

@@ -37,13 +37,13 @@ static CUresult library_module(CUlibrary library, CUcontext context, CUmodule *o
 
 CUresult function_resolve(CUcontext context, CUfunction handle, CUfunction *out)
 {
-    if (handle_is(handle, HANDLE_FUNCTION)) {
+    if (vc_handle_is(handle, HANDLE_FUNCTION)) {
         *out = handle;
         return CUDA_SUCCESS;
     }
     CUkernel kernel = (CUkernel)handle;
     CUmodule module;
-    if (!handle_is(kernel, HANDLE_KERNEL))
+    if (!vc_handle_is(kernel, HANDLE_KERNEL))
         return CUDA_ERROR_INVALID_HANDLE;
     CUresult result = library_module(kernel->library, context, &module);
     return result == CUDA_SUCCESS ? module_function(module, kernel->name, out) : result;
@@ -54,11 +54,11 @@ static void library_free(CUlibrary library)
     while (library->kernels) {
         CUkernel k = library->kernels;
         library->kernels = k->next;
-        handle_remove(k);
+        vc_handle_remove(k);
         free(k);
     }
     vn_module_release(library->parsed);
-    handle_remove(library);
+    vc_handle_remove(library);
     free(library);
 }
 
@@ -74,7 +74,7 @@ static CUresult load(const char *name, CUlibrary *out, const void *code, unsigne
     if (result != CUDA_SUCCESS)
         return result;
     CUlibrary library = calloc(1, sizeof *library);
-    if (!library || !handle_add(library, HANDLE_LIBRARY)) {
+    if (!library || !vc_handle_add(library, HANDLE_LIBRARY)) {
         vn_module_release(parsed);
         free(library);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -85,7 +85,7 @@ static CUresult load(const char *name, CUlibrary *out, const void *code, unsigne
         if (!f->entry || !f->defined)
             continue;
         CUkernel k = calloc(1, sizeof *k);
-        if (!k || !handle_add(k, HANDLE_KERNEL)) {
+        if (!k || !vc_handle_add(k, HANDLE_KERNEL)) {
             free(k);
             library_free(library);
             return CUDA_ERROR_OUT_OF_MEMORY;
@@ -127,12 +127,12 @@ CU_API CUresult cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_op
 
 #define LIBRARY(library)                                                                           \
     do {                                                                                           \
-        if (!handle_is(library, HANDLE_LIBRARY))                                                   \
+        if (!vc_handle_is(library, HANDLE_LIBRARY))                                                \
             return CUDA_ERROR_INVALID_HANDLE;                                                      \
     } while (0)
 #define KERNEL(kernel)                                                                             \
     do {                                                                                           \
-        if (!handle_is(kernel, HANDLE_KERNEL))                                                     \
+        if (!vc_handle_is(kernel, HANDLE_KERNEL))                                                  \
             return CUDA_ERROR_INVALID_HANDLE;                                                      \
     } while (0)
 
@@ -154,7 +154,7 @@ CU_API CUresult cuLibraryUnload(CUlibrary library)
         if (!module)
             break;
         context_drain(module->context);
-        handle_remove(module);
+        vc_handle_remove(module);
         module_release(module);
     }
     library_free(library);
@@ -272,7 +272,7 @@ static CUresult kernel_function(CUkernel kernel, CUdevice ordinal, CUfunction *o
     if (result != CUDA_SUCCESS)
         return result;
     CUcontext context = context_current();
-    if (!handle_is(context, HANDLE_CONTEXT) || context->device != device)
+    if (!vc_handle_is(context, HANDLE_CONTEXT) || context->device != device)
         context = device->primary;
     return context ? function_resolve(context, (CUfunction)kernel, out)
                    : CUDA_ERROR_INVALID_CONTEXT;
@@ -324,7 +324,7 @@ CU_API CUresult cuLinkCreate_v2(unsigned count, CUjit_option *options, void **va
     if (!out || (count && !options))
         return CUDA_ERROR_INVALID_VALUE;
     CUlinkState state = calloc(1, sizeof *state);
-    if (!state || !handle_add(state, HANDLE_LINK)) {
+    if (!state || !vc_handle_add(state, HANDLE_LINK)) {
         free(state);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -335,7 +335,7 @@ CU_API CUresult cuLinkCreate_v2(unsigned count, CUjit_option *options, void **va
 static CUresult link_add(CUlinkState state, CUjitInputType type, const void *data, size_t bytes,
                          unsigned count, CUjit_option *options, void **values)
 {
-    if (!handle_is(state, HANDLE_LINK))
+    if (!vc_handle_is(state, HANDLE_LINK))
         return CUDA_ERROR_INVALID_HANDLE;
     if (state->image)
         return CUDA_ERROR_ILLEGAL_STATE;
@@ -395,7 +395,7 @@ CU_API CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes)
 {
     ENTER("cuLinkComplete");
     struct vn_diagnostic why = {0};
-    if (!handle_is(state, HANDLE_LINK))
+    if (!vc_handle_is(state, HANDLE_LINK))
         return CUDA_ERROR_INVALID_HANDLE;
     if (!image || !state->count || state->image)
         return CUDA_ERROR_INVALID_VALUE;
@@ -417,9 +417,9 @@ CU_API CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes)
 CU_API CUresult cuLinkDestroy(CUlinkState state)
 {
     ENTER("cuLinkDestroy");
-    if (!handle_is(state, HANDLE_LINK))
+    if (!vc_handle_is(state, HANDLE_LINK))
         return CUDA_ERROR_INVALID_HANDLE;
-    handle_remove(state);
+    vc_handle_remove(state);
     for (size_t i = 0; i < state->count; i++) {
         vn_module_release(state->input[i]);
         free(state->text[i]);

@@ -125,7 +125,7 @@ CU_API CUresult cuMemFree_v2(CUdeviceptr address)
         result = capture_forbids(context, NULL);
     if (result != CUDA_SUCCESS)
         return result;
-    context_drain(handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : context);
+    context_drain(vc_handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : context);
     return memory_free_now(address);
 }
 
@@ -176,7 +176,7 @@ CU_API CUresult cuMemFreeHost(void *host)
     CUresult result = begins_at((uintptr_t)host, 1u << VC_PINNED, &a);
     if (result != CUDA_SUCCESS)
         return result;
-    context_drain(handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : context);
+    context_drain(vc_handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : context);
     return vc_free(driver.map, (uintptr_t)host) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -265,7 +265,7 @@ static CUresult attribute_get(void *data, CUpointer_attribute attribute, CUdevic
         return CUDA_ERROR_INVALID_VALUE;
     bool managed = a->kind == VC_MANAGED;
     bool host = a->device == VC_HOST && !managed && a->kind != VC_MAPPED;
-    CUcontext owner = handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : NULL;
+    CUcontext owner = vc_handle_is(a->owner, HANDLE_CONTEXT) ? a->owner : NULL;
     switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
         *(CUcontext *)data = owner;

@@ -183,7 +183,7 @@ void module_release(CUmodule module)
     while (module->functions) {
         CUfunction f = module->functions;
         module->functions = f->next;
-        handle_remove(f);
+        vc_handle_remove(f);
         free(f);
     }
     vn_module_release(module->parsed);
@@ -216,7 +216,7 @@ static CUresult make_functions(CUmodule module)
         if (!info->entry || !info->defined)
             continue;
         CUfunction f = calloc(1, sizeof *f);
-        if (!f || !handle_add(f, HANDLE_FUNCTION)) {
+        if (!f || !vc_handle_add(f, HANDLE_FUNCTION)) {
             free(f);
             return CUDA_ERROR_OUT_OF_MEMORY;
         }
@@ -258,7 +258,7 @@ CUresult module_create(CUcontext context, struct vn_module *parsed, CUmodule *ou
         if (!module->image)
             result = refuse(CUDA_ERROR_INVALID_PTX, "module: %s", diagnostic.text);
     }
-    if (result == CUDA_SUCCESS && !handle_add(module, HANDLE_MODULE))
+    if (result == CUDA_SUCCESS && !vc_handle_add(module, HANDLE_MODULE))
         result = CUDA_ERROR_OUT_OF_MEMORY;
     if (result != CUDA_SUCCESS) {
         module_release(module);
@@ -362,12 +362,12 @@ CU_API CUresult cuModuleLoad(CUmodule *out, const char *path)
 CU_API CUresult cuModuleUnload(CUmodule module)
 {
     ENTER_CONTEXT("cuModuleUnload", context);
-    if (!handle_is(module, HANDLE_MODULE))
+    if (!vc_handle_is(module, HANDLE_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     if (module->library)
         return CUDA_ERROR_NOT_PERMITTED;
     context_drain(module->context);
-    handle_remove(module);
+    vc_handle_remove(module);
     lock();
     for (CUmodule *at = &module->context->modules; *at; at = &(*at)->next)
         if (*at == module) {
@@ -376,7 +376,7 @@ CU_API CUresult cuModuleUnload(CUmodule module)
         }
     unlock();
     for (CUfunction f = module->functions; f; f = f->next)
-        handle_remove(f);
+        vc_handle_remove(f);
     module->unloaded = true;
     module_release(module);
     return CUDA_SUCCESS;
@@ -406,7 +406,7 @@ CU_API CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char
     ENTER_CONTEXT("cuModuleGetFunction", context);
     if (!out || !name || !*name)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!handle_is(module, HANDLE_MODULE))
+    if (!vc_handle_is(module, HANDLE_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     return module_function(module, name, out);
 }
@@ -416,7 +416,7 @@ CU_API CUresult cuModuleGetFunctionCount(unsigned *count, CUmodule module)
     ENTER_CONTEXT("cuModuleGetFunctionCount", context);
     if (!count)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!handle_is(module, HANDLE_MODULE))
+    if (!vc_handle_is(module, HANDLE_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     *count = 0;
     for (CUfunction f = module->functions; f; f = f->next)
@@ -429,7 +429,7 @@ CU_API CUresult cuModuleEnumerateFunctions(CUfunction *functions, unsigned count
     ENTER_CONTEXT("cuModuleEnumerateFunctions", context);
     if (!functions)
         return CUDA_ERROR_INVALID_VALUE;
-    if (!handle_is(module, HANDLE_MODULE))
+    if (!vc_handle_is(module, HANDLE_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     for (CUfunction f = module->functions; f && count; f = f->next, count--)
         *functions++ = f;
@@ -458,7 +458,7 @@ CU_API CUresult cuModuleGetGlobal_v2(CUdeviceptr *address, size_t *bytes, CUmodu
     ENTER_CONTEXT("cuModuleGetGlobal", context);
     if (!name || (!address && !bytes))
         return CUDA_ERROR_INVALID_VALUE;
-    if (!handle_is(module, HANDLE_MODULE))
+    if (!vc_handle_is(module, HANDLE_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     return module_variable(module, name, address, bytes);
 }

@@ -20,7 +20,7 @@ struct CUmemPoolHandle_st {
 static CUmemoryPool pool_make(struct device *device, uint64_t most, bool is_default)
 {
     CUmemoryPool pool = calloc(1, sizeof *pool);
-    if (!pool || !handle_add(pool, HANDLE_POOL)) {
+    if (!pool || !vc_handle_add(pool, HANDLE_POOL)) {
         free(pool);
         return NULL;
     }
@@ -44,7 +44,7 @@ static CUresult default_pool(struct device *device, CUmemoryPool *out)
 
 void pool_freed(CUmemoryPool pool, uint64_t bytes)
 {
-    if (!handle_is(pool, HANDLE_POOL))
+    if (!vc_handle_is(pool, HANDLE_POOL))
         return;
     __atomic_sub_fetch(&pool->used, bytes, __ATOMIC_RELAXED);
 }
@@ -67,7 +67,7 @@ static CUresult alloc(CUdeviceptr *out, size_t bytes, CUmemoryPool pool, CUstrea
         if (result != CUDA_SUCCESS)
             return result;
         pool = stream->context->device->pool;
-    } else if (!handle_is(pool, HANDLE_POOL)) {
+    } else if (!vc_handle_is(pool, HANDLE_POOL)) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     if (pool->most && bytes > pool->most - pool->used)
@@ -139,7 +139,7 @@ CU_API CUresult cuMemFreeAsync_ptsz(CUdeviceptr address, CUstream stream)
 
 #define POOL(pool)                                                                                 \
     do {                                                                                           \
-        if (!handle_is(pool, HANDLE_POOL))                                                         \
+        if (!vc_handle_is(pool, HANDLE_POOL))                                                      \
             return CUDA_ERROR_INVALID_VALUE;                                                       \
     } while (0)
 
@@ -167,7 +167,7 @@ CU_API CUresult cuMemPoolDestroy(CUmemoryPool pool)
     for (int i = 0; i < driver.count; i++)
         if (driver.device[i].pool == pool)
             driver.device[i].pool = driver.device[i].default_pool;
-    handle_remove(pool);
+    vc_handle_remove(pool);
     free(pool);
     return CUDA_SUCCESS;
 }

@@ -55,7 +55,7 @@ CUresult stream_resolve(CUcontext context, CUstream handle, bool per_thread, CUs
         *out = context->legacy;
         return CUDA_SUCCESS;
     }
-    if (!handle_is(handle, HANDLE_STREAM))
+    if (!vc_handle_is(handle, HANDLE_STREAM))
         return CUDA_ERROR_INVALID_HANDLE;
     *out = handle;
     return (CUresult)handle->context->error;
@@ -95,7 +95,7 @@ static CUresult create(const char *name, CUstream *out, unsigned flags, int prio
     if (!out || flags & ~(unsigned)CU_STREAM_NON_BLOCKING)
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = stream_create(context, flags, priority, out);
-    if (result == CUDA_SUCCESS && !handle_add(*out, HANDLE_STREAM))
+    if (result == CUDA_SUCCESS && !vc_handle_add(*out, HANDLE_STREAM))
         return CUDA_ERROR_OUT_OF_MEMORY;
     return result;
 }
@@ -113,9 +113,9 @@ CU_API CUresult cuStreamCreateWithPriority(CUstream *out, unsigned flags, int pr
 CU_API CUresult cuStreamDestroy_v2(CUstream handle)
 {
     ENTER("cuStreamDestroy");
-    if (!handle_is(handle, HANDLE_STREAM))
+    if (!vc_handle_is(handle, HANDLE_STREAM))
         return CUDA_ERROR_INVALID_HANDLE;
-    handle_remove(handle);
+    vc_handle_remove(handle);
     lock();
     handle->destroyed = true; /* what is queued still runs */
     stream_release(handle);

@@ -84,7 +84,7 @@ CU_API CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes,
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct physical *p = calloc(1, sizeof *p);
     int fd = p ? memfd_create("virtual device memory", MFD_CLOEXEC) : -1;
-    if (fd < 0 || ftruncate(fd, (off_t)bytes) || !handle_add(p, HANDLE_PHYSICAL)) {
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) || !vc_handle_add(p, HANDLE_PHYSICAL)) {
         if (fd >= 0)
             close(fd);
         free(p);
@@ -110,7 +110,7 @@ static void physical_release(struct physical *p)
 static struct physical *physical_of(CUmemGenericAllocationHandle handle)
 {
     struct physical *p = (struct physical *)(uintptr_t)handle;
-    return handle_is(p, HANDLE_PHYSICAL) ? p : NULL;
+    return vc_handle_is(p, HANDLE_PHYSICAL) ? p : NULL;
 }
 
 CU_API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
@@ -121,7 +121,7 @@ CU_API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
         return CUDA_ERROR_INVALID_VALUE;
     lock();
     if (!--p->handles)
-        handle_remove(p);
+        vc_handle_remove(p);
     physical_release(p);
     unlock();
     return CUDA_SUCCESS;
@@ -258,7 +258,7 @@ CU_API CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle
     if (m) {
         m->memory->holders++;
         if (!m->memory->handles++)
-            handle_add(m->memory, HANDLE_PHYSICAL);
+            vc_handle_add(m->memory, HANDLE_PHYSICAL);
         *handle = (uintptr_t)m->memory;
     }
     unlock();
