@@ -194,7 +194,7 @@ static bool free_to_run(const struct exec_node *node, const bool *ran)
 
 /* By default in the order they lie in; MOEHAL_VIRTUAL_STREAMS=random and newest take others that
  * the edges allow. */
-static size_t next_node(hipGraphExec_t exec, const bool *ran, uint64_t *seed)
+static size_t next_node(hipGraphExec_t exec, const bool *ran)
 {
     size_t best = exec->count, found = 0;
     for (size_t i = 0; i < exec->count; i++) {
@@ -203,8 +203,7 @@ static size_t next_node(hipGraphExec_t exec, const bool *ran, uint64_t *seed)
         found++;
         if (driver.stream_order == ORDER_SUBMITTED)
             return i;
-        *seed = *seed * 6364136223846793005u + 1442695040888963407u;
-        if (driver.stream_order == ORDER_NEWEST || (*seed >> 33) % found == 0)
+        if (driver.stream_order == ORDER_NEWEST || vc_draw(driver.seed, &driver.drawn) % found == 0)
             best = i;
     }
     return best;
@@ -213,10 +212,9 @@ static size_t next_node(hipGraphExec_t exec, const bool *ran, uint64_t *seed)
 hipError_t exec_run(hipGraphExec_t exec, double *ns)
 {
     bool *ran = calloc(exec->count + 1, sizeof *ran);
-    uint64_t seed = driver.seed;
     hipError_t result = ran ? hipSuccess : hipErrorOutOfMemory;
     for (size_t done_count = 0; done_count < exec->count && result == hipSuccess; done_count++) {
-        size_t i = next_node(exec, ran, &seed);
+        size_t i = next_node(exec, ran);
         double took = 0;
         result = op_run(&exec->nodes[i].op, &took);
         ran[i] = true;

@@ -36,8 +36,10 @@ static hipError_t thread_stream(struct device *device, hipStream_t *out)
     unlock();
     hipError_t result = stream_create(device, 0, 0, out);
     if (result == hipSuccess) {
+        lock(); /* it is in the list already, where other threads look for theirs */
         (*out)->thread = pthread_self();
         (*out)->per_thread = true;
+        unlock();
     }
     return result;
 }

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../../common/draw.h"
 #include "../../common/faults.h"
 #include "../../common/handles.h"
 #include "../../common/memmap.h"
@@ -66,6 +67,7 @@ struct driver {
     enum vn_schedule schedule;
     enum stream_order stream_order;
     uint64_t seed, time_limit_ms;
+    _Atomic uint64_t drawn; /* of the seed's numbers, draw.h */
     int threads;
     uint64_t next_id, ticket; /* ids of objects; commands in order of submission */
     CUcontext contexts;       /* all of them */

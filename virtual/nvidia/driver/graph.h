@@ -42,8 +42,6 @@ struct run_node {
     bool disabled;
     size_t waits;
     size_t *wait; /* indices */
-    double end_ns;
-    bool done;
 };
 
 /* What a launch runs. Shared by the executable graph and the launches in queues; who changes it

@@ -127,11 +127,18 @@ static struct graph_run *run_own(CUgraphExec exec)
 
 /* ---- running ---- */
 
-static bool node_ready(const struct graph_run *run, const struct run_node *n, double *start)
+/* How far one launch has come; the executable graph itself is not written, since it may be copied
+ * to be changed at the same time. */
+struct progress {
+    bool done;
+    double end_ns;
+};
+
+static bool node_ready(const struct run_node *n, const struct progress *progress, double *start)
 {
     *start = 0;
     for (size_t i = 0; i < n->waits; i++) {
-        const struct run_node *other = &run->node[n->wait[i]];
+        const struct progress *other = &progress[n->wait[i]];
         if (!other->done)
             return false;
         if (other->end_ns > *start)
@@ -141,23 +148,20 @@ static bool node_ready(const struct graph_run *run, const struct run_node *n, do
 }
 
 /* Which node is next: the first of those that may run; other orders on request, as among streams.
- */
-static struct run_node *next_node(struct graph_run *run, double *start)
+ * run->count if none may. */
+static size_t next_node(const struct graph_run *run, const struct progress *progress,
+                        double *start)
 {
-    struct run_node *best = NULL;
+    size_t best = run->count;
     uint64_t count = 0;
     double begins;
     for (size_t i = 0; i < run->count; i++) {
-        struct run_node *n = &run->node[i];
-        if (n->done || !node_ready(run, n, &begins))
+        if (progress[i].done || !node_ready(&run->node[i], progress, &begins))
             continue;
         count++;
-        if (driver.stream_order == ORDER_RANDOM) {
-            driver.seed = driver.seed * 6364136223846793005u + 1442695040888963407u;
-            if ((driver.seed >> 33) % count && best)
-                continue;
-        }
-        best = n;
+        if (driver.stream_order == ORDER_RANDOM && vc_draw(driver.seed, &driver.drawn) % count)
+            continue;
+        best = i;
         *start = begins;
         if (driver.stream_order == ORDER_SUBMITTED)
             break;
@@ -167,23 +171,23 @@ static struct run_node *next_node(struct graph_run *run, double *start)
 
 CUresult graph_run_ops(struct graph_run *run, double *ns)
 {
-    CUresult result = CUDA_SUCCESS;
-    double last = 0, start;
-    struct run_node *n;
-    for (size_t i = 0; i < run->count; i++)
-        run->node[i].done = false;
-    while (result == CUDA_SUCCESS && (n = next_node(run, &start))) {
+    struct progress *progress = calloc(run->count + 1, sizeof *progress);
+    double last = 0, start = 0;
+    size_t i;
+    CUresult result = progress ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    while (result == CUDA_SUCCESS && (i = next_node(run, progress, &start)) < run->count) {
+        struct run_node *n = &run->node[i];
         double took = 0;
         if (n->child)
             result = graph_run_ops(n->child, &took);
         else if (!n->disabled)
             result = op_run(&n->op, &took);
         count_add((unsigned)n->op.context->device->ordinal, COUNT_GRAPH_NODES, 1);
-        n->done = true;
-        n->end_ns = start + took;
-        if (n->end_ns > last)
-            last = n->end_ns;
+        progress[i] = (struct progress){.done = true, .end_ns = start + took};
+        if (progress[i].end_ns > last)
+            last = progress[i].end_ns;
     }
+    free(progress);
     *ns = last;
     return result;
 }

@@ -112,8 +112,7 @@ static CUstream pick(const struct device *device, bool *poll)
                 continue;
             count++;
             if (driver.stream_order == ORDER_RANDOM) {
-                driver.seed = driver.seed * 6364136223846793005u + 1442695040888963407u;
-                if ((driver.seed >> 33) % count == 0)
+                if (vc_draw(driver.seed, &driver.drawn) % count == 0)
                     best = s;
             } else if (!best || better(s->first, best->first)) {
                 best = s;

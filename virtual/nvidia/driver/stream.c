@@ -39,8 +39,10 @@ static CUresult thread_stream(CUcontext context, CUstream *out)
     unlock();
     CUresult result = stream_create(context, 0, 0, out);
     if (result == CUDA_SUCCESS) {
+        lock(); /* it is in the list already, where other threads look for theirs */
         (*out)->thread = pthread_self();
         (*out)->per_thread = true;
+        unlock();
     }
     return result;
 }
