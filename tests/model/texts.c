@@ -9,7 +9,8 @@ static void open_form(struct world *w, const mh_device_params *device)
     setenv("MOEHAL_HOST_ISA", texts_isa, 1);
     mh_status status = mh_device_open(w->runtime, "host", device, &w->device);
     unsetenv("MOEHAL_HOST_ISA");
-    if (status == MH_UNSUPPORTED) {
+    if (status == MH_UNSUPPORTED ||
+        status == MH_INVALID_ARGUMENT) { /* processor, or build, without */
         print_message("%s: not tried: %s\n", texts_isa, mh_last_message());
         status = mh_device_open(w->runtime, "host", device, &w->device);
     }
