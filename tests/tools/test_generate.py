@@ -2,6 +2,7 @@
 """generate: against transformers, and the same bits whatever the threads, chunk or device."""
 import hashlib
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -16,6 +17,12 @@ KEYS = {"device": str, "virtual": bool, "profile": str, "prompt_ids": list, "tok
         "graph_launches_per_token": float, "fallbacks": dict}
 GREEDY = ("--temperature", 0)
 FAIRY_GOLDEN = read_json(GOLDEN, "fairy/golden.json")
+
+
+def processor_time():
+    """Of the children that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Generate(Folder):
@@ -153,18 +160,19 @@ class Generate(Folder):
                                    stderr=subprocess.PIPE)
         process.stdout.read(8)  # it speaks
         process.send_signal(signal.SIGINT)
-        begin = time.monotonic()
         _, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 1, err)
         self.assertIn(b"tokens/s", err)
-        self.assertLess(time.monotonic() - begin, 30)
-
 
     def test_an_interrupt_ends_a_long_prompt(self):
-        process = subprocess.Popen([TOOL, "generate", "--model", FAIRY, "--ids",
-                                    " ".join(["5"] * 1900), "--chunk", "2000", "--threads", "1",
-                                    "--device", "null"], env=dict(os.environ, **ON_NULL),
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        command = [TOOL, "generate", "--model", FAIRY, "--ids", " ".join(["5"] * 1900), "--chunk",
+                   "2000", "--threads", "1", "--max-tokens", "1", "--device", "null"]
+        env = dict(os.environ, **ON_NULL)
+        before = processor_time()
+        subprocess.run(command, env=env, check=True, capture_output=True)
+        whole = processor_time() - before
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, preexec_fn=lambda: os.nice(10))
         caught = 0
         while not caught & 1 << (signal.SIGINT - 1):  # until the command catches it
             self.assertIsNone(process.poll())
@@ -172,10 +180,9 @@ class Generate(Folder):
                 caught = int(file.read().split("SigCgt:")[1].split()[0], 16)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        begin = time.monotonic()
         out, err = process.communicate(timeout=60)
         self.assertEqual((process.returncode, out, err), (1, b"", b"moehal: interrupted\n"))
-        self.assertLess(time.monotonic() - begin, 2)
+        self.assertLess(processor_time() - before - whole, 0.7 * whole)
 
     def test_bytes_that_are_no_utf8_still_make_json(self):
         # So hot that single bytes of the vocabulary come up, half characters among them.
