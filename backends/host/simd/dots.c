@@ -1,9 +1,9 @@
 /*
  * dots.c: few rows times a matrix whose weights are read once, in place: what decode does.
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
- * many rows of weights are read side by side, for two half as many, for four of them one. What
- * comes next is prefetched, since the hardware stops at each page: together 95 % of what reading
- * alone reaches.
+ * many rows of weights are read side by side, for two half as many, for four of them one. Rows side
+ * by side are far apart, each the next of a stream of its own, so that the hardware sees a few long
+ * streams; AHEAD bytes on they are prefetched, since it stops at each page.
  */
 #include "../panel.h"
 #include "fold.h"
@@ -13,6 +13,9 @@
 #else
 #define ROWS 1
 #endif
+
+/* Bytes. Less comes too late, more is gone from the first cache when its turn comes. */
+#define AHEAD 2048
 
 /* Whether FP8's inputs come by fours: of each 64, columns 4 i, then 4 i + 1, ... A word of memory
  * holds a weight of each. */
@@ -83,44 +86,46 @@ fetch_weights(mh_format format, const struct weight_row *row, int64_t k, vf w[ST
         w[j] = v_decode(format, row->data, k + LANES * j, scale);
 }
 
-/* out[t][at + r]; `ahead` bytes further lie the weights that come after these. FP8 is plain. */
-static inline __attribute__((always_inline)) void
-dot_rows(mh_format format, int rows, int tokens, const struct weight_row *row,
-         const float *const *x, int64_t in, int64_t ahead, float (*out)[STRETCH], int64_t at)
+/* Rows of weights side by side, and those that come after them. */
+struct abreast {
+    struct weight_row row[ROWS];
+    const unsigned char *then[ROWS];
+};
+
+/* sums[r * tokens + t]. FP8 is plain. */
+static inline __attribute__((always_inline)) void dot_rows(mh_format format, int rows, int tokens,
+                                                           const struct abreast *w,
+                                                           const float *const *x, int64_t in,
+                                                           float sums[ROWS])
 {
     int64_t bytes = format == MH_FORMAT_F32 ? 4 : format == MH_FORMAT_FP8 ? 1 : 2;
+    int64_t turn = in * bytes - AHEAD; /* from there on what is ahead is of the rows after */
     struct sums s;
     for (int d = 0; d < ROWS; d++)
         for (int j = 0; j < STEP; j++)
             s.a[d][j] = v_zero();
     for (int64_t k = 0; k + STRIPES <= in; k += STRIPES) {
+        bool inside = k * bytes < turn;
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
-            vf w[STEP];
-            const unsigned char *next = row[r].data + k * bytes + ahead;
+            const unsigned char *next = inside ? w->row[r].data + AHEAD : w->then[r] - turn;
+            vf weights[STEP];
             for (int64_t line = 0; line < STRIPES * bytes; line += 64)
-                if (format == MH_FORMAT_FP8) /* clang wants a constant */
-                    __builtin_prefetch(next + line, 0, 2);
-                else
-                    __builtin_prefetch(next + line, 0, 3);
-            fetch_weights(format, &row[r], k, w);
+                __builtin_prefetch(next + k * bytes + line, 0, 3);
+            fetch_weights(format, &w->row[r], k, weights);
 #pragma GCC unroll 8
             for (int j = 0; j < STEP; j++)
                 for (int t = 0; t < tokens; t++)
                     s.a[r * tokens + t][j] =
-                        v_fma(v_load(x[t] + k + LANES * j), w[j], s.a[r * tokens + t][j]);
+                        v_fma(v_load(x[t] + k + LANES * j), weights[j], s.a[r * tokens + t][j]);
         }
     }
     if (in % STRIPES)
-        add_tail(&s, format, rows, tokens, row, x, in);
-    float sums[ROWS];
+        add_tail(&s, format, rows, tokens, w->row, x, in);
     if (FOURS && format == MH_FORMAT_FP8)
         fold_fours(s.a, sums);
     else
         fold_dots(s.a, sums);
-    for (int r = 0; r < rows; r++)
-        for (int t = 0; t < tokens; t++)
-            out[t][at + r] = sums[r * tokens + t];
 }
 
 /* FP8's general path. */
@@ -164,24 +169,27 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
                                                               float (*out)[STRETCH])
 {
     const int most = ROWS / tokens;
-    int64_t ahead = most * m->w->row_stride[0];
-    ahead *= ahead < 16384 ? 2 : 1;
-    for (int64_t o = 0, step; o < count; o += step) {
-        struct weight_row row[ROWS];
-        bool plain = true;
-        step = count - o < most ? 1 : most;
+    int64_t length = count / most, alone = length * most; /* of a stream; rows from here on */
+    for (int64_t o = 0; o < length + count - alone; o++) {
+        bool together = o < length, plain = true;
+        int64_t first = together ? o : alone + o - length, step = together ? most : 1;
+        int64_t jump = o + 1 < length ? 1 : count - length + 1; /* to the next stretch's */
+        struct abreast w;
+        float sums[ROWS];
         for (int64_t r = 0; r < step; r++) {
-            int64_t at = m->first + begin + o + r;
-            row[r] = weight_row(m->w, m->slot, at);
+            int64_t at = m->first + begin + first + r * length;
+            w.row[r] = weight_row(m->w, m->slot, at);
+            w.then[r] = w.row[r].data + jump * m->w->row_stride[0];
             plain &= format != MH_FORMAT_FP8 || block_is_plain(m, at);
         }
-        if (plain && step == most)
-            dot_rows(format, most, tokens, row, x, m->in, ahead, out, o);
+        if (plain && together)
+            dot_rows(format, most, tokens, &w, x, m->in, sums);
         else if (plain)
-            dot_rows(format, 1, tokens, row, x, m->in, ahead, out, o);
-        for (int64_t r = 0; r < step && !plain; r++)
+            dot_rows(format, 1, tokens, &w, x, m->in, sums);
+        for (int64_t r = 0; r < step; r++)
             for (int t = 0; t < tokens; t++)
-                out[t][o + r] = dot_generally(&row[r], x[t], m->in);
+                out[t][first + r * length] =
+                    plain ? sums[r * tokens + t] : dot_generally(&w.row[r], x[t], m->in);
     }
 }
 
