@@ -289,9 +289,14 @@ mh_status mh_device_get_counters(mh_device *device, mh_device_counters *out)
 {
     if (!device)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_device_get_counters: device is NULL");
+    pthread_mutex_lock(&device->lock);
+    uint64_t native = device->native;
+    for (const mh_stream *s = device->streams; s; s = s->next)
+        native += s->native;
+    pthread_mutex_unlock(&device->lock);
     mh_device_counters counters = {
         .struct_size = sizeof(counters),
-        .native = device->native,
+        .native = native,
         .expanded = device->expanded,
         .fallback = device->fallback,
         .graph_launches = device->graph_launches,

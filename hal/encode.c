@@ -23,11 +23,11 @@ static mh_status backend_supports(mh_device *device, const mh_op *op, uint32_t *
 /* The weights of an op that live on the host make it run there. */
 static bool has_weight_elsewhere(mh_device *device, const mh_op *op)
 {
-    const struct hal_op_info *info = hal_op_find(op->op);
-    for (uint32_t i = 0; i < info->operand_count; i++)
-        if (info->operands[i].kind == HAL_WEIGHT && hal_weight_at(op, &info->operands[i]) &&
-            hal_weight_at(op, &info->operands[i])->device != device)
+    for (const uint16_t *at = hal_op_find(op->op)->weights; *at; at++) {
+        const mh_weight *weight = *(mh_weight *const *)(const void *)((const char *)op + *at);
+        if (weight && weight->device != device)
             return true;
+    }
     return false;
 }
 
@@ -125,9 +125,11 @@ static mh_status ask(mh_device *device, const mh_op *op, mh_support *answer)
     return status;
 }
 
-/* Copies the caller's op, of any version, and checks its head. */
-static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *local)
+/* Checks the head of the caller's op. *op becomes a copy of this library's version if it is of
+ * another one. */
+static mh_status read_op(mh_device *device, const mh_op **caller, union hal_any_op *local)
 {
+    const mh_op *op = *caller;
     if (!op)
         return mh_fail(MH_INVALID_ARGUMENT, "op: is NULL");
     const struct hal_op_info *info = op->struct_size >= sizeof(*op) ? hal_op_find(op->op) : NULL;
@@ -137,10 +139,9 @@ static mh_status read_op(mh_device *device, const mh_op *op, union hal_any_op *l
             op->struct_size >= sizeof(*op) ? "op: id %u is unknown to this library"
                                            : "op: struct_size is %u, less than an op's head",
             op->struct_size >= sizeof(*op) ? op->op : (uint32_t)op->struct_size);
-    if (op->struct_size == info->size) {
-        memcpy(local, op, info->size);
+    if (op->struct_size == info->size)
         return MH_OK;
-    }
+    *caller = &local->base;
     return mh_struct_in(local, op, info->size, info->name);
 }
 
@@ -177,11 +178,11 @@ mh_status mh_device_supports(mh_device *device, const mh_op *op, mh_support *out
         return status ? status : mh_struct_out(out, &answer, sizeof(answer));
     }
     if (!status)
-        status = read_op(device, op, &local);
+        status = read_op(device, &op, &local);
     if (!status)
-        status = hal_validate(device, &local.base, true, &rows);
+        status = hal_validate(device, op, true, &rows);
     if (!status)
-        status = ask(device, &local.base, &answer);
+        status = ask(device, op, &answer);
     return status ? status : mh_struct_out(out, &answer, sizeof(answer));
 }
 
@@ -209,7 +210,8 @@ mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh
                          scratch_offset, scratch_size};
     uint64_t number = atomic_fetch_add_explicit(&device->sequence, 1, memory_order_relaxed) + 1;
     atomic_store_explicit(&stream->last, number, memory_order_release);
-    atomic_fetch_add_explicit(&device->native, 1, memory_order_relaxed);
+    uint64_t launches = atomic_load_explicit(&stream->native, memory_order_relaxed);
+    atomic_store_explicit(&stream->native, launches + 1, memory_order_relaxed);
     return hal_backend_status(device, device->table->encode(stream->handle, op, &scratch));
 }
 
@@ -327,14 +329,14 @@ mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
     if (!status && op && op->op == MH_OP_KERNEL)
         return encode_kernel(encoder, op);
     if (!status)
-        status = read_op(device, op, &local);
+        status = read_op(device, &op, &local);
     if (!status)
-        status = hal_validate(device, &local.base, false, &rows);
+        status = hal_validate(device, op, false, &rows);
     if (!status && encoder->is_graph)
         status = hal_graph_count_op(encoder);
     if (status || !rows)
         return status;
     if (!encoder->is_graph)
         hal_collect(device, (mh_stream *)encoder);
-    return place(encoder, &local.base);
+    return place(encoder, op);
 }

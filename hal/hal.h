@@ -75,9 +75,18 @@ struct hal_operand {
     uint8_t dtypes; /* bit d: dtype d is allowed */
     uint8_t rank;   /* of `shape`; HAL_ANY_RANK for "*" */
     uint16_t offset;
+    uint8_t dim[MH_MAX_RANK]; /* of `shape`: hal_dim of each character */
     const char *name;
     const char *shape;
 };
+
+/* Sizes by name: of letters from 0, then the digits, which stand for themselves. */
+#define HAL_LETTERS 26
+#define HAL_DIMS (HAL_LETTERS + 10)
+static inline uint32_t hal_dim(char name)
+{
+    return name <= '9' ? HAL_LETTERS + (uint32_t)(name - '0') : (uint32_t)(name - 'A');
+}
 
 #define HAL_ANY_RANK 0xff
 
@@ -87,12 +96,18 @@ struct hal_op_info {
     bool fused;
     const struct hal_operand *operands;
     uint32_t operand_count;
+    const uint16_t *weights; /* offsets of those operands, then 0 */
 };
 
 #define HAL_MAX_OPERANDS 11
 #define HAL_OP_LIMIT 30 /* one past the largest id */
 
-const struct hal_op_info *hal_op_find(mh_op_id op); /* NULL if unknown */
+extern const struct hal_op_info hal_op_infos[HAL_OP_LIMIT];
+/* NULL if unknown. */
+static inline const struct hal_op_info *hal_op_find(mh_op_id op)
+{
+    return op < HAL_OP_LIMIT && hal_op_infos[op].name ? &hal_op_infos[op] : NULL;
+}
 
 /* mh_dtype_size, for the paths of every op. */
 static inline uint64_t hal_dtype_size(mh_dtype dtype)
@@ -157,6 +172,8 @@ struct mh_device {
     void *transfer; /* the backend's stream for blocking copies, made at first use */
     uint32_t transfer_generation;
 
+    /* Native launches: those of graphs and of streams that are gone; live streams have their own.
+     */
     atomic_uint_fast64_t native, expanded, fallback, graph_launches, copies, copied_bytes,
         stream_waits, native_graphs, native_waits, thread_waits;
     atomic_uint_fast64_t fallbacks[HAL_OP_LIMIT];
@@ -305,6 +322,7 @@ struct mh_stream {
     void *handle;
     atomic_uint_fast64_t last;      /* device->sequence of its newest work */
     atomic_uint_fast64_t completed; /* everything up to this number is done */
+    atomic_uint_fast64_t native;    /* launches; the thread that encodes is the only one to count */
     struct mh_stream *next, *previous;
     atomic_bool cancelled; /* asked for, not yet taken */
     uint32_t jobs;      /* of the runtime's thread, under its lock: the stream is held or awaited */

@@ -13,6 +13,11 @@ enum {
     ANY = D(F32) | D(F16) | D(BF16) | D(I32) | D(U32),
 };
 
+/* hal_dim as a constant; of a place behind the text, anything. */
+#define DIM(shape, i)                                                                              \
+    ((i) + 1 >= sizeof(shape)              ? 0                                                     \
+     : (shape)[(i) % sizeof(shape)] <= '9' ? HAL_LETTERS + (shape)[(i) % sizeof(shape)] - '0'      \
+                                           : (shape)[(i) % sizeof(shape)] - 'A')
 #define OPERAND(op, field, kind, access, optional, dtypes, shape)                                  \
     {kind,                                                                                         \
      access,                                                                                       \
@@ -20,6 +25,7 @@ enum {
      dtypes,                                                                                       \
      (shape)[0] == '*' ? HAL_ANY_RANK : sizeof(shape) - 1,                                         \
      offsetof(mh_op_##op, field),                                                                  \
+     {DIM(shape, 0), DIM(shape, 1), DIM(shape, 2), DIM(shape, 3)},                                 \
      #field,                                                                                       \
      shape},
 #define MH_OUT(op, field, dtypes, shape)                                                           \
@@ -39,22 +45,38 @@ enum {
 #include <moehal/ops.def>
 #undef MH_OP
 
+#undef MH_OUT
+#undef MH_OPT_OUT
+#undef MH_IN
+#undef MH_OPT_IN
+#undef MH_INOUT
+#undef MH_OPT_WEIGHT
+#undef MH_WEIGHT
+#define MH_OUT(op, field, dtypes, shape)
+#define MH_OPT_OUT(op, field, dtypes, shape)
+#define MH_IN(op, field, dtypes, shape)
+#define MH_OPT_IN(op, field, dtypes, shape)
+#define MH_INOUT(op, field, dtypes, shape)
+#define MH_OPT_WEIGHT(op, field, shape) offsetof(mh_op_##op, field),
+#define MH_WEIGHT(op, field, shape) offsetof(mh_op_##op, field),
+#define MH_OP(value, NAME, name, kind, doc, operands)                                              \
+    static const uint16_t name##_weights[] = {operands 0};
+#include <moehal/ops.def>
+#undef MH_OP
+
 enum { PRIMITIVE = 0, FUSED = 1 };
 
-static const struct hal_op_info infos[] = {
+const struct hal_op_info hal_op_infos[HAL_OP_LIMIT] = {
 #define MH_OP(value, NAME, name, kind, doc, operands)                                              \
-    [value] = {#name, sizeof(mh_op_##name), kind, name##_operands,                                 \
-               sizeof(name##_operands) / sizeof(name##_operands[0])},
+    [value] = {#name,                                                                              \
+               sizeof(mh_op_##name),                                                               \
+               kind,                                                                               \
+               name##_operands,                                                                    \
+               sizeof(name##_operands) / sizeof(name##_operands[0]),                               \
+               name##_weights},
 #include <moehal/ops.def>
 #undef MH_OP
 };
-
-_Static_assert(sizeof(infos) / sizeof(infos[0]) == HAL_OP_LIMIT, "HAL_OP_LIMIT");
-
-const struct hal_op_info *hal_op_find(mh_op_id op)
-{
-    return op < HAL_OP_LIMIT && infos[op].name ? &infos[op] : NULL;
-}
 
 const char *mh_op_name(mh_op_id op)
 {

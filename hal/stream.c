@@ -132,6 +132,7 @@ void mh_stream_release(mh_stream *stream)
         device->streams = stream->next;
     if (stream->next)
         stream->next->previous = stream->previous;
+    device->native += stream->native;
     pthread_mutex_unlock(&device->lock);
     hal_encoder_finish(&stream->encoder);
     if (current)

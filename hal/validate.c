@@ -8,17 +8,28 @@
 
 #include "hal.h"
 
+/* What looks closer, for the message or for what is odd but right. */
+#define COLD __attribute__((noinline, cold))
+
+/* Bytes of a buffer that an operand reaches; weights, absent and empty tensors reach none. */
+struct reach {
+    const struct hal_operand *operand;
+    const mh_buffer *buffer;
+    uint64_t begin, end;
+};
+
+/* Not cleared as a whole: this is on the way of every op. */
 struct checker {
     mh_device *device;
     mh_runtime *runtime;
     const mh_op *op;
     const struct hal_op_info *info;
     bool question;
-    uint32_t at;          /* the operand that is looked at */
-    int64_t dims[26];     /* by letter, from 'A'; -1: not seen yet */
-    const char *from[26]; /* the operand that fixed it; set with dims */
-    /* Bytes of its buffer that a tensor reaches; empty ones reach none. */
-    uint64_t begin[HAL_MAX_OPERANDS], end[HAL_MAX_OPERANDS];
+    uint32_t generation; /* of the device */
+    uint64_t seen;       /* bit d: dims[d] is known */
+    int64_t dims[HAL_DIMS];
+    struct reach reach[HAL_MAX_OPERANDS];
+    uint32_t reach_count;
 };
 
 const char *hal_op_label(const mh_op *op, char *text, size_t size)
@@ -36,8 +47,8 @@ const char *hal_op_label(const mh_op *op, char *text, size_t size)
 
 #define BAD(c, operand, ...) bad((c), (operand), __LINE__, __VA_ARGS__)
 MH_PRINTF(4, 5)
-static mh_status bad(struct checker *c, const struct hal_operand *operand, uint32_t line,
-                     const char *format, ...)
+static COLD mh_status bad(struct checker *c, const struct hal_operand *operand, uint32_t line,
+                          const char *format, ...)
 {
     char label[160], text[400];
     va_list args;
@@ -48,7 +59,33 @@ static mh_status bad(struct checker *c, const struct hal_operand *operand, uint3
                        hal_op_label(c->op, label, sizeof(label)), operand->name, text);
 }
 
+static bool is_present(const struct checker *c, const struct hal_operand *operand)
+{
+    const mh_tensor *t = hal_tensor_at(c->op, operand);
+    return operand->kind == HAL_WEIGHT ? hal_weight_at(c->op, operand) != NULL
+                                       : t->rank || t->dtype;
+}
+
 /* ---- shapes ---- */
+
+/* The size is what operands before this one have, or the first of its name. */
+static inline bool fits(struct checker *c, uint8_t dim, int64_t size)
+{
+    if (c->seen >> dim & 1)
+        return c->dims[dim] == size;
+    c->seen |= UINT64_C(1) << dim;
+    c->dims[dim] = size;
+    return true;
+}
+
+/* The first operand that has this size in its shape. */
+static const char *first_with(const struct checker *c, char letter)
+{
+    const struct hal_operand *operand = c->info->operands;
+    while (!strchr(operand->shape, letter) || !is_present(c, operand))
+        operand++;
+    return operand->name;
+}
 
 static mh_status bind_dim(struct checker *c, const struct hal_operand *operand, uint32_t dim,
                           int64_t size)
@@ -63,15 +100,10 @@ static mh_status bind_dim(struct checker *c, const struct hal_operand *operand, 
     if (size < (letter == 'T' ? 0 : 1) || size > INT32_MAX)
         return BAD(c, operand, "dimension %u (%c) is %lld, must be %d to 2^31 - 1", dim, letter,
                    (long long)size, letter == 'T' ? 0 : 1);
-    int64_t *known = &c->dims[letter - 'A'];
-    if (*known < 0) {
-        *known = size;
-        c->from[letter - 'A'] = operand->name;
-    } else if (*known != size) {
-        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): set with dims */
+    if (!fits(c, operand->dim[dim], size))
         return BAD(c, operand, "dimension %u (%c) is %lld, must be %lld as in %s", dim, letter,
-                   (long long)size, (long long)*known, c->from[letter - 'A']);
-    }
+                   (long long)size, (long long)c->dims[operand->dim[dim]],
+                   first_with(c, (char)letter));
     return MH_OK;
 }
 
@@ -163,7 +195,6 @@ static mh_status check_memory(struct checker *c, const struct hal_operand *opera
     uint64_t span, end;
     if (!span_of(t, &span) || __builtin_add_overflow(t->offset, span, &end))
         return BAD(c, operand, "its strides reach beyond 2^64 bytes");
-    c->begin[c->at] = t->offset, c->end[c->at] = end;
     if (c->question)
         return MH_OK;
     if (!t->buffer)
@@ -171,13 +202,14 @@ static mh_status check_memory(struct checker *c, const struct hal_operand *opera
     if (t->buffer->device != c->device)
         return BAD(c, operand, "its buffer is on %s, the op on %s", t->buffer->device->uri,
                    c->device->uri);
-    if (t->buffer->generation != c->device->generation)
+    if (t->buffer->generation != c->generation)
         return hal_check_device(c->device, t->buffer->generation, operand->name);
     if (end > t->buffer->view.size)
         return BAD(c, operand, "ends at byte %llu of a buffer of %llu", (unsigned long long)end,
                    (unsigned long long)t->buffer->view.size);
     if (operand->access & HAL_OUT && t->buffer->flags & MH_IMPORT_READ_ONLY)
         return BAD(c, operand, "is written, but its buffer was imported read-only");
+    c->reach[c->reach_count++] = (struct reach){operand, t->buffer, t->offset, end};
     return MH_OK;
 }
 
@@ -217,43 +249,40 @@ static mh_status check_no_self_overlap(struct checker *c, const struct hal_opera
 }
 
 /* All of check_view in one go for a tensor as nearly all are: nothing wrong, not empty, each stride
- * covering what lies further in. False: look closer. */
-static bool is_plain(struct checker *c, const struct hal_operand *operand, const mh_tensor *t)
+ * covering what lies further in, no size or stride so large that a sum overflows. False:
+ * look closer. */
+static inline bool is_plain(struct checker *c, const struct hal_operand *operand,
+                            const mh_tensor *t)
 {
-    uint64_t mask = hal_dtype_size(t->dtype) - 1, inner = mask + 1, end;
-    if (t->rank != operand->rank || !has_dtype(operand, t->dtype) || t->offset & mask ||
+    uint64_t element = hal_dtype_size(t->dtype), inner = element, bits = t->offset;
+    if (t->rank != operand->rank || !has_dtype(operand, t->dtype) || t->offset > INT64_MAX ||
         t->reserved[0] | t->reserved[1])
         return false;
     for (uint32_t i = t->rank; i-- > 0;) {
-        uint64_t size = (uint64_t)t->shape[i], stride = (uint64_t)t->stride[i], step;
-        unsigned letter = (unsigned char)operand->shape[i] - 'A';
-        if (size - 1 >= INT32_MAX || letter >= 26 || stride & mask)
+        uint64_t steps = (uint64_t)t->shape[i] - 1, stride = (uint64_t)t->stride[i];
+        if ((steps | stride) >= INT32_MAX || !fits(c, operand->dim[i], t->shape[i]))
             return false;
-        if (c->dims[letter] < 0)
-            c->dims[letter] = t->shape[i], c->from[letter] = operand->name;
-        if (c->dims[letter] != t->shape[i])
+        bits |= stride;
+        if (steps && (stride < inner || (i + 1 == t->rank && stride != element)))
             return false;
-        if (size == 1)
-            continue;
-        bool crosses = __builtin_mul_overflow(size - 1, stride, &step) || stride < inner ||
-                       (i + 1 == t->rank && stride != mask + 1);
-        if (crosses || __builtin_add_overflow(inner, step, &inner))
-            return false;
+        inner += steps * stride;
     }
-    if (__builtin_add_overflow(t->offset, inner, &end))
+    if (bits & (element - 1))
         return false;
-    c->begin[c->at] = t->offset, c->end[c->at] = end;
+    if (c->question)
+        return true;
     const mh_buffer *b = t->buffer;
-    return c->question ||
-           (b && b->device == c->device && b->generation == c->device->generation &&
-            end <= b->view.size && !(operand->access & HAL_OUT && b->flags & MH_IMPORT_READ_ONLY));
+    uint64_t end = t->offset + inner;
+    if (!b || b->device != c->device || b->generation != c->generation || end > b->view.size ||
+        (operand->access & HAL_OUT && b->flags & MH_IMPORT_READ_ONLY))
+        return false;
+    c->reach[c->reach_count++] = (struct reach){operand, b, t->offset, end};
+    return true;
 }
 
-static mh_status check_view(struct checker *c, const struct hal_operand *operand,
-                            const mh_tensor *t)
+static COLD mh_status check_view(struct checker *c, const struct hal_operand *operand,
+                                 const mh_tensor *t)
 {
-    if (is_plain(c, operand, t))
-        return MH_OK;
     if (t->reserved[0] || t->reserved[1])
         return BAD(c, operand, "reserved is not zero");
     mh_status status = check_dtype(c, operand, t);
@@ -272,16 +301,25 @@ static mh_status check_view(struct checker *c, const struct hal_operand *operand
 static mh_status check_tensor(struct checker *c, const struct hal_operand *operand)
 {
     const mh_tensor *t = hal_tensor_at(c->op, operand);
-    if (t->rank || t->dtype)
-        return check_view(c, operand, t);
+    if (is_present(c, operand))
+        return is_plain(c, operand, t) ? MH_OK : check_view(c, operand, t);
     return operand->optional ? MH_OK : BAD(c, operand, "is absent, but required");
 }
 
-static mh_status check_weight(struct checker *c, const struct hal_operand *operand)
+/* As is_plain. */
+static inline bool is_plain_weight(struct checker *c, const struct hal_operand *operand,
+                                   const mh_weight *w)
 {
-    const mh_weight *w = hal_weight_at(c->op, operand);
-    if (!w)
-        return operand->optional ? MH_OK : BAD(c, operand, "is NULL");
+    const uint8_t *dim = operand->dim + (operand->rank == 3);
+    return w->device == c->device && w->generation == c->generation && w->sealed &&
+           (operand->rank == 3 ? fits(c, operand->dim[0], w->view.experts)
+                               : w->view.experts == 1) &&
+           fits(c, dim[0], w->view.out) && fits(c, dim[1], w->view.in);
+}
+
+static COLD mh_status check_matrix(struct checker *c, const struct hal_operand *operand,
+                                   const mh_weight *w)
+{
     const int64_t bank[3] = {w->view.experts, w->view.out, w->view.in};
     bool is_bank = operand->rank == 3;
     if (!is_bank && w->view.experts != 1)
@@ -301,6 +339,14 @@ static mh_status check_weight(struct checker *c, const struct hal_operand *opera
     if (!status && !w->sealed)
         status = BAD(c, operand, "weight '%s' is not sealed", w->label);
     return status;
+}
+
+static mh_status check_weight(struct checker *c, const struct hal_operand *operand)
+{
+    const mh_weight *w = hal_weight_at(c->op, operand);
+    if (w)
+        return is_plain_weight(c, operand, w) ? MH_OK : check_matrix(c, operand, w);
+    return operand->optional ? MH_OK : BAD(c, operand, "is NULL");
 }
 
 /* ---- overlap of operands ---- */
@@ -346,43 +392,59 @@ static bool interleave(const mh_tensor *a, const mh_tensor *b)
            interleave(&row_a, &row_b);
 }
 
+/* `a` is written and shares bytes with `b`. */
+static mh_status check_pair(struct checker *c, const struct reach *a, const struct reach *b)
+{
+    const mh_tensor *t = hal_tensor_at(c->op, a->operand), *u = hal_tensor_at(c->op, b->operand);
+    if (same_view(t, u) && hal_may_be_in_place(c->op->op, a->operand->name, b->operand->name))
+        return MH_OK;
+    if (interleave(t, u))
+        return MH_OK;
+    /* Of two that are written the first is told. */
+    if (b->operand->access & HAL_OUT && b < a)
+        return MH_OK;
+    return BAD(c, a->operand, "overlaps %s", b->operand->name);
+}
+
 static mh_status check_overlap(struct checker *c)
 {
-    for (uint32_t i = 0; i < c->info->operand_count; i++) {
-        const struct hal_operand *out = &c->info->operands[i];
-        const mh_tensor *t = hal_tensor_at(c->op, out);
-        if (out->kind != HAL_TENSOR || !(out->access & HAL_OUT) || !t->rank)
+    const struct reach *last = c->reach + c->reach_count;
+    for (const struct reach *a = c->reach; a < last; a++) {
+        if (!(a->operand->access & HAL_OUT))
             continue;
-        for (uint32_t j = 0; j < c->info->operand_count; j++) {
-            const struct hal_operand *other = &c->info->operands[j];
-            const mh_tensor *u = hal_tensor_at(c->op, other);
-            if (j == i || other->kind != HAL_TENSOR || !u->rank || t->buffer != u->buffer ||
-                /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): all are set */
-                c->begin[i] >= c->end[j] || c->begin[j] >= c->end[i])
+        const struct reach written = *a;
+        for (const struct reach *b = c->reach; b < last; b++) {
+            if (b->buffer != written.buffer || b->begin >= written.end || written.begin >= b->end ||
+                b == a)
                 continue;
-            if (same_view(t, u) && hal_may_be_in_place(c->op->op, out->name, other->name))
-                continue;
-            if (interleave(t, u))
-                continue;
-            if (!(other->access & HAL_OUT) || j > i)
-                return BAD(c, out, "overlaps %s", other->name);
+            mh_status status = check_pair(c, a, b);
+            if (status)
+                return status;
         }
     }
     return MH_OK;
 }
 
+static void begin_check(struct checker *c, mh_device *device, const mh_op *op, bool question)
+{
+    c->device = device, c->runtime = device->runtime;
+    c->generation = atomic_load_explicit(&device->generation, memory_order_relaxed);
+    c->op = op, c->info = hal_op_find(op->op), c->question = question;
+    c->reach_count = 0;
+    c->seen = UINT64_C(0x3ff) << HAL_LETTERS;
+    for (int digit = 0; digit < HAL_DIMS - HAL_LETTERS; digit++)
+        c->dims[HAL_LETTERS + digit] = digit;
+}
+
 mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows)
 {
-    struct checker c; /* not cleared as a whole: this is on the way of every op */
-    c.device = device, c.runtime = device->runtime;
-    c.op = op, c.info = hal_op_find(op->op), c.question = question;
-    memset(c.dims, 0xff, sizeof(c.dims));
+    struct checker c;
+    begin_check(&c, device, op, question);
     if (op->flags & ~(uint32_t)MH_OP_FAST)
         return hal_fail(c.runtime, MH_INVALID_ARGUMENT, "%s: flags are 0x%x, known is 0x%x",
                         c.info->name, op->flags, MH_OP_FAST);
-    for (uint32_t i = 0; i < c.info->operand_count; i++) {
-        const struct hal_operand *operand = &c.info->operands[i];
-        c.at = i, c.begin[i] = c.end[i] = 0;
+    const struct hal_operand *operand = c.info->operands, *end = operand + c.info->operand_count;
+    for (; operand < end; operand++) {
         mh_status status =
             operand->kind == HAL_TENSOR ? check_tensor(&c, operand) : check_weight(&c, operand);
         if (status)
@@ -391,7 +453,7 @@ mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_
     mh_status status = hal_check_rules(c.runtime, op, c.dims);
     if (!status && !question)
         status = check_overlap(&c);
-    *rows = c.dims['T' - 'A'] < 0 ? 1 : c.dims['T' - 'A'];
+    *rows = c.seen >> hal_dim('T') & 1 ? c.dims[hal_dim('T')] : 1;
     return status;
 }
 
@@ -419,6 +481,7 @@ static mh_status check_arg(struct checker *c, const mh_kernel_arg *arg, const ch
                        arg->tensor.rank);
         if (is_empty(&arg->tensor))
             return BAD(c, &operand, "is empty");
+        c->reach_count = 0; /* nothing is said of overlaps */
         return check_view(c, &operand, &arg->tensor);
     case MH_ARG_VALUE:
         if (arg->size < 1 || arg->size > sizeof(arg->value))
@@ -434,8 +497,8 @@ static mh_status check_arg(struct checker *c, const mh_kernel_arg *arg, const ch
 
 mh_status hal_validate_kernel(mh_device *device, const mh_op_kernel *op, bool question)
 {
-    struct checker c = {
-        .device = device, .runtime = device->runtime, .op = &op->base, .question = question};
+    struct checker c;
+    begin_check(&c, device, &op->base, question);
     const struct hal_operand kernel = {.name = "kernel"}, args = {.name = "args"};
     if (!op->kernel)
         return BAD(&c, &kernel, "is NULL");
