@@ -279,7 +279,7 @@ void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s);
 void vn_block_start(struct vn_block *block, uint64_t linear);
 
 /* guess.c: flags such loads of a function */
-void vn_mark_guesses(struct vn_insn *insns, uint32_t count);
+void vn_mark_guesses(const struct vn_image *image, struct vn_insn *insns, uint32_t count);
 
 /* counters.c */
 bool vn_maps_create(struct vn_launch_state *s, int workers);

@@ -172,9 +172,10 @@ void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *
     struct other o = {other, other_block, other_thread};
     race_text(text, sizeof text, w, access,
               "race with the %s at PTX line %u by thread %u of block %llu: nothing orders them",
-              vn_ops[other->op].cls == VN_CLASS_LOAD    ? "load"
-              : vn_ops[other->op].cls == VN_CLASS_STORE ? "store"
-                                                        : "access",
+              vn_ops[other->op].cls == VN_CLASS_LOAD     ? "load"
+              : vn_ops[other->op].cls == VN_CLASS_STORE  ? "store"
+              : vn_ops[other->op].cls == VN_CLASS_ATOMIC ? "atomic"
+                                                         : "access",
               other->line, other_thread, (unsigned long long)other_block);
     send(w, check, access, 1u << access->lane, &o, text);
 }

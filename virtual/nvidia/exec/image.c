@@ -184,20 +184,20 @@ static bool moves_whole(const struct vn_code *code, const struct vn_insn *i)
 }
 
 /* What is known when the instruction set is: handlers, runs, and the trap behind the end. */
-static void finish(const struct vn_code *code, struct vn_insn *insns, const struct vn_isa *isa)
+static void finish(const struct vn_image *image, const struct vn_code *code, struct vn_insn *insns)
 {
     uint32_t count = code->insn_count;
     insns[count] = (struct vn_insn){.op = VN_OP_trap, .guard = VN_NO_PRED};
-    vn_mark_guesses(insns, count);
+    vn_mark_guesses(image, insns, count);
     for (uint32_t i = count + 1; i-- > 0;) {
-        insns[i].fn = isa->handlers[insns[i].op];
+        insns[i].fn = image->isa->handlers[insns[i].op];
         insns[i].flags |= moves_whole(code, &insns[i]) ? VN_WHOLE : 0;
         insns[i].run = ends_run(&insns[i]) ? 1 : insns[i + 1].run + 1;
     }
 }
 
 /* A second version of the function in which bare pairs are fused, or NULL if there are none. */
-static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *isa)
+static struct vn_insn *fused(const struct vn_image *image, const struct vn_code *code)
 {
     size_t bytes = (size_t)(code->insn_count + 1) * sizeof(struct vn_insn);
     struct vn_insn *insns = aligned_alloc(64, bytes);
@@ -213,7 +213,7 @@ static struct vn_insn *fused(const struct vn_code *code, const struct vn_isa *is
             target[code->targets[i]] = 1;
         for (uint32_t i = 0; i < code->insn_count; i++)
             any |= fuse_at(insns, code->insn_count, i, target);
-        finish(code, insns, isa);
+        finish(image, code, insns);
     }
     free(target);
     if (!any) {
@@ -256,8 +256,8 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
             goto memory;
         memcpy(image->code[f].insns, code->insns,
                (size_t)code->insn_count * sizeof(struct vn_insn));
-        finish(code, image->code[f].insns, image->isa);
-        image->code[f].fused = fused(code, image->isa);
+        finish(image, code, image->code[f].insns);
+        image->code[f].fused = fused(image, code);
     }
     return image;
 memory:

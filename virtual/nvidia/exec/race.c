@@ -125,13 +125,14 @@ void vn_race_fence(struct vn_warp *w, uint16_t order)
     tick(w);
 }
 
-bool vn_race_before(const struct vn_warp *w, uint32_t lane, const struct vn_event *e)
+/* Whether the event comes before what warp w does now. */
+static bool comes_before(const struct vn_warp *w, uint32_t lane, const struct vn_event *e)
 {
     const struct vn_race *r = w->block->race;
     if (e->block == (uint32_t)w->block->linear) {
         if (e->clock < r->base)
             return true; /* of a block that had this number in another memory: cannot be */
-        if (e->warp == w->index && e->lane == lane)
+        if (e->warp == w->index && e->lane == lane && e->first == lane)
             return true;
         return e->clock < r->know[w->index].of[e->warp];
     }
@@ -142,20 +143,31 @@ bool vn_race_before(const struct vn_warp *w, uint32_t lane, const struct vn_even
     return false;
 }
 
-struct vn_event vn_race_now(const struct vn_warp *w, uint32_t lane, int kind)
+/* The access in question, as an event of lane. */
+static struct vn_event event_of(const struct vn_warp *w, uint32_t lane, int kind)
 {
     const struct vn_insn *insn = w->next - 1;
     bool strong = (kind & KIND) == VN_ATOMIC;
     bool wide = strong && insn->q >> 4 != VN_SCOPE_CTA;
     return (struct vn_event){.clock = w->block->race->know[w->index].of[w->index],
                              .block = (uint32_t)w->block->linear,
+                             .turn = w->block->race->turn,
                              .warp = (uint8_t)w->index,
                              .lane = (uint8_t)lane,
-                             .strong = (uint8_t)(strong ? 1 + wide : 0),
+                             .first = (uint8_t)lane,
+                             .write = strong ? kind & RELEASES : (kind & KIND) == VN_WRITE,
                              .update = strong && (kind & RMW) == RMW,
                              .guess = insn->flags & VN_GUESS &&
                                       !(w->launch->checks & VN_CHECK_CAS_LOADS),
+                             .strong = (uint8_t)(strong ? 1 + wide : 0),
                              .insn = insn};
+}
+
+/* Lanes of one instruction: who wins is compared by value, after the stores. */
+static bool same_turn(const struct vn_event *a, const struct vn_event *b)
+{
+    return a->turn == b->turn && a->warp == b->warp && a->block == b->block && a->insn == b->insn &&
+           a->clock == b->clock;
 }
 
 static bool conflict(const struct vn_warp *w, uint32_t lane, const struct vn_event *before,
@@ -172,86 +184,145 @@ static bool conflict(const struct vn_warp *w, uint32_t lane, const struct vn_eve
     }
     if ((before->guess && now->update) || (before->update && now->guess))
         return false;
-    /* Lanes of one instruction: who wins is compared by value, after the stores. */
-    if (before->insn == now->insn && before->warp == now->warp && before->clock == now->clock &&
-        before->block == now->block)
-        return false;
-    return !vn_race_before(w, lane, before);
+    return !same_turn(before, now) && !comes_before(w, lane, before);
 }
 
-bool vn_race_cell(struct vn_warp *w, struct vn_cell *cell, const struct vn_event *now, bool write,
-                  struct vn_event *other)
+/* How well `now` takes the place of one of its kind that is remembered. Those stay that a later
+ * access is least likely to be ordered after: of other warps. */
+static int fitness(const struct vn_warp *w, const struct vn_event *e, const struct vn_event *now)
 {
-    uint32_t lane = now->lane;
-    if (conflict(w, lane, &cell->write, now)) {
-        *other = cell->write;
-        cell->write = write ? *now : (struct vn_event){0};
-        return true;
-    }
-    if (write) {
-        for (int i = 0; i < VN_READERS; i++) {
-            if (conflict(w, lane, &cell->reads[i], now)) {
-                *other = cell->reads[i];
-                memset(cell->reads, 0, sizeof cell->reads);
-                cell->write = *now;
-                return true;
-            }
+    if (!e->clock)
+        return 3;
+    if (comes_before(w, now->lane, e))
+        return 2;
+    return e->warp == now->warp && e->block == now->block;
+}
+
+static void remember(const struct vn_warp *w, struct vn_event *events, int count,
+                     const struct vn_event *now)
+{
+    int best = -1, at = 0;
+    for (int i = 0; i < count; i++) {
+        if (same_turn(&events[i], now)) {
+            events[i].lane = now->lane;
+            return;
         }
-        memset(cell->reads, 0, sizeof cell->reads);
-        cell->write = *now;
+        int fit = fitness(w, &events[i], now);
+        if (fit > best) {
+            best = fit;
+            at = i;
+        }
+    }
+    events[at] = *now;
+}
+
+static struct vn_event *find_conflict(const struct vn_warp *w, struct vn_event *events, int count,
+                                      const struct vn_event *now)
+{
+    for (int i = 0; i < count; i++) {
+        if (conflict(w, now->lane, &events[i], now))
+            return &events[i];
+    }
+    return NULL;
+}
+
+/* True if the access races with *other, which is forgotten: it is told once. */
+static bool check_cell(const struct vn_warp *w, struct vn_cell *cell, const struct vn_event *now,
+                       struct vn_event *other)
+{
+    struct vn_event *found = find_conflict(w, &cell->write, 1, now);
+    if (!found)
+        found = find_conflict(w, cell->stores, VN_STORES, now);
+    if (!found && now->write)
+        found = find_conflict(w, cell->reads, VN_READERS, now);
+    if (!found && now->write)
+        found = find_conflict(w, cell->watches, VN_WATCHERS, now);
+    if (!found)
         return false;
+    *other = *found;
+    *found = (struct vn_event){0};
+    return true;
+}
+
+static void record_cell(const struct vn_warp *w, struct vn_cell *cell, const struct vn_event *now)
+{
+    if (now->write && !now->strong) {
+        uint8_t first = same_turn(&cell->write, now) ? cell->write.first : now->first;
+        *cell = (struct vn_cell){.write = *now};
+        cell->write.first = first;
+    } else if (now->write) {
+        remember(w, cell->stores, VN_STORES, now);
+    } else if (now->strong || now->guess) {
+        remember(w, cell->watches, VN_WATCHERS, now);
+    } else {
+        remember(w, cell->reads, VN_READERS, now);
     }
-    /* Keep the reads that a later write may not be ordered after: those of other threads first. */
-    int at = VN_READERS - 1;
-    for (int i = 0; i < VN_READERS; i++) {
-        const struct vn_event *e = &cell->reads[i];
-        if (!e->clock || (e->block == now->block && e->warp == now->warp && e->lane == now->lane)) {
-            at = i;
-            break;
-        }
-        if (vn_race_before(w, lane, e))
-            at = i;
-    }
-    cell->reads[at] = *now;
-    return false;
 }
 
 static void tell(struct vn_warp *w, const struct vn_event *now, const struct vn_event *other,
-                 uint64_t address, uint32_t size, int kind, const char *check, const char *space)
+                 uint64_t address, uint32_t size)
 {
-    static const char *const kinds[] = {"load", "store", "atomic"};
-    struct vn_access access = {space, kinds[kind & KIND], address, size, now->lane};
+    const char *kind = now->update ? "atomic" : now->write ? "store" : "load";
+    struct vn_access access = {now->shared ? "shared" : "global", kind, address, size, now->lane};
+    bool itself =
+        other->block == now->block && other->warp == now->warp && other->lane == now->lane;
+    uint32_t lane = itself ? other->first : other->lane;
     /* The other's block may be gone: its coordinates come from its number. */
-    vn_find_race(w, check, &access, other->insn, other->block, other->warp * 32u + other->lane);
+    vn_find_race(w, now->shared ? "shared-race" : "global-race", &access, other->insn, other->block,
+                 other->warp * 32u + lane);
+}
+
+static void split(struct vn_word *word)
+{
+    for (int k = 1; k < 4 && !word->split; k++)
+        word->bytes[k] = word->bytes[0];
+    word->split = true;
+}
+
+/* Bytes [first, first + count) of a word at `address`. */
+static void go_through(struct vn_warp *w, struct vn_word *word, uint64_t address, uint32_t first,
+                       uint32_t count, const struct vn_event *now, int steps)
+{
+    struct vn_event other;
+    bool told = false;
+    if (count < 4)
+        split(word);
+    uint32_t cells = word->split ? first + count : 1;
+    for (uint32_t k = first; k < cells; k++) {
+        if (steps & VN_RACE_CHECK && !told && check_cell(w, &word->bytes[k], now, &other)) {
+            tell(w, now, &other, address + k, word->split ? 1 : 4);
+            told = true;
+        }
+        if (steps & VN_RACE_RECORD)
+            record_cell(w, &word->bytes[k], now);
+    }
 }
 
 void vn_race_words(struct vn_warp *w, struct vn_word *words, uint64_t address, uint32_t size,
-                   uint32_t lane, int kind, const char *check, const char *space)
+                   uint32_t lane, int kind, bool shared, int steps)
 {
-    struct vn_event now = vn_race_now(w, lane, kind), other;
-    now.shared = space[0] == 's';
-    bool write = (kind & KIND) == VN_WRITE || ((kind & KIND) == VN_ATOMIC && kind & RELEASES);
-    for (uint64_t at = address; at < address + size;) {
-        struct vn_word *word = &words[(at - (address & ~(uint64_t)3)) / 4];
-        uint32_t first = at & 3, n = 4 - first;
-        n = n > address + size - at ? (uint32_t)(address + size - at) : n;
-        if (n == 4 && !word->split) {
-            if (vn_race_cell(w, &word->bytes[0], &now, write, &other))
-                tell(w, &now, &other, at, 4, kind, check, space);
-        } else {
-            if (!word->split) {
-                for (int k = 1; k < 4; k++)
-                    word->bytes[k] = word->bytes[0];
-                word->split = true;
-            }
-            for (uint32_t k = first; k < first + n; k++) {
-                if (vn_race_cell(w, &word->bytes[k], &now, write, &other)) {
-                    tell(w, &now, &other, at - first + k, 1, kind, check, space);
-                    break;
-                }
-            }
-        }
-        at += n;
+    struct vn_event now = event_of(w, lane, kind);
+    now.shared = shared;
+    uint64_t base = address & ~(uint64_t)3, end = address + size;
+    for (uint64_t at = base; at < end; at += 4) {
+        uint32_t first = at < address ? (uint32_t)(address - at) : 0;
+        uint32_t last = end - at < 4 ? (uint32_t)(end - at) : 4;
+        go_through(w, &words[(at - base) / 4], at, first, last - first, &now, steps);
+    }
+}
+
+bool vn_race_in_two_steps(uint32_t mask, int kind)
+{
+    return (kind & KIND) == VN_WRITE && mask & (mask - 1);
+}
+
+static void shared_lanes(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+                         uint32_t size, int kind, int steps)
+{
+    for (uint32_t m = mask; m; m &= m - 1) {
+        uint32_t l = (uint32_t)__builtin_ctz(m);
+        vn_race_words(w, w->block->race->words + a->at[l] / 4, a->at[l], size, l, kind, true,
+                      steps);
     }
 }
 
@@ -261,9 +332,12 @@ void vn_race_shared(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
     struct vn_race *r = w->block->race;
     if (!r->word_count)
         return;
-    for (uint32_t m = mask; m; m &= m - 1) {
-        uint32_t l = (uint32_t)__builtin_ctz(m);
-        vn_race_words(w, r->words + a->at[l] / 4, a->at[l], size, l, kind, "shared-race", "shared");
+    r->turn++;
+    if (vn_race_in_two_steps(mask, kind)) {
+        shared_lanes(w, a, mask, size, kind, VN_RACE_CHECK);
+        shared_lanes(w, a, mask, size, kind, VN_RACE_RECORD);
+    } else {
+        shared_lanes(w, a, mask, size, kind, VN_RACE_CHECK | VN_RACE_RECORD);
     }
     /* Within a block, strong accesses order through the block's own memory. */
     if ((kind & KIND) == VN_ATOMIC)

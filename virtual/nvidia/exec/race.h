@@ -1,24 +1,34 @@
 /* Races by happens-before: vector clocks of the warps of a block, what a block knows of others, and
- * for each byte the last write and some of the reads since. */
+ * for each byte the last plain store and some of the loads and strong stores since. */
 #ifndef VIRTUAL_NVIDIA_EXEC_RACE_H
 #define VIRTUAL_NVIDIA_EXEC_RACE_H
 
 #include "memory.h"
 
-enum { VN_READERS = 3 };
+/* Two of a kind, of different warps or lanes, tell each race where only barriers of the whole block
+ * and of a warp order things; the third reader helps where warps meet by twos. */
+enum { VN_STORES = 2, VN_READERS = 3, VN_WATCHERS = 2 };
 
 struct vn_event {   /* an access */
     uint32_t clock; /* of its warp; 0: none */
     uint32_t block; /* linear number, cut to 32 bits */
-    uint8_t warp, lane, shared;
-    uint8_t strong; /* 0 weak, else 1 + the scope reaches other blocks */
-    bool update;    /* an atomic read-modify-write */
-    bool guess;     /* a plain load whose value such a one will check */
+    uint32_t turn;  /* lanes of one instruction share it */
+    uint8_t warp, lane;
+    uint8_t first; /* the first lane of several in this turn; `lane` is the last */
+    bool shared : 1;
+    bool write : 1;
+    bool update : 1;    /* an atomic read-modify-write */
+    bool guess : 1;     /* a plain load whose value such a one will check */
+    uint8_t strong : 2; /* 0 weak, else 1 + the scope reaches other blocks */
     const struct vn_insn *insn;
 };
 
-struct vn_cell { /* of a byte, or of a word whose bytes are always touched together */
-    struct vn_event write, reads[VN_READERS];
+/* Of a byte, or of a word whose bytes are always touched together: the last plain store, and what
+ * came since. Strong stores, which atomics are, do not race with each other: the last one does not
+ * speak for those before it, as a plain store does; nor does a strong load, or one that is checked,
+ * for a plain one. */
+struct vn_cell {
+    struct vn_event write, stores[VN_STORES], reads[VN_READERS], watches[VN_WATCHERS];
 };
 
 struct vn_word {
@@ -43,6 +53,7 @@ struct vn_knowledge {
 
 struct vn_race {   /* of a block */
     uint32_t base; /* clocks of this block's life begin here */
+    uint32_t turn; /* of the access that is looked at */
     struct vn_clocks know[VN_MAX_WARPS], arrived[VN_BARRIERS], released[VN_MAX_WARPS],
         arrived_released[VN_BARRIERS];
     struct vn_knowledge foreign;
@@ -51,16 +62,12 @@ struct vn_race {   /* of a block */
     uint32_t word_count;
 };
 
-/* Whether the event comes before what warp w does now. */
-bool vn_race_before(const struct vn_warp *w, uint32_t lane, const struct vn_event *e);
-/* Checks an access to a byte or word and records it; true if it races with *other. */
-bool vn_race_cell(struct vn_warp *w, struct vn_cell *cell, const struct vn_event *now, bool write,
-                  struct vn_event *other);
-/* The access in question, as an event of lane. */
-struct vn_event vn_race_now(const struct vn_warp *w, uint32_t lane, int kind);
-/* Applies fn's check to the words of [address, address + size). */
+/* Checks an access of lane to the words of [address, address + size), records it, or both. */
+enum { VN_RACE_CHECK = 1, VN_RACE_RECORD = 2 };
 void vn_race_words(struct vn_warp *w, struct vn_word *words, uint64_t address, uint32_t size,
-                   uint32_t lane, int kind, const char *check, const char *space);
+                   uint32_t lane, int kind, bool shared, int steps);
+/* A plain store ends what was before it: all lanes are checked before one is recorded. */
+bool vn_race_in_two_steps(uint32_t mask, int kind);
 void vn_clocks_join(struct vn_clocks *to, const struct vn_clocks *from);
 void vn_knowledge_join(struct vn_knowledge *to, uint64_t block, const struct vn_clocks *clocks);
 

@@ -155,22 +155,39 @@ void vn_race_strong(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
     }
 }
 
+static void global_lane(struct vn_warp *w, uint64_t address, uint32_t size, uint32_t lane, int kind,
+                        int steps)
+{
+    for (uint64_t at = address; at < address + size;) {
+        uint32_t n = 4 - (uint32_t)(at & 3);
+        n = n > address + size - at ? (uint32_t)(address + size - at) : n;
+        struct vn_word *word = find_word(w->launch->global_race, at);
+        if (word)
+            vn_race_words(w, word, at, n, lane, kind, false, steps);
+        at += n;
+    }
+}
+
+static void global_lanes(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
+                         uint32_t size, int kind, int steps)
+{
+    for (uint32_t m = mask; m; m &= m - 1) {
+        uint32_t l = (uint32_t)__builtin_ctz(m);
+        global_lane(w, a->at[l], size, l, kind, steps);
+    }
+}
+
 void vn_race_global(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                     int kind)
 {
-    struct vn_global_race *g = w->launch->global_race;
-    if (!g || !w->block->race)
+    if (!w->launch->global_race || !w->block->race)
         return;
-    for (uint32_t m = mask; m; m &= m - 1) {
-        uint32_t l = (uint32_t)__builtin_ctz(m);
-        for (uint64_t at = a->at[l]; at < a->at[l] + size;) {
-            uint32_t n = 4 - (uint32_t)(at & 3);
-            n = n > a->at[l] + size - at ? (uint32_t)(a->at[l] + size - at) : n;
-            struct vn_word *word = find_word(g, at);
-            if (word)
-                vn_race_words(w, word, at, n, l, kind, "global-race", "global");
-            at += n;
-        }
+    w->block->race->turn++;
+    if (vn_race_in_two_steps(mask, kind)) {
+        global_lanes(w, a, mask, size, kind, VN_RACE_CHECK);
+        global_lanes(w, a, mask, size, kind, VN_RACE_RECORD);
+    } else {
+        global_lanes(w, a, mask, size, kind, VN_RACE_CHECK | VN_RACE_RECORD);
     }
     if ((kind & KIND) == VN_ATOMIC)
         vn_race_strong(w, a, mask, kind, false);

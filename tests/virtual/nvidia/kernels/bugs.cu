@@ -127,6 +127,32 @@ GLOBAL race_warp_no_sync(ARGS) { __shared__ int s[32]; int t = threadIdx.x;
     s[t] = t; // BUG shared-race 1 32 0
     c[t] = s[(t + 1) % 32]; // BUG shared-race 1 32 0
 }
+GLOBAL race_init_beside_atomics(ARGS) { __shared__ int s; int t = threadIdx.x;
+    if (t == 0)
+        s = 0; // BUG shared-race 1 64 0
+    if (t % 32 == 0)
+        atomicAdd(&s, 1); // BUG shared-race 1 64 0
+    __syncthreads();
+    c[t] = s;
+}
+GLOBAL race_reset_beside_atomics(ARGS) { __shared__ int s; int t = threadIdx.x;
+    if (t == 0) s = 0;
+    __syncthreads();
+    if (t % 32 == 0) atomicAdd(&s, 1); // BUG shared-race 1 96 0
+    if (t == 64) c[0] = s, s = 0; // BUG shared-race 1 96 0
+}
+GLOBAL race_count_read_early(ARGS) { __shared__ int s; int t = threadIdx.x;
+    if (t == 0) s = 0;
+    __syncthreads();
+    if (t % 32 == 0) atomicAdd(&s, 1); // BUG shared-race 1 96 0
+    if (t == 64) c[t] = s; // BUG shared-race 1 96 0
+}
+GLOBAL race_lanes_of_a_loop(ARGS) { __shared__ int s[32]; int t = threadIdx.x;
+    for (int i = 0; i < 4; i++)
+        s[(t + i) % 32] = t; // BUG shared-race 1 32 0
+    __syncthreads();
+    c[t] = s[t];
+}
 GLOBAL race_blocks(ARGS) { int t = threadIdx.x;
     c[t] = blockIdx.x; // BUG global-race 2 32 0
 }

@@ -154,6 +154,241 @@ static void guesses(void **state)
     kit_close(&kit);
 }
 
+/* Accesses of shared memory without a barrier between, by three warps: t is the thread's number, i
+ * is set in the first lane of each warp, t0, t32 and t64 in those threads. Words [s] and [s + 4]
+ * are 0. The race is between lines ONE and TWO, in whatever order the schedule has them. */
+static const struct {
+    const char *code;
+    bool race;
+    unsigned checks; /* 0: all but cas-loads */
+} beside[] = {
+    /* one thread stores, all count: the store may come first, last or between */
+    {"@t0 st.shared.u32 [s], 5; // ONE\n@i red.shared.add.u32 [s], 1; // TWO", true, 0},
+    {"@t64 st.shared.u32 [s], 5; // ONE\n@i red.shared.add.u32 [s], 1; // TWO", true, 0},
+    {"@i red.shared.add.u32 [s], 1; // ONE\n@t0 st.shared.u32 [s], 5; // TWO", true, 0},
+    {"@i red.shared.add.u32 [s], 1; // ONE\n@t64 st.shared.u32 [s], 5; // TWO", true, 0},
+    {"@i atom.shared.exch.b32 x, [s], 1; // ONE\n@t32 ld.shared.u32 x, [s]; // TWO", true, 0},
+    {"@t32 ld.shared.u32 x, [s]; // ONE\n@i atom.shared.max.u32 x, [s], x; // TWO", true, 0},
+    /* lanes of one warp, which nothing orders either */
+    {"@t0 st.shared.u32 [s], 5; // ONE\n@w red.shared.add.u32 [s], 1; // TWO", true, 0},
+    {"@w red.shared.add.u32 [s], 1; // ONE\n@l31 st.shared.u32 [s], 5; // TWO", true, 0},
+    {"@w ld.shared.u32 x, [s]; // ONE\n@l31 red.shared.add.u32 [s], 5; // TWO", true, 0},
+    {"@w st.shared.u32 [s], 7; // ONE\n@l31 red.shared.add.u32 [s], 5; // TWO", true, 0},
+    /* one instruction in two turns of a loop */
+    {"mov.u32 x, 0;\nL: setp.eq.and.u32 c, x, t, w;\n@c st.shared.u32 [s], t; // ONE TWO\n"
+     "add.u32 x, x, 1; setp.lt.u32 c, x, 4; @c bra L;",
+     true, 0},
+    /* some of the bytes; by another size, vector or address */
+    {"@t0 st.shared.u8 [s + 3], 5; // ONE\n@i red.shared.add.u32 [s], 1; // TWO", true, 0},
+    {"@t0 st.shared.u32 [s + 4], 5; // ONE\n@i atom.shared.add.u64 q, [s], 1; // TWO", true, 0},
+    {"@t0 st.shared.v2.u32 [s], {x, x}; // ONE\n@i red.shared.add.u32 [s + 4], 1; // TWO", true, 0},
+    {"@t0 st.u32 [g], 5; // ONE\n@i red.add.u32 [g], 1; // TWO", true, 0},
+    {"@t0 st.shared.u8 [s + 2], 5;\n@i atom.shared.cas.b16 h, [s], h, h;", false, 0},
+    {"@t0 st.shared.u8 [s + 1], 5; // ONE\n@i atom.shared.cas.b16 h, [s], h, h; // TWO", true, 0},
+    {"@t0 st.shared.u32 [s + 4], 5;\n@i red.shared.add.u32 [s], 1;", false, 0},
+    /* what other atomics and strong loads hide: the thread's own come between */
+    {"@t0 ld.volatile.shared.u32 x, [s]; // ONE\n@t32 red.shared.add.u32 [s], 1;\n"
+     "@t32 st.shared.u32 [s], 5; // TWO",
+     true, 0},
+    {"@t0 ld.shared.u32 x, [s]; // ONE\nsetp.ne.and.u32 c, t, 0, i;\n"
+     "@c ld.volatile.shared.u32 x, [s];\n@c red.shared.add.u32 [s], 5; // TWO",
+     true, 0},
+    /* atomics alone, strong accesses beside them, and order by barriers: no race */
+    {"red.shared.add.u32 [s], 1;\natom.shared.max.u32 x, [s], 7;\n"
+     "atom.shared.cas.b32 x, [s], x, 3;",
+     false, 0},
+    {"@i red.shared.add.u32 [s], 1;\n@t0 st.volatile.shared.u32 [s], 5;\n"
+     "@t32 ld.relaxed.cta.shared.u32 x, [s];\n@t64 st.release.cta.shared.u32 [s], 5;",
+     false, 0},
+    {"@t0 st.volatile.shared.u32 [s], 5; // ONE\n@t32 ld.shared.u32 x, [s]; // TWO", true, 0},
+    {"@t0 st.shared.u32 [s], 5;\nbar.sync 0; red.shared.add.u32 [s], 1;\nbar.sync 0;\n"
+     "ld.shared.u32 x, [s];",
+     false, 0},
+    {"@w red.shared.add.u32 [s], 1;\nbar.warp.sync 0xffffffff; @l31 st.shared.u32 [s], 5;", false,
+     0},
+    {"@t32 red.shared.add.u32 [s], 1;\n@t32 st.shared.u32 [s], 5;\n@t32 ld.shared.u32 x, [s];",
+     false, 0},
+    /* a load that a compare-and-swap checks, by the variable's name as nvcc has it */
+    {"ld.shared.u32 x, [s];\nmov.u32 z, s;\nL: mov.u32 y, x; add.u32 x, y, 1; "
+     "atom.shared.cas.b32 x, [z], y, x; setp.ne.u32 c, x, y; @c bra L;",
+     false, 0},
+    {"ld.shared.u32 x, [s]; // ONE\nmov.u32 z, s;\nL: mov.u32 y, x; add.u32 x, y, 1;\n"
+     "atom.shared.cas.b32 x, [z], y, x; // TWO\nsetp.ne.u32 c, x, y; @c bra L;",
+     true, VN_CHECK_ALL},
+    {"ld.shared.u32 x, [s]; // ONE\nmov.u32 z, s;\nL: mov.u32 y, x; add.u32 x, y, 1;\n"
+     "atom.shared.cas.b32 x, [z + 4], y, x;\nred.shared.add.u32 [s], 1; // TWO",
+     true, 0},
+    {"@t0 ld.shared.u32 x, [s]; // ONE\n@t32 atom.shared.cas.b32 y, [s], x, 1;\n"
+     "@t32 st.shared.u32 [s], 5; // TWO",
+     true, 0},
+};
+
+static const char *beside_head =
+    PTX_HEAD ".visible .entry k() {\n.reg .b64 g, q; .reg .b32 t, x, y, z; .reg .b16 h; "
+             ".reg .pred c, i, w, t0, t1, t32, t33, t64, l31; .shared .align 16 .b8 s[64];\n"
+             "mov.u32 t, %tid.x; and.b32 x, t, 31; setp.eq.u32 i, x, 0; setp.lt.u32 w, t, 32; "
+             "setp.eq.u32 t0, t, 0; setp.eq.u32 t32, t, 32; setp.eq.u32 t64, t, 64; "
+             "setp.eq.u32 l31, t, 31; setp.eq.u32 t1, t, 1; setp.eq.u32 t33, t, 33; mov.b16 h, "
+             "0;\ncvta.shared.u64 g, s; "
+             "@t0 st.shared.v2.u32 [s], {0, 0}; bar.sync 0;\n";
+
+static void one_beside(size_t at, const char *ptx)
+{
+    struct kit kit;
+    kit_open(&kit, ptx);
+    kit.next.checks = beside[at].checks ? beside[at].checks : VN_CHECK_ALL & ~VN_CHECK_CAS_LOADS;
+    for (int schedule = 0; schedule < 9; schedule++) {
+        kit.next.schedule = (enum vn_schedule)(schedule % 3);
+        kit.next.seed = (uint64_t)schedule;
+        assert_int_equal(kit_run(&kit, "k", 1, 96, 0, NULL), VN_OK);
+        if (!beside[at].race) {
+            if (kit.finding_count)
+                fail_msg("%s: %s", beside[at].code, kit.findings[0].text);
+            continue;
+        }
+        uint32_t one = kit_line(ptx, "ONE"), two = kit_line(ptx, "TWO");
+        bool found = false;
+        for (unsigned k = 0; k < kit.finding_count; k++) {
+            const struct kit_finding *f = &kit.findings[k];
+            assert_string_equal(f->check, "shared-race");
+            found |= (f->line == one && f->other_line == two) ||
+                     (f->line == two && f->other_line == one);
+        }
+        if (!found)
+            fail_msg("schedule %d, %u findings, none between lines %u and %u:\n%s", schedule,
+                     kit.finding_count, one, two, beside[at].code);
+    }
+    kit_close(&kit);
+}
+
+static void atomics_beside(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        char ptx[2000];
+        snprintf(ptx, sizeof ptx, "%s%s\nret; }\n", beside_head, beside[i].code);
+        one_beside(i, ptx);
+    }
+}
+
+/* Random accesses of one word by threads of three warps, with barriers of the block and of warps:
+ * a race is reported exactly where two of them are in conflict and no barrier orders them. */
+enum { STEPS = 10, WHO = 8, WARP_BARRIER = 5, BLOCK_BARRIER };
+
+static const struct { /* what a step does, and to what it is no race */
+    const char *code;
+    bool weak, writes;
+} acts[] = {{"ld.shared.u32 x, [s]", true, false},
+            {"st.shared.u32 [s], 7", true, true},
+            {"ld.volatile.shared.u32 x, [s]", false, false},
+            {"st.volatile.shared.u32 [s], 7", false, true},
+            {"red.shared.add.u32 [s], 1", false, true},
+            [WARP_BARRIER] = {"bar.warp.sync 0xffffffff", false, false},
+            [BLOCK_BARRIER] = {"bar.sync 0", false, false}};
+
+struct step {
+    unsigned act, who;
+};
+
+/* Who takes part, as a predicate's name. */
+static const char *const who_name[WHO] = {"t0", "t1", "l31", "t32", "t33", "t64", "i", "w"};
+
+static bool takes_part(unsigned who, unsigned thread)
+{
+    static const unsigned one[] = {0, 1, 31, 32, 33, 64};
+    return who < 6 ? thread == one[who] : who == 6 ? thread % 32 == 0 : thread < 32;
+}
+
+static bool conflicts(const struct step *a, const struct step *b)
+{
+    return (acts[a->act].writes || acts[b->act].writes) && (acts[a->act].weak || acts[b->act].weak);
+}
+
+/* Whether threads of steps[i] and steps[j], i <= j, race. */
+static bool races(const struct step *steps, unsigned i, unsigned j)
+{
+    bool warps_met = i == j; /* lanes of one store agree on the value */
+    if (steps[i].act >= WARP_BARRIER || steps[j].act >= WARP_BARRIER ||
+        !conflicts(&steps[i], &steps[j]))
+        return false;
+    for (unsigned k = i; k < j; k++) {
+        if (steps[k].act == BLOCK_BARRIER)
+            return false;
+        warps_met |= steps[k].act == WARP_BARRIER;
+    }
+    for (unsigned a = 0; a < 96; a++) {
+        for (unsigned b = 0; b < 96; b++) {
+            if (takes_part(steps[i].who, a) && takes_part(steps[j].who, b) && a != b &&
+                (a / 32 != b / 32 || !warps_met))
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool any_race(const struct step *steps)
+{
+    for (unsigned i = 0; i < STEPS; i++) {
+        for (unsigned j = i; j < STEPS; j++) {
+            if (races(steps, i, j))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Such that few steps before the last race: or there would be nothing left to find late. */
+static void draw_steps(struct step *steps, uint64_t *seed)
+{
+    for (unsigned k = 0; k < STEPS; k++)
+        steps[k] = (struct step){WARP_BARRIER, 0};
+    for (unsigned k = 0; k < STEPS; k++) {
+        for (int tries = k + 1 < STEPS ? 9 : 2; tries > 0; tries--) {
+            *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+            bool barrier = *seed >> 61 == 0;
+            steps[k].act =
+                barrier ? WARP_BARRIER + (*seed >> 33) % 2 : (*seed >> 33) % WARP_BARRIER;
+            steps[k].who = (*seed >> 40) % WHO;
+            if (!any_race(steps))
+                break;
+        }
+    }
+}
+
+static void random_accesses(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 400 };
+    uint64_t seed = 7;
+    unsigned count[2] = {0, 0};
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct step steps[STEPS];
+        struct kit kit;
+        char ptx[4000];
+        draw_steps(steps, &seed);
+        size_t n = (size_t)snprintf(ptx, sizeof ptx, "%s", beside_head);
+        for (unsigned k = 0; k < STEPS; k++) {
+            bool barrier = steps[k].act >= WARP_BARRIER;
+            n += (size_t)snprintf(ptx + n, sizeof ptx - n, "%s%s %s;\n", barrier ? "" : "@",
+                                  barrier ? "" : who_name[steps[k].who], acts[steps[k].act].code);
+        }
+        snprintf(ptx + n, sizeof ptx - n, "ret; }\n");
+        bool wanted = any_race(steps);
+        count[wanted]++;
+        kit_open(&kit, ptx);
+        for (int schedule = 0; schedule < 3; schedule++) {
+            kit.next.schedule = (enum vn_schedule)schedule;
+            kit.next.seed = round;
+            assert_int_equal(kit_run(&kit, "k", 1, 96, 0, NULL), VN_OK);
+            if (wanted != (kit_found(&kit, "shared-race") != NULL))
+                fail_msg("schedule %d, %s:\n%s", schedule,
+                         wanted ? "a race is not reported" : kit.findings[0].text, ptx);
+        }
+        kit_close(&kit);
+    }
+    assert_true(count[0] > ROUNDS / 5 && count[1] > ROUNDS / 5);
+}
+
 static void allocations(void **state)
 {
     (void)state;
@@ -199,10 +434,9 @@ static void off(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(findings),
-        cmocka_unit_test(guesses),
-        cmocka_unit_test(allocations),
-        cmocka_unit_test(off),
+        cmocka_unit_test(findings),       cmocka_unit_test(guesses),
+        cmocka_unit_test(atomics_beside), cmocka_unit_test(random_accesses),
+        cmocka_unit_test(allocations),    cmocka_unit_test(off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
