@@ -57,10 +57,14 @@ void *va_global(struct va_wave *w, uint64_t address, uint32_t bytes, int write, 
 
 static void race(struct va_wave *w, const struct va_lds_mark *m, uint32_t at, int write, int lane)
 {
-    va_find(w, "lds-race", lane, at, 1, m->insn,
+    uint16_t others = (uint16_t) ~(1u << w->index);
+    va_find(w, "lds-race", lane, at, 1, w->insns + m->insn,
             "%s byte %u of LDS, which another wave %s at text + 0x%llx with no barrier between",
-            kind(write), at, write && !m->writers ? "has read" : "has written",
-            (unsigned long long)(m->insn - w->insns) * 4);
+            kind(write), at,
+            m->writers & others   ? "has written"
+            : m->atomics & others ? "has changed"
+                                  : "has read",
+            m->insn * 4ull);
 }
 
 void va_lds_check(struct va_wave *w, uint32_t at, uint32_t bytes, int write, int lane)
@@ -85,18 +89,15 @@ void va_lds_check(struct va_wave *w, uint32_t at, uint32_t bytes, int write, int
     for (uint32_t k = at; k < at + bytes; k++) {
         struct va_lds_mark *m = &g->marks[k];
         if (m->epoch != g->epoch)
-            *m = (struct va_lds_mark){.epoch = g->epoch, .insn = w->now};
-        /* Atomics do not race with atomics: they count as reads that nobody minds. */
-        if (write == 2)
-            continue;
-        if (write ? (m->readers | m->writers) & others : m->writers & others) {
+            *m = (struct va_lds_mark){.epoch = g->epoch};
+        /* Reads do not race with reads, nor atomics with atomics. */
+        uint32_t minds = m->writers | (write == 0 ? 0 : m->readers) | (write == 2 ? 0 : m->atomics);
+        if (minds & others) {
             race(w, m, k, write, lane);
             return;
         }
-        if (write)
-            m->writers |= me;
-        else
-            m->readers |= me;
-        m->insn = w->now;
+        uint16_t *set = write == 0 ? &m->readers : write == 1 ? &m->writers : &m->atomics;
+        *set |= me;
+        m->insn = (uint32_t)(w->now - w->insns);
     }
 }

@@ -113,8 +113,8 @@ struct va_wave {
 
 struct va_lds_mark { /* of a byte: who touched it since the last barrier */
     uint32_t epoch;
-    uint16_t readers, writers; /* by wave */
-    const struct va_insn *insn;
+    uint16_t readers, writers, atomics; /* by wave */
+    uint32_t insn;                      /* of the last access, in words from the text's beginning */
 };
 
 struct va_group {

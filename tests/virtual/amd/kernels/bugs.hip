@@ -224,6 +224,42 @@ BUG(race_next_round)
     }
 }
 
+/* Counted by atomics, set to zero beside them: no barrier after the first line. */
+BUG(race_zero_then_count)
+{
+    SHARED int bins[64];
+    if (lane_x() < 64)
+        ((volatile int *)bins)[lane_x()] = 0; // BUG lds-race 1 128 0
+    __hip_atomic_fetch_add(&bins[data[lane_x()] & 63], 1, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP); // BUG lds-race 1 128 0
+    barrier();
+    data[lane_x()] = ((volatile int *)bins)[lane_x() & 63];
+}
+
+/* The barrier before the counts are read is not there. */
+BUG(race_count_then_read)
+{
+    SHARED int bins[64];
+    if (lane_x() < 64)
+        ((volatile int *)bins)[lane_x()] = 0;
+    barrier();
+    __hip_atomic_fetch_add(&bins[data[lane_x()] & 63], 1, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP); // BUG lds-race 1 128 0
+    data[lane_x()] = ((volatile int *)bins)[lane_x() & 63]; // BUG lds-race 1 128 0
+}
+
+/* Nor the one before they are set to zero again. */
+BUG(race_count_then_zero)
+{
+    SHARED float sum;
+    if (lane_x() == 0)
+        *(volatile float *)&sum = 0;
+    barrier();
+    __hip_atomic_fetch_add(&sum, 1.0f, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP); // BUG lds-race 1 128 0
+    if (lane_x() == 64)
+        *(volatile float *)&sum = 0; // BUG lds-race 1 128 0
+    barrier();
+    data[lane_x()] = (int)*(volatile float *)&sum;
+}
+
 /* A tree without a barrier between its steps. */
 BUG(race_in_tree)
 {
