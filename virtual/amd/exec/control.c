@@ -93,10 +93,6 @@ OP(s_trap)
     if (id != 3)
         va_fault(w, VA_TRAP, "trap", -1, 0, 0, "trap %u", id);
 }
-OP(s_setkill)
-{
-    va_not_implemented(w, i);
-}
 OP(s_sendmsg)
 {
     uint32_t id = (uint32_t)i->offset & 15;
@@ -287,7 +283,7 @@ static const va_handler handlers[VA_OP_COUNT] = {
 #define HK(name) [VA_SOPK_##name] = op_##name,
     HP(s_branch) HP(s_cbranch_scc0) HP(s_cbranch_scc1) HP(s_cbranch_vccz) HP(s_cbranch_vccnz)
         HP(s_cbranch_execz) HP(s_cbranch_execnz) HP(s_nop) HP(s_sleep) HP(s_endpgm) HP(s_barrier)
-            HP(s_waitcnt) HP(s_trap) HP(s_setkill) HP(s_sendmsg) HP(s_set_gpr_idx_off)
+            HP(s_waitcnt) HP(s_trap) HP(s_sendmsg) HP(s_set_gpr_idx_off)
                 HP(s_set_gpr_idx_mode)[VA_SOPP_s_endpgm_saved] = op_s_endpgm,
     [VA_SOPP_s_wakeup] = op_s_nop,
     [VA_SOPP_s_sethalt] = op_s_nop,

@@ -1,4 +1,5 @@
-/* FP8 without infinities and negative zero, as gfx942 has it. */
+/* FP8 without infinities and negative zero, as gfx942 has it; f16 by other ways of rounding; bits
+ * of 2/pi. */
 #include <math.h>
 
 #include "lanes.h"
@@ -36,4 +37,53 @@ uint32_t va_to_fp8(float f, int exponent_bits, bool hold)
     if (v > 0x7f)
         return hold ? sign | 0x7f : 0x80;
     return v ? sign | v : 0;
+}
+
+/* The fraction of 2/pi: its bits, the first one topmost. */
+static const uint64_t two_over_pi[] = {
+    0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041, 0xfe5163abdebbc561,
+    0xb7246e3a424dd2e0, 0x06492eea09d1921c, 0xfe1deb1cb129a73e, 0xe88235f52ebb4484,
+    0xe99c7026b45f7e41, 0x3991d639835339f4, 0x9c845f8bbdf9283b, 0x1ff897ffde05980f,
+    0xef2f118b5a0a6d1f, 0x6d367ecf27cb09b7, 0x4f463f669e5fea2d, 0x7527bac7ebe5f17b,
+    0x3d0739f78a5292ea, 0x6bfb5fb11f8d5d08, 0x56033046fc7b0000, 0x0000000000000000,
+};
+
+double va_two_over_pi(double a, uint32_t segment)
+{
+    uint64_t u;
+    memcpy(&u, &a, 8);
+    uint32_t exponent = u >> 52 & 2047, shift = segment * 53, words = sizeof two_over_pi / 8;
+    if (exponent > 1077)
+        shift += exponent - 1077;
+    shift = shift > 1201 ? 1201 : shift; /* there are no more */
+    uint32_t word = shift / 64, bit = shift % 64;
+    uint64_t high = two_over_pi[word], low = word + 1 < words ? two_over_pi[word + 1] : 0;
+    uint64_t bits = (bit ? high << bit | low >> (64 - bit) : high) >> 11;
+    return ldexp((double)bits, (exponent >= 1968 ? 128 : 0) - 53 - (int)shift);
+}
+
+uint32_t va_half_rounded(double v, unsigned direction, bool hold)
+{
+    uint32_t sign = signbit(v) ? 0x8000 : 0;
+    float f = (float)v;
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if (isnan(v))
+        return sign | 0x7e00 | (u >> 13 & 0x3ff);
+    if (isinf(v))
+        return sign | 0x7c00;
+    int e;
+    frexp(v, &e);
+    int step = v == 0 || e - 11 < -24 ? -24 : e - 11; /* of the last bit */
+    double scaled = ldexp(fabs(v), -step), whole = floor(scaled), rest = scaled - whole;
+    bool away = direction == 0   ? rest > 0.5 || (rest == 0.5 && fmod(whole, 2) != 0)
+                : direction == 1 ? rest > 0 && !sign
+                : direction == 2 ? rest > 0 && sign
+                                 : false;
+    /* The hidden bit of a normal number, and a carry, go into the exponent. */
+    double bits = whole + away + (step + 24) * 1024.0;
+    if (bits < 0x7c00)
+        return sign | (uint32_t)bits;
+    bool infinite = direction == 0 || (direction == 1 && !sign) || (direction == 2 && sign);
+    return sign | (infinite && !hold ? 0x7c00 : 0x7bff);
 }

@@ -49,21 +49,36 @@ typedef int none;
 #define HIGH_i16 32767
 #define HELD(t, v) MAX(MIN(v, (int64_t)HIGH_##t), (int64_t)LOW_##t)
 
-#define FUNCTION(name, d, at, bt, ct, result)                                                      \
+#define LANES(name, store, at, bt, ct, toward, held, result)                                       \
     static void name(uint32_t *D, const uint32_t *A, const uint32_t *B, const uint32_t *C,         \
                      const struct va_wave *w)                                                      \
     {                                                                                              \
+        const unsigned direction = (toward);                                                       \
+        const bool hold = (held);                                                                  \
         const bool ieee = w->mode & VA_MODE_IEEE, overflow = w->mode & VA_MODE_FP16_OVFL;          \
-        (void)A, (void)B, (void)C, (void)ieee, (void)overflow;                                     \
+        (void)A, (void)B, (void)C, (void)ieee, (void)overflow, (void)direction, (void)hold;        \
         FOR_LANES                                                                                  \
         {                                                                                          \
             at a = LOAD_##at(A);                                                                   \
             bt b = LOAD_##bt(B);                                                                   \
             ct c = LOAD_##ct(C);                                                                   \
             (void)a, (void)b, (void)c;                                                             \
-            STORE_##d(result);                                                                     \
+            store(result);                                                                         \
         }                                                                                          \
     }
+#define FUNCTION(name, d, at, bt, ct, result)                                                      \
+    LANES(name, STORE_##d, at, bt, ct, 0, 0, result) WIDE_##d(name, at, bt, ct, result)
+/* Of an f16 result there is an f32 too, for whoever rounds it in another way. */
+#define WIDE_f16(name, at, bt, ct, result)                                                         \
+    LANES(name##_wide, STORE_f32, at, bt, ct, w->mode >> 2 & 3, w->mode & VA_MODE_FP16_OVFL, result)
+#define WIDE_u32(...)
+#define WIDE_i32(...)
+#define WIDE_f32(...)
+#define WIDE_u16(...)
+#define WIDE_i16(...)
+#define WIDE_u64(...)
+#define WIDE_i64(...)
+#define WIDE_f64(...)
 
 #define V(encoding, name, flops, d, a, b, c, ...)                                                  \
     FUNCTION(encoding##_##name, d, a, b, c, (__VA_ARGS__))
@@ -89,9 +104,20 @@ typedef int none;
 #define KIND_i64 VA_K_I64
 #define KIND_f64 VA_K_F64
 
+#define NAME_u32(name) NULL
+#define NAME_i32(name) NULL
+#define NAME_f32(name) NULL
+#define NAME_u16(name) NULL
+#define NAME_i16(name) NULL
+#define NAME_f16(name) name##_wide
+#define NAME_u64(name) NULL
+#define NAME_i64(name) NULL
+#define NAME_f64(name) NULL
+
 #define ENTRY(encoding, name, held, flops, d, a, b, c, keeps)                                      \
-    [VA_##encoding##_##                                                                            \
-        name] = {encoding##_##name, held, KIND_##d, KIND_##a, KIND_##b, KIND_##c, flops, keeps},
+    [VA_##encoding##_##name] = {encoding##_##name, held,     NAME_##d(encoding##_##name),          \
+                                KIND_##d,          KIND_##a, KIND_##b,                             \
+                                KIND_##c,          flops,    keeps},
 #define V(encoding, name, flops, d, a, b, c, ...)                                                  \
     ENTRY(encoding, name, NULL, flops, d, a, b, c, false)
 #define K(encoding, name, flops, d, a, b, c, ...)                                                  \

@@ -212,6 +212,7 @@ uint64_t va_scalar64(const struct va_wave *w, const struct va_insn *i, uint32_t 
 /* One for each instruction set of the host. */
 struct va_vector_op {
     va_lane_fn fn, saturating; /* saturating: with clamp, of integers */
+    va_lane_fn wide;           /* of an f16 result: as f32, to be rounded as MODE says */
     uint8_t d, a, b, c;        /* enum va_kind */
     uint8_t flops, keeps;      /* keeps: the upper half of a 16-bit destination stays */
 };

@@ -56,13 +56,9 @@ VA_INLINE uint32_t half_bits(float f)
     return r | sign;
 }
 
-/* With a direction of rounding, 0 to 3 as in MODE, and FP16_OVFL. Also for f64. */
-uint32_t va_half_rounded(double v, unsigned round, bool hold);
-
-VA_INLINE float half(float f)
-{
-    return half_value(half_bits(f));
-}
+/* With a direction of rounding as in MODE: 0 nearest, 1 up, 2 down, 3 toward zero. hold: what is
+ * too large becomes the largest (FP16_OVFL). */
+uint32_t va_half_rounded(double v, unsigned direction, bool hold);
 
 VA_INLINE uint32_t half_toward_zero(float f)
 {
@@ -81,9 +77,17 @@ VA_INLINE uint32_t half_toward_zero(float f)
     return sign | ((a & 0x7fffff) | 0x800000) >> shift;
 }
 
-/* The sum is rounded once: to odd in f64, then to f16. */
-VA_INLINE float half_fma(float a, float b, float c)
+VA_INLINE float rounded_half(float f, unsigned direction, bool hold)
 {
+    bool usual = !direction && !hold;
+    return half_value(usual ? half_bits(f) : va_half_rounded((double)f, direction, hold));
+}
+
+/* The sum is rounded once: to odd in f64, then to f16. Toward a direction, all steps go there. */
+VA_INLINE float half_fma(float a, float b, float c, unsigned direction)
+{
+    if (direction)
+        return (float)((double)a * b + c);
     double p = (double)a * b, s = p + c, t = s - p;
     double e = (p - (s - t)) + (c - t);
     uint64_t u = bits_of64(s);
@@ -162,6 +166,9 @@ VA_INLINE float half_scaled(float a, int16_t n)
     double v = ldexp((double)a, n > 100 ? 100 : n < -100 ? -100 : n);
     return (float)v;
 }
+
+/* Bits of 2/pi for the reduction of large arguments: 53 from the segment on. */
+double va_two_over_pi(double a, uint32_t segment);
 
 VA_INLINE bool signals(float a)
 {

@@ -68,8 +68,8 @@ static void note_store(struct va_wave *w, const struct va_insn *i, bool vm, bool
         va_defer(w, i, vm, lgkm, false, VA_NONE, 0);
 }
 
-/* The processor moves an aligned word at once, whatever other workgroups do to it meanwhile; the thread
- * sanitizer wants to be told, the compiler had better not: it moves rows of words. */
+/* The processor moves an aligned word at once, whatever other workgroups do to it meanwhile; the
+ * thread sanitizer wants to be told, the compiler had better not: it moves rows of words. */
 VA_INLINE uint32_t word_at(const void *p)
 {
     uint32_t v;
@@ -564,10 +564,18 @@ static void run_addtid(struct va_wave *w, const struct va_insn *i)
 
 static int swizzle_lane(uint32_t pattern, int l)
 {
+    int and = pattern & 31, or = pattern >> 5 & 31, xor = pattern >> 10 & 31, in = l & 31;
+    if (pattern >= 0xe000) { /* as an FFT wants it: the lane's number reversed */
+        int reversed = (in & 1) << 4 | (in & 2) << 2 | (in & 4) | (in & 8) >> 2 | in >> 4;
+        return (l & 32) | (in & and) | reversed >> __builtin_popcount((unsigned)and);
+    }
+    if (pattern >= 0xc000) { /* rotated, within the lanes that `and` does not hold */
+        int by = xor&1 ? - or : or ;
+        return (l & 32) | (in & and) | ((in + by) & 31 & ~and);
+    }
     if (pattern & 0x8000)
         return (l & ~3) | (int)(pattern >> 2 * (l & 3) & 3);
-    int and = pattern & 31, or = pattern >> 5 & 31, xor = pattern >> 10 & 31;
-    return (l & 32) | ((((l & 31) & and) | or) ^ xor);
+    return (l & 32) | (((in & and) | or) ^ xor);
 }
 
 static void run_exchange(struct va_wave *w, const struct va_insn *i)

@@ -226,31 +226,47 @@ static uint32_t clamp32(uint32_t v, bool dx10)
     return f > 1 ? 0x3f800000 : f > 0 ? v : f == f || dx10 ? 0 : v;
 }
 
+/* What has no exponent is flushed, and loses its sign. */
+VA_INLINE uint32_t positive_zero(uint32_t v, uint32_t exponent)
+{
+    return v & exponent ? v : 0;
+}
+
 /* Output multiplier, clamp, flush. */
 static void finish(const struct va_wave *w, const struct va_insn *i, enum va_kind kind, uint32_t *d)
 {
     static const float by[] = {1, 2, 4, 0.5f};
-    bool dx10 = w->mode & VA_MODE_DX10_CLAMP;
+    bool dx10 = w->mode & VA_MODE_DX10_CLAMP, flushed = w->slow && flushes(w, kind, true);
+    /* The multiplier is not IEEE's: it works where denormals of results are flushed, and IEEE is
+     * off. */
+    unsigned omod = flushed && !(w->mode & VA_MODE_IEEE) ? i->omod : 0;
     if (kind == VA_K_F32) {
-        if (i->omod)
-            FOR_LANES d[l] = bits_of(float_of(d[l]) * by[i->omod]);
+        if (omod)
+            FOR_LANES d[l] = positive_zero(bits_of(float_of(d[l]) * by[omod]), 0x7f800000);
         if (i->clamp)
             FOR_LANES d[l] = clamp32(d[l], dx10);
     } else if (kind == VA_K_F16) {
-        if (i->omod)
-            FOR_LANES d[l] = half_bits(half_value(d[l] & 0xffff) * by[i->omod]);
+        bool hold = w->mode & VA_MODE_FP16_OVFL;
+        if (omod)
+            FOR_LANES
+            {
+                float v = half_value(d[l] & 0xffff) * by[omod];
+                d[l] = positive_zero(va_half_rounded((double)v, w->mode >> 2 & 3, hold), 0x7c00);
+            }
         if (i->clamp)
             FOR_LANES d[l] = half_bits(float_of(clamp32(bits_of(half_value(d[l] & 0xffff)), dx10)));
-    } else if (kind == VA_K_F64 && (i->omod || i->clamp)) {
+    } else if (kind == VA_K_F64 && (omod || i->clamp)) {
         for (int l = 0; l < VA_LANES; l++) {
-            double v = double_of(d[l] | (uint64_t)d[l + VA_LANES] << 32) * (double)by[i->omod];
+            double v = double_of(d[l] | (uint64_t)d[l + VA_LANES] << 32) * (double)by[omod];
+            if (omod && fabs(v) < 0x1p-1022)
+                v = 0;
             if (i->clamp)
                 v = v > 1 ? 1 : v > 0 ? v : v == v || dx10 ? 0 : v;
             d[l] = (uint32_t)bits_of64(v);
             d[l + VA_LANES] = (uint32_t)(bits_of64(v) >> 32);
         }
     }
-    if (w->slow && flushes(w, kind, true))
+    if (flushed)
         flush(d, kind);
 }
 
@@ -260,22 +276,22 @@ static int rounding(const struct va_wave *w, enum va_kind kind)
     return directions[(kind == VA_K_F32 ? w->mode : w->mode >> 2) & 3];
 }
 
-/* Calls fn under the rounding of MODE. f16 results are rounded in software: not under a direction.
- */
+/* Calls fn under the rounding of MODE. */
 static void call(struct va_wave *w, const struct va_insn *i, va_lane_fn fn, uint32_t *d,
                  const uint32_t *a, const uint32_t *b, const uint32_t *c)
 {
     int direction = w->slow ? rounding(w, i->kinds[0]) : FE_TONEAREST;
-    if (i->kinds[0] == VA_K_F16 && w->slow &&
-        (direction != FE_TONEAREST || w->mode & VA_MODE_FP16_OVFL) && i->flops + 1)
-        va_not_implemented(w, i);
-    if (direction == FE_TONEAREST) {
-        fn(d, a, b, c, w);
-        return;
-    }
-    fesetround(direction);
+    bool hold = w->mode & VA_MODE_FP16_OVFL;
+    bool by_hand = i->kinds[0] == VA_K_F16 && w->slow && (direction != FE_TONEAREST || hold);
+    if (by_hand)
+        fn = VA_NAME(elements)[i->op].wide;
+    if (direction != FE_TONEAREST)
+        fesetround(direction);
     fn(d, a, b, c, w);
-    fesetround(FE_TONEAREST);
+    if (direction != FE_TONEAREST)
+        fesetround(FE_TONEAREST);
+    if (by_hand)
+        FOR_LANES d[l] = va_half_rounded((double)float_of(d[l]), w->mode >> 2 & 3, hold);
 }
 
 static void insert(const struct va_insn *i, uint32_t *out, const uint32_t *old)
@@ -424,11 +440,17 @@ static void run_mix(struct va_wave *w, const struct va_insn *i)
         bool is_half = i->opsel_hi >> k & 1, high = i->opsel >> k & 1;
         row room[2];
         const uint32_t *from = fetch(w, i, code, is_half ? VA_K_F16 : VA_K_F32, room[0]);
-        if (is_half)
-            FOR_LANES s[k][l] = bits_of(half_value(from[l] >> (high ? 16 : 0) & 0xffff));
-        else
+        if (is_half) {
+            FOR_LANES s[k][l] = from[l] >> (high ? 16 : 0) & 0xffff;
+            if (w->slow && flushes(w, VA_K_F16, false))
+                flush(s[k], VA_K_F16);
+            FOR_LANES s[k][l] = bits_of(half_value(s[k][l]));
+        } else {
             memcpy(s[k], from, sizeof(row));
+        }
         negate(s[k], VA_K_F32, i->neg >> k & 1, i->abs >> k & 1);
+        if (w->slow && !is_half && flushes(w, VA_K_F32, false))
+            flush(s[k], VA_K_F32);
     }
     uint32_t *d = va_row(w, i->d);
     count_flops(w, i);
@@ -688,6 +710,22 @@ static void run_swap(struct va_wave *w, const struct va_insn *i)
     blend(x, x, b, va_exec(w));
     blend(y, y, a, va_exec(w));
 }
+/* Four sums of differences at once: the bytes of b against those of a from each of its first four.
+ */
+static void run_mqsad(struct va_wave *w, const struct va_insn *i)
+{
+    row out[4];
+    uint32_t *d = va_row(w, i->d);
+    for (int l = 0; l < VA_LANES; l++) {
+        const uint32_t *a = va_row(w, i->a), *c = va_row(w, i->c);
+        uint64_t bytes = a[l] | (uint64_t)a[l + VA_LANES] << 32;
+        for (int k = 0; k < 4; k++)
+            out[k][l] = c[l + k * VA_LANES] +
+                        sad8((uint32_t)(bytes >> 8 * k),
+                             i->b < VA_V0 ? va_scalar(w, i, i->b) : va_row(w, i->b)[l], true);
+    }
+    store(w, d, out[0], 4);
+}
 static void run_nop(struct va_wave *w, const struct va_insn *i)
 {
     (void)w, (void)i;
@@ -730,6 +768,8 @@ static va_handler special(uint16_t op)
     case VA_VOP3_v_mbcnt_lo_u32_b32:
     case VA_VOP3_v_mbcnt_hi_u32_b32:
         return run_mbcnt;
+    case VA_VOP3_v_mqsad_u32_u8:
+        return run_mqsad;
     case VA_VOP3P_v_pk_mov_b32:
         return run_pk_mov;
     default:
@@ -783,6 +823,8 @@ static bool bind_packed(struct va_insn *i, const struct va_vector_op *op)
         return true;
     }
     i->run = run_packed;
+    if (i->clamp && (i->op == VA_VOP3P_v_pk_mul_lo_u16 || i->op == VA_VOP3P_v_pk_lshlrev_b16))
+        return false; /* nobody says what that is */
     if (op->d == VA_K_F32 && !i->neg && !i->abs && !i->clamp && i->a >= VA_V0 && i->b >= VA_V0 &&
         i->c >= VA_V0)
         i->run = run_packed_simple;
@@ -800,6 +842,8 @@ bool VA_NAME(bind_vector)(struct va_insn *i)
     if (run) {
         i->flops = strstr(va_rows[i->op].name, "fmas") ? 2 : 0;
         i->run = run;
+        if (run == run_mqsad) /* sources as they are usually */
+            return !i->clamp && i->a >= VA_V0 && i->c >= VA_V0;
         return i->extension == VA_PLAIN || run == run_cndmask || run == run_carry;
     }
     if (!op->fn)
@@ -818,5 +862,7 @@ bool VA_NAME(bind_vector)(struct va_insn *i)
     if (i->encoding == VA_VOP3P)
         return bind_packed(i, op);
     i->run = i->simple && !op->keeps ? run_simple : run_full;
-    return !(i->clamp && strstr(va_rows[i->op].name, "qsad"));
+    const char *name = va_rows[i->op].name;
+    bool odd = i->clamp && (strstr(name, "qsad") || !strcmp(name, "v_pack_b32_f16"));
+    return !odd && !(strstr(name, "ldexp") && (i->neg | i->abs) & 2); /* nobody says what that is */
 }
