@@ -4,17 +4,20 @@ makes in the same way.
 
 usage: make_vectors.py TINYGRAD OPCODES.DEF OUT      (TINYGRAD: an unpacked wheel of tinygrad 0.14.0)
 
-The pseudocode is CDNA 4's. Format of OUT, text: `template KIND WORDS...`, `skip NAME REASON...`, and for each
-instruction `op NAME KIND TOLERANCE WORDS`, then its results, one line a lane: masked result and mask. KIND v: a
-lane each, then a line with VCC and EXEC; s: a workgroup each, with SCC and EXEC."""
+The pseudocode is CDNA 4's; modifiers and modes are those of modifiers.py. Format of OUT, text: `template KIND
+WORDS...`, `skip NAME REASON...`, and for each instruction `op NAME KIND TOLERANCE MODE A B C D WORDS`, then its
+results, one line a lane: masked result and mask. NAME is the mnemonic, with `/VARIANT` if it has modifiers. KIND v:
+a lane each, then a line with VCC and EXEC; s: a workgroup each, with SCC and EXEC."""
 import os
 import re
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import modifiers
 import pseudocode
-from pseudocode import Machine, Unknown, V
+from modifiers import ACCUMULATES, PLAIN, TOLERANT, USUAL
+from pseudocode import Machine, Mode, Unknown, V
 
 SPECIAL = [0, 1, 0xffffffff, 0x80000000, 0x7fffffff, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
            0x7fa00000, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0x3c003c00, 0x7c00fc00, 0x7e007d00, 0x00010001,
@@ -23,7 +26,8 @@ SPECIAL64 = [0, 1, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 0x3ff0000000000000, 0x
              0xfff0000000000000, 0x7ff8000000000000, 0x7ff4000000000000, 0x000fffffffffffff, 0x0010000000000000,
              0x7fefffffffffffff, 0x41dfffffffc00000, 0xc1e0000000000000, 0x3fe0000000000000, 0x4004000000000000]
 M64 = (1 << 64) - 1
-LANES, GROUPS = 64, 32
+LANES, GROUPS, SHOWN = 64, 32, 24 # SHOWN: lanes of variants
+LITERAL = 0x40444240 # 3.066..., and 3.125 as f16
 
 
 class Random:
@@ -88,6 +92,15 @@ s_mov_b64 exec, s[10:11]
 s_nop 15
 s_nop 15
 s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
 s_mov_b64 s[12:13], exec
 s_mov_b64 exec, -1
 global_store_dword v1, v14, s[6:7]
@@ -110,6 +123,15 @@ s_load_dwordx8 s[8:15], s[4:5], 0x0
 s_waitcnt lgkmcnt(0)
 s_mov_b64 s[20:21], exec
 s_cmp_lg_u32 s14, 0
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
+s_nop 15
 s_nop 15
 s_nop 15
 s_nop 15
@@ -136,12 +158,14 @@ def assemble(text):
 
 
 def encode(row):
+    """The short form."""
     enc, op = row["enc"], row["op"]
     v8, v10, v12 = 256 + 8, 256 + 10, 256 + 12
     if enc == "VOP1":
         return [0x7e000000 | op << 9 | 14 << 17 | v8]
     if enc == "VOP2":
-        return [op << 25 | 14 << 17 | 10 << 9 | v8]
+        literal = [LITERAL] if row["flags"] & 0x8000 else []
+        return [op << 25 | 14 << 17 | 10 << 9 | v8] + literal
     if enc == "VOPC":
         return [0x7c000000 | op << 17 | 10 << 9 | v8]
     if enc in ("VOP3", "VOP3P"):
@@ -161,18 +185,19 @@ def encode(row):
 
 SKIP = [
     (r"s_(getpc|setpc|swappc|rfe|call|cbranch\w*|getreg|setreg|setvskip|set_gpr|movrel)\w*", "changes the flow or reads "
-     "the machine's state: kernels test it"),
+     "the machine's state: tested by itself"),
     (r"v_(readlane|writelane|readfirstlane|swap)\w*|v_accvgpr\w+|v_(nop|clrexcp)", "more than a lane: tested by itself"),
     (r"v_(mfma|smfmac)\w+", "matrix: mfma-layouts.txt"),
     (r"v_cvt_\w*(fp8|bf8)\w*", "FP8 is CDNA 4's there: tested exhaustively"),
-    (r"v_fma_mix\w*|v_(fmamk|fmaak|madmk|madak)\w*", "a literal or op_sel_hi: tested by itself"),
-    (r"v_div_fixup_legacy_f16", "types are loose there; v_div_fixup_f16 is the same function"),
     (r"v_cvt_pkrtz_f16_f32", "rounds toward zero: tested exhaustively"),
-    (r"v_cvt_off_f32_i4", "the pseudocode has no table"),
-    (r"v_mqsad_u32_u8|v_screen\w*|v_cvt_pkaccum\w*|v_cvt_pk_u8_f32|v_trig_preop\w*", "not implemented"),
+    (r"v_cvt_off_f32_i4", "the pseudocode has no table: tested by itself"),
+    (r"v_mqsad_u32_u8|v_trig_preop_f64", "more bits than are modelled here: tested by itself"),
+    (r"v_screen\w*|v_cvt_pkaccum\w*|v_cvt_pk_u8_f32", "not implemented"),
 ]
-TOLERANT = re.compile(r"v_(exp|log|sin|cos|rsq|exp_legacy|log_legacy)_|v_frexp_mant|v_dot2")
-NOT_YET = set()
+
+
+ALIKE = {"v_exp_legacy_f32": "v_exp_f32", "v_log_legacy_f32": "v_log_f32",
+         "v_div_fixup_legacy_f16": "v_div_fixup_f16"} # where there is no text, or a loose one
 
 
 def texts(pcode):
@@ -182,6 +207,12 @@ def texts(pcode):
         if kind in ("VOP1", "VOP2", "VOP3", "VOP3P", "VOP3SD", "VOPC", "SOP1", "SOP2", "SOPC", "SOPK"):
             name = re.sub(r"_E(32|64)$", "", op.name).lower()
             out.setdefault(name, text)
+    for name in ("_f32", "lo_f16", "hi_f16"): # fused, on gfx942
+        text = out["v_mad_mix" + name].replace("in[0] * in[1] + in[2]", "fma(in[0], in[1], in[2])")
+        out["v_fma_mix" + name] = text.replace("declare S : 32'B[3];\n", "")
+    out["v_pk_mov_b32"] = re.sub(r"(S\d)\.u32\[", r"\1[", out["v_pk_mov_b32"]) # of all 64 bits
+    for name, alike in ALIKE.items():
+        out[name] = out[alike]
     return out
 
 
@@ -191,7 +222,7 @@ def library(found):
             state = {"S%d" % k: V("b", max(a.width, 32), a.bits()) for k, a in enumerate(args)}
             state["D0"] = V("b", 64, 0)
             state["WAVE_MODE"] = V("b", 16, 0)
-            m = start(found[name], state)
+            m = start(found[name], state, machine.vars["IEEE_MODE"].raw << 9)
             m.run()
             kind = re.search(r"_(f|i|u)(\d+)$", name)
             if not kind:
@@ -206,19 +237,23 @@ def library(found):
         abs((a[0].bits() >> k & 255) - (a[1].bits() >> k & 255)) for k in (0, 8, 16, 24) if a[1].bits() >> k & 255))
 
 
-def start(text, state):
+def start(text, state, mode=USUAL):
     # The product with 2 pi is not rounded: arguments are turns.
     text = re.sub(r"(sin|cos)\((S0\.f\d+) \* \d+'F\(PI \* 2\.0\)\)", r"\1_of_turns(\2)", text)
     text = text.replace("WAVE_MODE.IEEE", "IEEE_MODE").replace("WAVE_MODE.DX10_CLAMP", "0")
     m = Machine(text, state)
-    m.vars["IEEE_MODE"] = V("u", 1, 1)
+    m.vars["IEEE_MODE"] = V("u", 1, mode >> 9 & 1)
     m.fixed, m.written = {"VCC", "SCC", "EXEC", "D1"}, {}
     return m
 
 
-def run(row, text, state):
-    m = start(text, state)
-    m.run()
+def run(row, text, state, how):
+    m = start(text, state, how.mode)
+    pseudocode.set_mode(how.rounding(row))
+    try:
+        m.run()
+    finally:
+        pseudocode.set_mode(Mode())
     d = m.vars["D0"]
     mask = m.written.get("D0", None)
     if mask is None:
@@ -226,7 +261,7 @@ def run(row, text, state):
     return m.vars, d.raw & mask & M64, mask & M64
 
 
-def vector(row, text, rnd):
+def vector(row, text, rnd, how=PLAIN):
     sizes = [row["a"], row["b"] or 1, row["c"] or 1, row["d"] or 2]
     lanes = [[rnd.operand(n) for n in sizes] for _ in range(LANES)]
     vcc, execution = rnd.next(), rnd.next() | rnd.next()
@@ -243,10 +278,20 @@ def vector(row, text, rnd):
         if not execution >> lane & 1:
             out.append((d, (1 << 32 * max(row["d"], 1)) - 1))
             continue
+        if how is not PLAIN:
+            s0, s1, s2 = (how.source(row, text, k, s) for k, s in enumerate((s0, s1, s2)))
+        raw = d
+        if row["name"] in ACCUMULATES:
+            d = how.source(row, text, 2, d)
         old = V("b", 64, d)
         state = {"S0": V("b", 64, s0), "S1": V("b", 64, s1), "S2": V("b", 64, s2), "D0": old, "_old": old,
                  "VCC": V("u", 64, vcc), "EXEC": V("u", 64, execution), "laneId": V("u", 32, lane),
-                 "D1": V("u", 1, 0), "OPSEL": V("u", 4, 0), "OPSEL_HI": V("u", 3, 7), "SCC": V("u", 1, 0)}
+                 "D1": V("u", 1, 0), "OPSEL": V("u", 4, how.opsel),
+                 "OPSEL_HI": V("u", 3, how.opsel_hi), "SCC": V("u", 1, 0)}
+        if "fma_mix" in row["name"]:
+            state["S"] = [V("b", 32, s) for s in (s0, s1, s2)]
+        for width in (16, 32):
+            state["SIMM%d" % width] = V("b", width, LITERAL & (1 << width) - 1)
         if row["name"] == "v_mad_u64_u32" or row["name"] == "v_mad_i64_i32":
             sign = row["name"][6] == "i"
             x, y = (s - (1 << 32) if sign and s >> 31 else s for s in (s0, s1))
@@ -258,7 +303,7 @@ def vector(row, text, rnd):
             continue
         if compare:
             state["D0"] = V("u", 64, 0)
-            variables, _, _ = run(row, text, state)
+            variables, _, _ = run(row, text, state, how)
             vcc_out |= (variables["D0"].raw >> lane & 1) << lane
             if row["name"].startswith("v_cmpx"):
                 exec_out |= (variables["D0"].raw >> lane & 1) << lane
@@ -266,16 +311,18 @@ def vector(row, text, rnd):
             continue
         if "div_scale" in row["name"]:
             state["VCC"] = V("u", 64, 0)
-            variables, r, mask = run(row, text, state)
+            variables, r, mask = run(row, text, state, how)
             if variables["D0"] is old:
                 r, mask = (s0, (1 << 32 * row["d"]) - 1)
             vcc_out |= (variables["VCC"].raw & 1) << lane
         else:
-            variables, r, mask = run(row, text, state)
+            variables, r, mask = run(row, text, state, how)
+            if how is not PLAIN:
+                r, mask = how.result(row, r, mask, raw)
             if carry:
                 vcc_out |= (variables["VCC"].raw >> lane & 1) << lane
         out.append((r & ((1 << 32 * row["d"]) - 1), mask & ((1 << 32 * row["d"]) - 1)))
-    lines = ["%x %x" % line for line in out]
+    lines = ["%x %x" % line for line in (out if how is PLAIN else out[:SHOWN])]
     return lines + ["%x %x" % (vcc_out, exec_out)]
 
 
@@ -298,6 +345,13 @@ def scalar(row, text, rnd):
         width = (1 << 32 * row["d"]) - 1 if row["d"] and not row["name"].startswith("s_cmpk") else 0
         lines.append("%x %x %x %x" % (m.vars["D0"].raw & width, width, m.vars["SCC"].raw & 1, m.vars["EXEC"].raw))
     return lines
+
+
+def put(out, row, how, words, lines):
+    name = row["name"] + ("/" + how.name if how.name else "")
+    print("op", name, name[0], 1 if TOLERANT.match(name) else 0, "%x" % how.mode, row["a"], row["b"] or 1,
+          row["c"] or 1, row["d"], *("%x" % w for w in words), file=out)
+    print("\n".join(lines), file=out)
 
 
 def main():
@@ -332,10 +386,10 @@ def main():
             if reason:
                 print("skip", name, reason, file=out)
                 continue
-            tolerance = 1 if TOLERANT.match(name) else 0
-            print("op", name, kind, tolerance, row["a"], row["b"] or 1, row["c"] or 1, row["d"],
-                  *("%x" % w for w in encode(row)), file=out)
-            print("\n".join(lines), file=out)
+            put(out, row, PLAIN, encode(row), lines)
+            for how in modifiers.variants(row, found[name], Random(name + "/variants").next()):
+                lines = vector(row, found[name], Random(name + "/" + how.name), how)
+                put(out, row, how, modifiers.encode(row, how), lines)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,43 @@
 """AMD's instruction pseudocode, interpreted for one lane.
 
 Values are bits with a type; integers are computed without bounds and cut when stored; floats are rounded
-once, to nearest even, exactly (fractions), except for transcendental functions, which go through f64."""
+once, exactly (fractions), except for transcendental functions, which go through f64. What the text leaves
+to the machine's mode is in MODE."""
 import math
 import re
 import struct
 from fractions import Fraction
 
 FORMATS = {16: (5, 10), 32: (8, 23), 64: (11, 52)}
+
+
+class Mode:
+    """round: by width: 0 nearest even, 1 up, 2 down, 3 toward zero. hold: an f16 that is too large becomes the
+    largest. saturate: integers of D0 are held to their range, not cut."""
+
+    def __init__(self, round32=0, round16_64=0, hold=False, saturate=False):
+        self.round = {16: round16_64, 32: round32, 64: round16_64}
+        self.hold, self.saturate = hold, saturate
+
+
+MODE = Mode()
+
+
+def set_mode(mode):
+    global MODE
+    MODE = mode
+
+
+def away(n, rest, negative, direction):
+    """Whether n + rest is rounded up in size."""
+    if direction == 0:
+        return rest > Fraction(1, 2) or (rest == Fraction(1, 2) and n & 1)
+    return rest > 0 and direction == (2 if negative else 1)
+
+
+def zero_sum(width):
+    """What x - x gives."""
+    return -0.0 if MODE.round[width] == 2 else 0.0
 
 
 class Unknown(Exception):
@@ -46,8 +76,8 @@ def encode_float(v, width):
     e = max(e, 1 - bias)
     scaled = x / Fraction(2) ** (e - m_bits)
     n = scaled.numerator // scaled.denominator
-    rest = scaled - n
-    if rest > Fraction(1, 2) or (rest == Fraction(1, 2) and n & 1):
+    direction = MODE.round[width]
+    if away(n, scaled - n, sign, direction):
         n += 1
     if n >= 2 << m_bits:
         n >>= 1
@@ -55,6 +85,8 @@ def encode_float(v, width):
     if n < 1 << m_bits:
         return sign << (width - 1) | n
     if e > bias:
+        if direction == 3 or direction == (1 if sign else 2) or (MODE.hold and width == 16):
+            return (sign << (width - 1) | top << m_bits) - 1
         return sign << (width - 1) | top << m_bits
     return sign << (width - 1) | (e + bias) << m_bits | n & ((1 << m_bits) - 1)
 
@@ -86,6 +118,8 @@ def flt(v, width):
 def view(v, kind, width):
     if kind == "bf" or kind in ("fp", "bf8"):
         raise Unknown(kind)
+    if MODE.saturate and kind in "ui" and v.kind in "ui":
+        return V(kind, width, held(v.raw, kind, width))
     raw = v.bits(max(width, 1)) if v.raw >= 0 else v.raw & ((1 << width) - 1)
     raw &= (1 << width) - 1
     if kind == "i" and raw >> (width - 1) & 1:
@@ -406,6 +440,8 @@ class Machine:
             width, kind = w, k
         if kind == "f" and v.kind == "f" and v.width != width:
             v = convert(v, "F", width)
+        elif MODE.saturate and name != "VCC" and kind in "ui" and v.kind in "ui":
+            v = V(kind, width, held(v.raw, kind, width))
         elif kind == "f" and v.kind in "ui":
             v = V("b", width, v.raw) if v.raw >= 0 and v.width == width and v.kind == "u" else flt(float(v.raw), width)
         elif kind in "ui" and v.kind == "f":
@@ -449,10 +485,12 @@ class Machine:
         if t == ("op", "-") or t == ("op", "+"):
             self.take()
             v = self.unary()
+            if v.kind == "f":
+                v = V("f", v.width, v.raw ^ (1 << (v.width - 1) if t[1] == "-" else 0))
+                v.signed = not v.number() # +0.0 and -0.0: zeros of that sign
+                return v
             if t[1] == "+":
                 return v
-            if v.kind == "f":
-                return V("f", v.width, v.raw ^ 1 << (v.width - 1))
             return V("i", v.width, -v.raw)
         if t == ("op", "~"):
             self.take()
@@ -573,6 +611,10 @@ class Machine:
         if b.kind == "pow2":
             return self.scaled(a, b.raw)
         y = float(y)
+        if op == "==" and getattr(b, "signed", False):
+            return integer(x == y and math.copysign(1, x) == math.copysign(1, y))
+        if op in "+-*/" and math.isfinite(x) and math.isfinite(y) and (op != "/" or y):
+            return exact(op, x, y, width)
         if op in ("==", "!=", "<>", "<", ">", "<=", ">="):
             return integer({"==": x == y, "!=": x != y, "<>": x < y or x > y, "<": x < y, ">": x > y,
                             "<=": x <= y, ">=": x >= y}[op])
@@ -620,6 +662,25 @@ class Machine:
         return f(*args)
 
 
+def held(n, kind, width):
+    low, high = (0, (1 << width) - 1) if kind == "u" else (-(1 << (width - 1)), (1 << (width - 1)) - 1)
+    return max(low, min(high, n))
+
+
+def exact(op, x, y, width):
+    """Finite numbers; rounded once."""
+    a, b = Fraction(x), Fraction(y)
+    if op in "*/":
+        r = a * b if op == "*" else a / b
+        return flt(r if r else math.copysign(0.0, x) * math.copysign(1, y), width)
+    b = -b if op == "-" else b
+    y = -y if op == "-" else y
+    if a + b:
+        return flt(a + b, width)
+    same = not x and math.copysign(1, x) == math.copysign(1, y)
+    return flt(x if same else zero_sum(width), width)
+
+
 def signext_from_bit(v, n):
     raw, bit = v.raw & ((1 << v.width) - 1), n.raw
     if not bit:
@@ -651,7 +712,7 @@ def fma(a, b, c):
         p = math.copysign(1, x) * math.copysign(1, y)
         zero = (x == 0 or y == 0) and z == 0
         both = zero and p == math.copysign(1, z)
-        return flt(math.copysign(0.0, p) if both else 0.0, c.width)
+        return flt(math.copysign(0.0, p) if both else zero_sum(c.width), c.width)
     return flt(r, c.width)
 
 
@@ -712,7 +773,7 @@ FUNCTIONS = {
     "isEven": lambda v: integer(math.isfinite(v.number()) and math.fmod(v.number(), 2) == 0),
     "sqrt": lambda v: flt(math.sqrt(v.number()), v.width) if v.number() >= 0 else flt(math.nan if v.number() != 0 else v.number(), v.width),
     "log2": lambda v: flt(-math.inf if v.number() == 0 else math.nan if not v.number() > 0 else math.inf if math.isinf(v.number()) else math.log2(v.number()), v.width),
-    "pow": lambda a, b: flt(math.nan if b.number() != b.number() else math.inf if b.number() > 2000 else 0.0 if b.number() < -2000 else 2.0 ** b.number(), b.width) if a.number() == 2 else Machine.fail(None, "pow"),
+    "pow": lambda a, b: flt(math.nan if b.number() != b.number() else math.inf if math.isinf(b.number()) and b.number() > 0 else Fraction(2) ** 2000 if b.number() > 1020 else 0.0 if b.number() < -2000 else 2.0 ** b.number(), b.width) if a.number() == 2 else Machine.fail(None, "pow"),
     "sin_of_turns": guarded(lambda x: math.sin(2 * math.pi * math.fmod(x, 1))),
     "cos_of_turns": guarded(lambda x: math.cos(2 * math.pi * math.fmod(x, 1))),
     "signext": lambda v: V("i", 32, view(v, "i", v.width).raw),
