@@ -46,8 +46,7 @@ void ptx_expect_vector(struct ptx_parser *parser, struct ptx_operand *o, uint32_
         ptx_error(&parser->lexer, &o->token, "a vector of %u registers is expected here", count);
 }
 
-/* Whether a register of type `reg` may stand where `want` is asked for. */
-static bool fits(enum ptx_type reg, enum ptx_type want, enum ptx_fit fit)
+bool ptx_fits(enum ptx_type reg, enum ptx_type want, enum ptx_fit fit)
 {
     const struct ptx_type_info *r = &ptx_types[reg], *w = &ptx_types[want];
     if (reg == PTX_PRED || want == PTX_PRED)
@@ -55,14 +54,14 @@ static bool fits(enum ptx_type reg, enum ptx_type want, enum ptx_fit fit)
     if (fit == PTX_WIDER ? r->bytes < w->bytes : r->bytes != w->bytes)
         return false;
     if (r->cls == 'B' || w->cls == 'B' || w->cls == 'X' || r->cls == 'X' || fit == PTX_WIDER)
-        return fit == PTX_WIDER ? r->cls != 'F' || w->cls != 'U' || true : true;
+        return true;
     return (r->cls == 'F') == (w->cls == 'F');
 }
 
 static void need_fit(struct ptx_parser *parser, const struct ptx_statement *s,
                      const struct ptx_operand *o, enum ptx_type type, enum ptx_fit fit)
 {
-    if (!fits(o->type, type, fit))
+    if (!ptx_fits(o->type, type, fit))
         ptx_error(&parser->lexer, &o->token,
                   "register '%.*s' of type .%s does not fit .%s in '%.*s'", (int)o->token.length,
                   o->token.text, ptx_types[o->type].name, ptx_types[type].name, spelled(s),

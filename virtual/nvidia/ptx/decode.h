@@ -26,6 +26,8 @@ extern const uint32_t ptx_row_count;
 
 /* How a register may differ from the instruction's type. */
 enum ptx_fit { PTX_STRICT, PTX_WIDER };
+/* Whether a register of type `reg` may stand where `want` is asked for. */
+bool ptx_fits(enum ptx_type reg, enum ptx_type want, enum ptx_fit fit);
 
 uint32_t ptx_source(struct ptx_parser *parser, struct ptx_statement *s, struct ptx_operand *o,
                     enum ptx_type type, enum ptx_fit fit);

@@ -3,19 +3,12 @@
 
 #include "parser.h"
 
-struct header_param {
-    struct ptx_token name;
-    enum ptx_type type;
-    uint64_t size, align;
-    bool reg;
-};
-
 enum { MAX_PARAMS = 1024 };
 
-static struct header_param parse_param(struct ptx_parser *parser)
+static struct ptx_formal parse_param(struct ptx_parser *parser)
 {
     struct ptx_lexer *lexer = &parser->lexer;
-    struct header_param p = {0};
+    struct ptx_formal p = {0};
     if (ptx_is_dot(&lexer->token, "reg"))
         p.reg = true;
     else if (!ptx_is_dot(&lexer->token, "param"))
@@ -77,16 +70,16 @@ static struct header_param parse_param(struct ptx_parser *parser)
     return p;
 }
 
-static uint32_t parse_params(struct ptx_parser *parser, struct header_param **out)
+static uint32_t parse_params(struct ptx_parser *parser, struct ptx_formal **out)
 {
     struct ptx_lexer *lexer = &parser->lexer;
     uint32_t count = 0, capacity = 0;
-    struct header_param *list = NULL;
+    struct ptx_formal *list = NULL;
     ptx_expect(lexer, '(');
     while (!ptx_accept(lexer, ')')) {
         if (count)
             ptx_expect(lexer, ',');
-        struct header_param p = parse_param(parser);
+        struct ptx_formal p = parse_param(parser);
         if (count == MAX_PARAMS)
             ptx_error(lexer, &p.name, "more than %d parameters", MAX_PARAMS);
         *PTX_PUSH(parser, list, count, capacity) = p;
@@ -185,7 +178,7 @@ static void directives(struct ptx_parser *parser, struct vn_function *info)
 }
 
 /* The formal's chunks, declared in the body's scope. */
-static uint32_t *formal(struct ptx_parser *parser, const struct header_param *p, uint32_t *count,
+static uint32_t *formal(struct ptx_parser *parser, const struct ptx_formal *p, uint32_t *count,
                         uint32_t *chunks, bool returned)
 {
     uint32_t n = (uint32_t)((p->size + 7) / 8);
@@ -219,18 +212,28 @@ static uint32_t *formal(struct ptx_parser *parser, const struct header_param *p,
     return all;
 }
 
-static void skip_prototype(struct ptx_parser *parser)
+static uint32_t parse_returns(struct ptx_parser *parser, struct ptx_formal **out)
 {
-    /* `name: .callprototype (ret) _ (params);` : sizes are checked at the call itself */
-    struct header_param *list;
+    uint32_t count = parse_params(parser, out);
+    for (uint32_t i = 0; i < count && count > 1; i++) {
+        if (!(*out)[i].reg)
+            ptx_error(&parser->lexer, &(*out)[i].name, "several results are in .reg");
+    }
+    return count;
+}
+
+/* `name: .callprototype (ret) _ (params);` */
+static struct ptx_signature *prototype(struct ptx_parser *parser)
+{
+    struct ptx_signature *all = ptx_need(parser, sizeof *all);
     struct ptx_lexer *lexer = &parser->lexer;
     if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '(')
-        parse_params(parser, &list);
-    if (lexer->token.kind != PTX_NAME)
+        all->return_count = parse_returns(parser, &all->returns);
+    if (!ptx_is_name(&lexer->token, "_"))
         ptx_error(lexer, &lexer->token, "'_' is expected in a .callprototype");
     ptx_next(lexer);
     if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '(')
-        parse_params(parser, &list);
+        all->param_count = parse_params(parser, &all->params);
     while (lexer->token.kind == PTX_DOT) {
         struct ptx_token t = lexer->token;
         if (!ptx_is_dot(&t, "noreturn") && !ptx_is_dot(&t, "abi_preserve") &&
@@ -241,6 +244,16 @@ static void skip_prototype(struct ptx_parser *parser)
             ptx_next(lexer);
     }
     ptx_expect(lexer, ';');
+    return all;
+}
+
+static struct ptx_decl *call_target(struct ptx_parser *parser, const struct ptx_token *name)
+{
+    struct ptx_decl *d = ptx_find(parser, name->text, name->length);
+    if (!d || d->kind != PTX_DECL_FUNCTION || parser->module->functions[d->index].info.entry)
+        ptx_error(&parser->lexer, name, "'%.*s' is no function that can be called",
+                  (int)name->length, name->text);
+    return d;
 }
 
 static void targets(struct ptx_parser *parser, const struct ptx_token *name, bool branches)
@@ -258,8 +271,14 @@ static void targets(struct ptx_parser *parser, const struct ptx_token *name, boo
     } while (ptx_accept(lexer, ','));
     ptx_expect(lexer, ';');
     d->list_count = count;
+    if (!branches) {
+        d->functions = ptx_need(parser, count * sizeof *d->functions);
+        for (uint32_t i = 0; i < count; i++)
+            d->functions[i] = call_target(parser, &labels[i]);
+        return;
+    }
     d->list = ptx_need(parser, count * sizeof(uint32_t));
-    for (uint32_t i = 0; branches && i < count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         struct ptx_label_ref *r = ptx_need(parser, sizeof *r);
         *r = (struct ptx_label_ref){.next = parser->scope->label_refs,
                                     .token = labels[i],
@@ -351,8 +370,7 @@ void ptx_parse_label(struct ptx_parser *parser, const struct ptx_token *name)
         targets(parser, name, false);
     } else if (ptx_is_dot(&lexer->token, "callprototype")) {
         ptx_next(lexer);
-        ptx_declare(parser, name, PTX_DECL_PROTOTYPE, parser->scope);
-        skip_prototype(parser);
+        ptx_declare(parser, name, PTX_DECL_PROTOTYPE, parser->scope)->signature = prototype(parser);
     } else {
         struct ptx_decl *d = ptx_declare(parser, name, PTX_DECL_LABEL, parser->scope);
         d->index = parser->body.insn_count;
@@ -363,7 +381,7 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
 {
     struct ptx_lexer *lexer = &parser->lexer;
     struct vn_module *m = parser->module;
-    struct header_param *returns = NULL, *params = NULL;
+    struct ptx_formal *returns = NULL, *params = NULL;
     uint32_t return_count = 0, param_count = 0;
     while (ptx_is_dot(&lexer->token, "attribute") || ptx_is_dot(&lexer->token, "noreturn")) {
         bool attribute = ptx_is_dot(&lexer->token, "attribute");
@@ -375,7 +393,7 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
         }
     }
     if (!entry && lexer->token.kind == PTX_PUNCT && lexer->token.punct == '(')
-        return_count = parse_params(parser, &returns);
+        return_count = parse_returns(parser, &returns);
     struct ptx_token name = lexer->token;
     if (name.kind != PTX_NAME)
         ptx_error(lexer, &name, "a function's name is expected here");
@@ -383,13 +401,15 @@ void ptx_parse_function(struct ptx_parser *parser, enum vn_linkage linkage, bool
     if (lexer->token.kind == PTX_PUNCT && lexer->token.punct == '(')
         param_count = parse_params(parser, &params);
     struct ptx_decl *decl = declare_function(parser, &name, linkage, entry);
+    decl->signature = ptx_need(parser, sizeof *decl->signature);
+    *decl->signature = (struct ptx_signature){returns, params, return_count, param_count};
     uint32_t index = decl->index;
     struct vn_function info = {.name = decl->name, .entry = entry, .linkage = linkage};
     directives(parser, &info);
     uint64_t offset = 0;
     struct vn_param *list = ptx_need(parser, (param_count + 1) * sizeof *list);
     for (uint32_t i = 0; i < param_count; i++) {
-        const struct header_param *p = &params[i];
+        const struct ptx_formal *p = &params[i];
         if (entry && p->reg)
             ptx_error(lexer, &p->name, "a kernel's parameters are in .param");
         offset = (offset + p->align - 1) & ~(p->align - 1);

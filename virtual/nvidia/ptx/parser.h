@@ -33,6 +33,18 @@ enum ptx_decl_kind {
 
 struct ptx_scope;
 
+struct ptx_formal { /* a parameter or result as a header or a prototype has it */
+    struct ptx_token name;
+    enum ptx_type type;
+    uint64_t size, align;
+    bool reg;
+};
+
+struct ptx_signature {
+    struct ptx_formal *returns, *params;
+    uint32_t return_count, param_count;
+};
+
 struct ptx_decl {
     struct ptx_decl *next_in_bucket, *next_in_scope;
     struct ptx_scope *scope;
@@ -48,9 +60,11 @@ struct ptx_decl {
     uint64_t size, align; /* of variables and params */
     uint64_t offset;      /* local variables, entry params */
     uint32_t index;       /* symbol of a variable, function index, label's instruction */
-    uint32_t *list;       /* targets */
+    uint32_t *list;       /* .branchtargets */
     uint32_t list_count;
-    uint32_t *chunks; /* params of functions: R64 operand codes */
+    struct ptx_decl **functions;     /* .calltargets, list_count */
+    struct ptx_signature *signature; /* of functions and prototypes */
+    uint32_t *chunks;                /* params of functions: R64 operand codes */
     uint32_t line;
     bool global_scope;
 };

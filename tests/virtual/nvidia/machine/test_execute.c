@@ -296,6 +296,68 @@ static const char *lanes_text = PTX_HEAD
     "W: bar.sync 3, 128; ld.shared.u32 a, [dyn + 508]; setp.ne.u32 p, i, 0; @p ret; st.global.u32 "
     "[o], a; ret; }\n";
 
+/* Calls through a register: each lane its own function, from a table in memory or from `mov`, with
+ * results of several sizes; and one whose function is not what the prototype says. */
+static const char *pointers_text = PTX_HEAD
+    ".func (.param .b64 r) square(.param .b32 a, .param .b32 b) { .reg .b32 x, y; .reg .b64 z; "
+    "ld.param.u32 x, [a]; ld.param.u32 y, [b]; mul.wide.u32 z, x, y; st.param.b64 [r], z; ret; }\n"
+    ".func (.param .b64 r) less(.param .b32 a, .param .b32 b) { .reg .b32 x, y; .reg .b64 z; "
+    "ld.param.u32 x, [a]; ld.param.u32 y, [b]; sub.u32 x, y, x; cvt.u64.u32 z, x; "
+    "st.param.b64 [r], z; ret; }\n"
+    ".func (.param .align 4 .b8 r[12]) spread(.param .b32 a) { .reg .b32 x; ld.param.u32 x, [a]; "
+    "st.param.b32 [r], x; add.u32 x, x, x; st.param.b32 [r + 4], x; add.u32 x, x, x; "
+    "st.param.b32 [r + 8], x; ret; }\n"
+    ".global .u64 table[2] = {square, less};\n"
+    /* o[i] = table[i & 1](i, 1000000) */
+    ".visible .entry by_table(.param .u64 po) { .reg .b64 o, f, z, t; .reg .b32 i, k; "
+    "ld.param.u64 o, [po]; mov.u32 i, %tid.x; and.b32 k, i, 1; mul.wide.u32 t, k, 8; "
+    "mov.u64 f, table; add.u64 f, f, t; ld.global.u64 f, [f];\n"
+    "{ .param .b32 q; .param .b32 c; .param .b64 s; st.param.b32 [q], i; st.param.b32 [c], "
+    "1000000;\n"
+    "P: .callprototype (.param .b64 _) _ (.param .b32 _, .param .b32 _);\n"
+    "call (s), f, (q, c), P; ld.param.b64 z, [s]; }\n"
+    "mul.wide.u32 t, i, 8; add.u64 o, o, t; st.global.u64 [o], z; ret; }\n"
+    /* o[i] = 7 * i by a call all lanes make, with a list of targets */
+    ".visible .entry by_name(.param .u64 po) { .reg .b64 o, f, t; .reg .b32 i, x, y, z; "
+    "ld.param.u64 o, [po]; mov.u32 i, %tid.x; mov.u64 f, spread;\n"
+    "{ .param .b32 q; .param .align 4 .b8 s[12]; st.param.b32 [q], i; T: .calltargets spread;\n"
+    "call.uni (s), f, (q), T; ld.param.b32 x, [s]; ld.param.b32 y, [s + 4]; "
+    "ld.param.b32 z, [s + 8]; }\n"
+    "add.u32 x, x, y; add.u32 x, x, z; "
+    "mul.wide.u32 t, i, 4; add.u64 o, o, t; st.global.u32 [o], x; ret; }\n"
+    ".visible .entry other(.param .u64 po) { .reg .b64 f; .reg .b32 x; mov.u64 f, spread;\n"
+    "{ .param .b32 q; .param .b32 s; st.param.b32 [q], 1;\n"
+    "P: .callprototype (.param .b32 _) _ (.param .b32 _);\n"
+    "call (s), f, (q), P; /* OTHER */ ld.param.b32 x, [s]; } ret; }\n"
+    ".visible .entry nowhere(.param .u64 po) { .reg .b64 f; ld.param.u64 f, [po];\n"
+    "P: .callprototype _ ();\ncall f, P; /* NOWHERE */ ret; }\n";
+
+static void function_pointers(void **state)
+{
+    (void)state;
+    struct kit kit;
+    kit_open(&kit, pointers_text);
+    uint64_t o = kit_buffer(&kit, 64 * 8, NULL);
+    for (int s = 0; s < 3; s++) {
+        kit.next.schedule = (enum vn_schedule)s;
+        assert_int_equal(KIT_RUN(&kit, "by_table", 1, 64, o), VN_OK);
+        for (uint32_t i = 0; i < 64; i++)
+            assert_true(((const uint64_t *)kit_host(o))[i] ==
+                        (i & 1 ? 1000000u - i : (uint64_t)i * 1000000));
+        assert_int_equal(KIT_RUN(&kit, "by_name", 1, 64, o), VN_OK);
+        for (uint32_t i = 0; i < 64; i++)
+            assert_int_equal(((const uint32_t *)kit_host(o))[i], 7 * i);
+    }
+    assert_int_equal(kit.finding_count, 0);
+    assert_int_equal(KIT_RUN(&kit, "other", 1, 32, o), VN_INVALID_PC);
+    assert_int_equal(kit.findings[0].line, kit_line(pointers_text, "OTHER"));
+    assert_non_null(strstr(kit.findings[0].text, "'spread'"));
+    assert_int_equal(KIT_RUN(&kit, "nowhere", 1, 32, 0x1234), VN_INVALID_PC);
+    assert_int_equal(kit.findings[0].line, kit_line(pointers_text, "NOWHERE"));
+    assert_non_null(strstr(kit.findings[0].text, "0x1234"));
+    kit_close(&kit);
+}
+
 static void divergence(void **state)
 {
     (void)state;
@@ -502,9 +564,11 @@ static void litmus(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(integers),  cmocka_unit_test(approximations), cmocka_unit_test(divergence),
-        cmocka_unit_test(deadlocks), cmocka_unit_test(stops),          cmocka_unit_test(counts),
-        cmocka_unit_test(fusing),    cmocka_unit_test(litmus),
+        cmocka_unit_test(integers),   cmocka_unit_test(approximations),
+        cmocka_unit_test(divergence), cmocka_unit_test(function_pointers),
+        cmocka_unit_test(deadlocks),  cmocka_unit_test(stops),
+        cmocka_unit_test(counts),     cmocka_unit_test(fusing),
+        cmocka_unit_test(litmus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

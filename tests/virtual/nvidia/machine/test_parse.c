@@ -132,6 +132,84 @@ static void columns(void **state)
     assert_int_equal(d.column, 19);
 }
 
+/* What a call must agree with, by ptxas's verdict on each: a prototype, a list of targets, or the
+ * function's own header. The error is at `^`. */
+#define IN_CALLER(code)                                                                            \
+    PTX_HEAD ".func (.param .b32 r) f(.param .b32 a) { ret; }\n"                                   \
+             ".func (.param .f32 r) g(.param .align 4 .b8 a[12]) { ret; }\n"                       \
+             ".entry k() { .reg .b32 x; .reg .b64 p; .reg .f32 e; .param .b32 a, b, r; "           \
+             ".param .b64 w; .param .f32 s; .param .s32 i; .param .align 4 .b8 v[12];\n" code      \
+             "\nret; }\n"
+#define P(returns, params) "P: .callprototype " returns " _ " params ";\n"
+#define B32 "(.param .b32 _)"
+
+static void calls(void **state)
+{
+    (void)state;
+    static const char *const good[] = {
+        P(B32, B32) "call (r), p, (a), P; call.uni (r), p, (x), P; call (x), p, (5), P;",
+        P(B32, B32) "call (s), p, (e), P; call (i), p, (s), P;", /* bits are any kind of number */
+        P(B32, "(.param .align 4 .b8 _[12])") "call (r), p, (v), P;",
+        P("", B32) "call p, (a), P;",
+        P("", "") "call p, P;",
+        P("", B32 ".noreturn") "call p, (a), P;",
+        "T: .calltargets f;\ncall (r), p, (a), T;",
+        "call (r), f, (a); call (s), g, (v);",
+    };
+    static const struct {
+        const char *code, *why;
+    } bad[] = {
+        {P(B32, B32) "call (r), ^p, (a, b), P;", "2 arguments"},
+        {P(B32, B32) "call (r), ^p, P;", "0 arguments"},
+        {P(B32, "(.param .b32 _, .param .b32 _)") "call (r), ^p, (a), P;", "1 arguments"},
+        {P(B32, B32) "call ^p, (a), P;", "0 results"},
+        {P("", B32) "call (r), ^p, (a), P;", "1 results"},
+        {P(B32, "(.param .b64 _)") "call (r), p, (^a), P;", "does not fit"},
+        {P(B32, B32) "call (r), p, (^w), P;", "does not fit"},
+        {P(B32, B32) "call (r), p, (^v), P;", "does not fit"},
+        {P(B32, B32) "call (r), p, (^p), P;", "does not fit"},
+        {P(B32, "(.param .s32 _)") "call (r), p, (^s), P;", "does not fit"},
+        {P(B32, "(.param .f32 _)") "call (r), p, (^5), P;", "does not fit"},
+        {P(B32, "(.param .align 4 .b8 _[8])") "call (r), p, (^v), P;", "does not fit"},
+        {P(B32, "(.param .align 4 .b8 _[12])") "call (r), p, (^x), P;", "does not fit"},
+        {P(B32, "(.param .align 8 .b8 _[12])") "call (r), p, (^v), P;", "aligned to 4"},
+        {P("(.param .b64 _)", B32) "call (^r), p, (a), P;", "does not fit"},
+        {"P: .callprototype (.param .b32 ^_, .param .b32 _) _ ();", "in .reg"},
+        {"P: .callprototype (.param .b32 _) ^name ();", "'_' is expected"},
+        {"call (r), ^p, (a);", "needs a prototype"},
+        {"call (r), ^p, (a), Q;", "needs a prototype"},
+        {"P: call (r), ^p, (a), P;", "needs a prototype"},
+        {P(B32, B32) "call (r), f, (a), ^P;", "through a register"},
+        {"T: .calltargets f, ^h;", "'h'"},
+        {"T: .calltargets f;\ncall (r), ^p, (a, b), T;", "2 arguments"},
+        {"T: .calltargets f, g;\ncall (r), p, (^a), T;", "does not fit"},
+        {"call (r), ^f, (a, b);", "2 arguments"},
+        {"call (r), f, (^w);", "does not fit"},
+        {"call (^i), g, (v);", "does not fit"},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        char text[1000];
+        snprintf(text, sizeof text, IN_CALLER("%s"), good[i]);
+        accepts(text);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[1000];
+        uint32_t line = 1, column = 1;
+        snprintf(text, sizeof text, IN_CALLER("%s"), bad[i].code);
+        char *at = text;
+        for (; *at != '^'; at++) {
+            line += *at == '\n';
+            column = *at == '\n' ? 1 : column + 1;
+        }
+        memmove(at, at + 1, strlen(at));
+        refuses(text, line, bad[i].why);
+        struct vn_diagnostic d;
+        assert_null(vn_module_parse(text, strlen(text), &d));
+        if (d.column != column)
+            fail_msg("column %u, not %u: %s\n%s", d.column, column, d.text, text);
+    }
+}
+
 /* Sizes that an attacker would choose: an error, quickly, and never a crash. */
 static void hostile(void **state)
 {
@@ -229,7 +307,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forms),   cmocka_unit_test(refusals), cmocka_unit_test(columns),
-        cmocka_unit_test(hostile), cmocka_unit_test(tables),   cmocka_unit_test(linking),
+        cmocka_unit_test(calls),   cmocka_unit_test(hostile),  cmocka_unit_test(tables),
+        cmocka_unit_test(linking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
