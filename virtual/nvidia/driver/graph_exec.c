@@ -149,8 +149,7 @@ static bool node_ready(const struct run_node *n, const struct progress *progress
 
 /* Which node is next: the first of those that may run; other orders on request, as among streams.
  * run->count if none may. */
-static size_t next_node(const struct graph_run *run, const struct progress *progress,
-                        double *start)
+static size_t next_node(const struct graph_run *run, const struct progress *progress, double *start)
 {
     size_t best = run->count;
     uint64_t count = 0;
