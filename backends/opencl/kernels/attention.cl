@@ -1,7 +1,7 @@
 /*
- * attention.cl: absorbed latent attention, decode and chunked prefill. Numerics rule 3: segments of 256
- * keys, chunks of 64, merged from left to right; later keys are never read.
- * Groups: (heads, tokens). Local memory: 11.5 KiB; hence L at most MOST_LATENT.
+ * attention.cl: absorbed latent attention, decode and chunked prefill. Numerics rule 3: segments of
+ * 256 keys, chunks of 64, merged from left to right; later keys are never read. Groups: (heads,
+ * tokens). Local memory: 11.5 KiB; hence L at most MOST_LATENT.
  */
 #define CHUNK 64
 #define SEGMENT 256
@@ -30,13 +30,14 @@ typedef struct {
 float16 keys_at(keys_in keys, long at)
 {
     return keys.is_bf16
-               ? as_float16(convert_uint16(vload16(0, (global const ushort *)keys.memory + at)) << 16)
+               ? as_float16(convert_uint16(vload16(0, (global const ushort *)keys.memory + at))
+                            << 16)
                : vload16(0, (global const float *)keys.memory + at);
 }
 
 /* scores[i] = scale * q . key i */
-void score(global const float *q, keys_in keys, local const long *rows, long count, long width,
-           float scale, local float *scores, local float *space)
+APART void score(global const float *q, keys_in keys, local const long *rows, long count,
+                 long width, float scale, local float *scores, local float *space)
 {
     for (long i = 0; i < count; i++) {
         float16 a[4] = {0, 0, 0, 0};
@@ -56,7 +57,8 @@ void score(global const float *q, keys_in keys, local const long *rows, long cou
 }
 
 /* p[i] = exp(score - m), +0 for absent keys; their fold. */
-float weigh(local const float *scores, float m, long count, local float *p, local float *space)
+APART float weigh(local const float *scores, float m, long count, local float *p,
+                  local float *space)
 {
     for (int i = 0; i < CHUNK; i++)
         p[i] = i < count ? exp_exact(scores[i] - m) : 0.0f;
@@ -64,8 +66,8 @@ float weigh(local const float *scores, float m, long count, local float *p, loca
 }
 
 /* o = o * alpha, then the chain of fma over the chunk's keys. */
-void gather(local float *o, int first, float alpha, local const float *p, keys_in keys,
-            local const long *rows, long count, long latent)
+APART void gather(local float *o, int first, float alpha, local const float *p, keys_in keys,
+                  local const long *rows, long count, long latent)
 {
     long d = 0;
     for (; d + 64 <= latent; d += 64) {
@@ -144,7 +146,7 @@ void gather(local float *o, int first, float alpha, local const float *p, keys_i
 #endif
 
 /* Of two neighbouring parts; a lane's sums are its own. */
-part merge(part left, part right, local float *o, local const float *more, long latent)
+APART part merge(part left, part right, local float *o, local const float *more, long latent)
 {
     float m = left.m > right.m ? left.m : right.m;
     float alpha = exp_exact(left.m - m), beta = exp_exact(right.m - m), scaled = right.l * beta;
@@ -156,30 +158,19 @@ part merge(part left, part right, local float *o, local const float *more, long 
     return both;
 }
 
-KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uchar *cache,
-                      const long4 cache_view, const int is_bf16, const long pages,
-                      const long page_size, TENSOR(const int, table), const long slots,
-                      const long slot_pages, TENSOR(const int, positions), TENSOR(const int, owners),
-                      global uint *fault, const long fault_at, const long latent, const long width,
-                      const float scale)
+/* Where the keys of a sequence lie. */
+typedef struct {
+    global const int *pages; /* a slot's row of the table */
+    long stride, page_size;
+    long4 view; /* of the cache */
+} keys_at_pages;
+
+/* Over keys 0 to count - 1; the weighted sum is left in sums. */
+APART part attend(global const float *q, keys_in keys, keys_at_pages at, long count, long width,
+                  long latent, float scale, local float *sums, local float *scores, local float *p,
+                  local float *space, local long *rows)
 {
-    local float sums[2 * MOST_LATENT], scores[CHUNK], p[CHUNK], space[SPACE];
-    local long rows[CHUNK];
-    long h = get_group_id(0), t = get_group_id(1);
-    int position = *ROW1(positions, t), slot = *ROW1(owners, t);
-    keys_in keys = {cache, is_bf16};
-    int there = slot >= 0 && slot < slots && position >= 0 && position / page_size < slot_pages;
-    for (long i = 0; there && i <= position / page_size; i++) {
-        int page = *ROW2(table, slot, i);
-        there = page >= 0 && page < pages;
-    }
-    if (!there && slot != -1)
-        raise_fault(fault + fault_at);
-    if (!there)
-        return;
-    global const float *from = ROW2(q, t, h);
     part all = {0, 0}, segment = {0, 0};
-    long count = (long)position + 1;
     for (long begin = 0; begin < count; begin += CHUNK) {
         int first = begin % SEGMENT == 0, later = begin >= SEGMENT;
         long many = min(count - begin, (long)CHUNK);
@@ -188,11 +179,11 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
         SYNC();
         for (long i = LANE; i < many; i += LANES) {
             long key = begin + i;
-            rows[i] = cache_view.s0 + *ROW2(table, slot, key / page_size) * cache_view.s1 +
-                      key % page_size * cache_view.s2;
+            rows[i] = at.view.s0 + at.pages[key / at.page_size * at.stride] * at.view.s1 +
+                      key % at.page_size * at.view.s2;
         }
         SYNC();
-        score(from, keys, rows, many, width, scale, scores, space);
+        score(q, keys, rows, many, width, scale, scores, space);
         part now = {scores[0], 0};
         for (long i = 1; i < many; i++)
             now.m = scores[i] > now.m ? scores[i] : now.m;
@@ -210,6 +201,33 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
         if (later && (begin + CHUNK >= count || (begin + CHUNK) % SEGMENT == 0))
             all = merge(all, segment, sums, o, latent);
     }
+    return all;
+}
+
+KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uchar *cache,
+                      const long4 cache_view, const int is_bf16, const long pages,
+                      const long page_size, TENSOR(const int, table), const long slots,
+                      const long slot_pages, TENSOR(const int, positions),
+                      TENSOR(const int, owners), global uint *fault, const long fault_at,
+                      const long latent, const long width, const float scale)
+{
+    local float sums[2 * MOST_LATENT], scores[CHUNK], p[CHUNK], space[SPACE];
+    local long rows[CHUNK];
+    long h = get_group_id(0), t = get_group_id(1);
+    int position = *ROW1(positions, t), slot = *ROW1(owners, t);
+    keys_in keys = {cache, is_bf16};
+    int there = slot >= 0 && slot < slots && position >= 0 && position / page_size < slot_pages;
+    for (long i = 0; there && i <= position / page_size; i++) {
+        int page = *ROW2(table, slot, i);
+        there = page >= 0 && page < pages;
+    }
+    if (!there && slot != -1)
+        raise_fault(fault + fault_at);
+    if (!there)
+        return;
+    keys_at_pages at = {ROW1(table, slot), table_view.s2, page_size, cache_view};
+    part all = attend(ROW2(q, t, h), keys, at, (long)position + 1, width, latent, scale, sums,
+                      scores, p, space, rows);
     float r = RCP(all.l);
     for (long d = LANE; d < latent; d += LANES) {
         float scaled = sums[d] * r;

@@ -1,27 +1,20 @@
 /*
- * experts.cl: grouped expert products. Numerics rules 2, 5 and 9. One program for each weight format.
+ * experts.cl: grouped expert products. Numerics rules 2, 5 and 9. One program for each weight
+ * format.
  *
- * For few tokens: a group has a block of rows of one slot of one token. For many, kernel group_slots
- * sorts the slots by expert first (in scratch: begin[S + 1], then the slots), and a group has a block
- * of rows of one expert, for all its tokens: weights are read once. Local memory: 8.3 KiB (gpu).
+ * For few tokens: a group has a block of rows of one slot of one token. For many, kernel
+ * group_slots sorts the slots by expert first (in scratch: begin[S + 1], then the slots), and a
+ * group has a block of rows of one expert, for all its tokens: weights are read once. Local
+ * memory: 8.3 KiB (gpu).
  */
-#ifdef FORM_CPU
-#define ROW_TILES 4
-#define MANY 6
-#else
-#define ROW_TILES 1
-#define MANY 8
-#endif
-#define ROWS 4 /* of a tile */
-
 #define SLOTS                                                                                      \
     TENSOR(const int, experts), TENSOR(const int, map), const int has_map, const long count,       \
         const long resident, const long slots
 
 #define EXPERT(t, j) expert_slot(map, map_view, has_map, count, resident, *ROW2(experts, t, j))
 
-/* y[t, j] = w_e x, of x[t] (x_by_slot 0) or x[t, j]; with `up` SwiGLU of both products. Groups: (blocks
- * of rows, slots, tokens). */
+/* y[t, j] = w_e x, of x[t] (x_by_slot 0) or x[t, j]; with `up` SwiGLU of both products. Groups:
+ * (blocks of rows, slots, tokens). */
 KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x_by_slot, SLOTS,
                            WEIGHT(w), WEIGHT(up), const int has_up, global uint *fault,
                            const long fault_at, const long out, const long in)
@@ -40,19 +33,20 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
         if (begin >= out)
             return;
         for (int side = 0; side <= has_up; side++) {
-            for (int r = 0; r < ROWS; r++) {
-                long row = min(begin + r, out - 1);
-                rows[r] = side ? WEIGHT_ROW(up, slot, row) : WEIGHT_ROW(w, slot, row);
-            }
-            tile(ROWS, 1, 4, rows, xs, in, results + side * ROWS, space);
+            if (side)
+                WEIGHT_ROWS(up, rows, slot, begin, out - 1);
+            else
+                WEIGHT_ROWS(w, rows, slot, begin, out - 1);
+            tile_one(rows, xs, in, results + side * ROWS, space);
         }
         for (long r = LANE; r < ROWS && begin + r < out; r += LANES)
-            ROW2(y, t, j)[begin + r] = has_up ? swiglu_of(results[r], results[ROWS + r])
-                                              : results[r];
+            ROW2(y, t, j)
+            [begin + r] = has_up ? swiglu_of(results[r], results[ROWS + r]) : results[r];
     }
 }
 
-/* Groups: (blocks of rows, tokens): the slots of a token one after the other, as combine adds them. */
+/* Groups: (blocks of rows, tokens): the slots of a token one after the other, as combine adds them.
+ */
 KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float, x),
                                  TENSOR(const float, weights), TENSOR(const float, shared),
                                  const int has_shared, SLOTS, WEIGHT(w), global uint *fault,
@@ -75,9 +69,8 @@ KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSO
             global const float *xs[] = {ROW2(x, t, j)};
             weight_row rows[ROWS];
             int slot = EXPERT(t, j);
-            for (int r = 0; r < ROWS; r++)
-                rows[r] = WEIGHT_ROW(w, slot, min(begin + r, out - 1));
-            tile(ROWS, 1, 4, rows, xs, in, results, space);
+            WEIGHT_ROWS(w, rows, slot, begin, out - 1);
+            tile_one(rows, xs, in, results, space);
             for (long r = LANE; r < ROWS; r += LANES)
                 sums[r] = fma(ROW1(weights, t)[j], results[r], sums[r]);
         }
@@ -138,11 +131,11 @@ KERNEL void experts_many(TENSOR(float, y), TENSOR(const float, x), const int x_b
             if (begin >= out)
                 break;
             for (int side = 0; side <= has_up; side++) {
-                for (int r = 0; r < ROWS; r++) {
-                    long row = min(begin + r, out - 1);
-                    rows[r] = side ? WEIGHT_ROW(up, expert, row) : WEIGHT_ROW(w, expert, row);
-                }
-                tile(ROWS, MANY, 1, rows, xs, in, results + side * ROWS * MANY, space);
+                if (side)
+                    WEIGHT_ROWS(up, rows, expert, begin, out - 1);
+                else
+                    WEIGHT_ROWS(w, rows, expert, begin, out - 1);
+                tile_many(rows, xs, in, results + side * ROWS * MANY, space);
             }
             for (int i = LANE; i < ROWS * MANY; i += LANES) {
                 long o = begin + i / MANY, at = n + i % MANY;

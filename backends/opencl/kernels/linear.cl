@@ -1,29 +1,24 @@
 /*
- * linear.cl: linear, head_linear, embed, and what is fused with them: a residual, SwiGLU, rotation of
- * the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
+ * linear.cl: linear, head_linear, embed, and what is fused with them: a residual, SwiGLU, rotation
+ * of the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
  *
- * Groups: (blocks of rows, tokens or blocks of tokens, heads). A linear layer has one head; head h owns
- * the rows from h * head_rows + first on. linear_many takes MANY tokens at a time, for prefill; linear
- * one, and is bound by memory. With `up` the result is SwiGLU of both products. Local memory: 8.3 KiB
- * (gpu).
+ * Groups: (blocks of rows, tokens or blocks of tokens, heads). A linear layer has one head; head h
+ * owns the rows from h * head_rows + first on. linear_many takes MANY tokens at a time, for
+ * prefill; linear one, and is bound by memory. With `up` the result is SwiGLU of both products.
+ * Local memory: 8.3 KiB (gpu).
  */
 #ifdef FORM_CPU
-#define ROW_TILES 4
-#define MANY 6
 #define COLUMN_TILES 4
 #else
-#define ROW_TILES 1
-#define MANY 8
 #define COLUMN_TILES 1
 #endif
-#define ROWS 4 /* of a tile */
 
 #define LINEAR                                                                                     \
     TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),                       \
         const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,           \
         const long in, const long head_rows, const long first, const long token_count
 
-/* One tile: rows from `begin` on, `many` tokens from `t` on, at most `tokens`. */
+/* One tile: rows from `begin` on, `tokens` tokens from `t` on. */
 __attribute__((always_inline)) void linear_tile(const int tokens, const int quarters, LINEAR,
                                                 long begin, long t, long h, local float *results,
                                                 local float *space)
@@ -31,13 +26,14 @@ __attribute__((always_inline)) void linear_tile(const int tokens, const int quar
     global const float *xs[MANY];
     weight_row rows[ROWS];
     const int sums = ROWS * tokens;
+    long row = h * head_rows + first + begin, last = row - begin + out - 1;
     for (int i = 0; i < tokens; i++)
         xs[i] = ROW2(x, min(t + i, token_count - 1), h);
     for (int side = 0; side <= has_up; side++) {
-        for (int r = 0; r < ROWS; r++) {
-            long row = h * head_rows + first + min(begin + r, out - 1);
-            rows[r] = side ? WEIGHT_ROW(up, 0, row) : WEIGHT_ROW(w, 0, row);
-        }
+        if (side)
+            WEIGHT_ROWS(up, rows, 0, row, last);
+        else
+            WEIGHT_ROWS(w, rows, 0, row, last);
         tile(ROWS, tokens, quarters, rows, xs, in, results + side * sums, space);
     }
     for (int i = LANE; i < sums; i += LANES) {
@@ -57,13 +53,24 @@ __attribute__((always_inline)) void linear_tile(const int tokens, const int quar
     y, y_view, x, x_view, residual, residual_view, has_residual, PASS_WEIGHT(w), PASS_WEIGHT(up),  \
         has_up, out, in, head_rows, first, token_count
 
+APART void linear_one(LINEAR, long begin, long t, long h, local float *results, local float *space)
+{
+    linear_tile(1, 4, PASSED, begin, t, h, results, space);
+}
+
+APART void linear_several(LINEAR, long begin, long t, long h, local float *results,
+                          local float *space)
+{
+    linear_tile(MANY, 1, PASSED, begin, t, h, results, space);
+}
+
 KERNEL void linear(LINEAR)
 {
     local float results[2 * ROWS], space[TILE_SPACE];
     for (int block = 0; block < ROW_TILES; block++) {
         long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
         if (begin < out)
-            linear_tile(1, 4, PASSED, begin, get_group_id(1), get_group_id(2), results, space);
+            linear_one(PASSED, begin, get_group_id(1), get_group_id(2), results, space);
     }
 }
 
@@ -73,8 +80,7 @@ KERNEL void linear_many(LINEAR)
     for (int block = 0; block < ROW_TILES; block++) {
         long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
         if (begin < out)
-            linear_tile(MANY, 1, PASSED, begin, get_group_id(1) * MANY, get_group_id(2), results,
-                        space);
+            linear_several(PASSED, begin, get_group_id(1) * MANY, get_group_id(2), results, space);
     }
 }
 
@@ -99,7 +105,7 @@ KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global
 
 #ifdef FORM_CPU
 /* Up to 16 elements of a row, the rest +0. */
-float16 decode_columns(weight_row row, long column, long columns)
+APART float16 decode_columns(weight_row row, long column, long columns)
 {
     float part[16];
     if (column + 16 <= columns)
@@ -109,7 +115,7 @@ float16 decode_columns(weight_row row, long column, long columns)
     return vload16(0, part);
 }
 
-void store_columns(global float *y, long column, long columns, float16 value)
+APART void store_columns(global float *y, long column, long columns, float16 value)
 {
     float part[16];
     vstore16(value, 0, part);
@@ -133,7 +139,7 @@ int next_reversed(int s)
     return s | bit;
 }
 
-wide project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns)
+APART wide project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns)
 {
     wide waiting[6];
     for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
@@ -151,10 +157,22 @@ wide project(WEIGHT(w), long row, long rows, global const float *x, long column,
     }
 }
 
+/* Rule 7. */
+APART void turn_pairs(global float *to, global const float *from, global const float *cosines,
+                      global const float *sines, long pairs)
+{
+    for (long i = LANE; i < pairs; i += LANES) {
+        float x0 = from[2 * i], x1 = from[2 * i + 1];
+        float a = x1 * sines[i], b = x1 * cosines[i];
+        to[2 * i] = fma(x0, cosines[i], -a);
+        to[2 * i + 1] = fma(x0, sines[i], b);
+    }
+}
+
 #define COLUMNS (LANES * WIDE * COLUMN_TILES) /* a group's */
 
-/* y = [columns of x's first `rows` | the rest, rotated]; without a rest (rotary_size 0) the projection
- * alone. */
+/* y = [columns of x's first `rows` | the rest, rotated]; without a rest (rotary_size 0) the
+ * projection alone. */
 KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, angles),
                          TENSOR(const int, positions), WEIGHT(w), global uint *fault,
                          const long fault_at, const long columns, const long rows,
@@ -174,11 +192,6 @@ KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const 
         raise_fault(fault + fault_at);
         return;
     }
-    global const float *cosines = ROW1(angles, position), *sines = cosines + rotary_size / 2;
-    for (long i = LANE; i < rotary_size / 2; i += LANES) {
-        float x0 = from[rows + 2 * i], x1 = from[rows + 2 * i + 1];
-        float a = x1 * sines[i], b = x1 * cosines[i];
-        to[columns + 2 * i] = fma(x0, cosines[i], -a);
-        to[columns + 2 * i + 1] = fma(x0, sines[i], b);
-    }
+    global const float *cosines = ROW1(angles, position);
+    turn_pairs(to + columns, from + rows, cosines, cosines + rotary_size / 2, rotary_size / 2);
 }

@@ -10,11 +10,11 @@ typedef struct {
     int found; /* 1; 0: there is no such row; -1: padding */
 } cache_place;
 
-/* Where (slot, position) lies. The load's place is inside the table whatever they are, and comes before
- * every condition: Intel's CPU compiler moves loads out of conditions. */
-cache_place find_row(const long4 cache_view, const long pages, const long page_size,
-                     global const int *table, const long4 table_view, const long slots,
-                     const long slot_pages, int slot, int position)
+/* Where (slot, position) lies. The load's place is inside the table whatever they are, and comes
+ * before every condition: Intel's CPU compiler moves loads out of conditions. */
+APART cache_place find_row(const long4 cache_view, const long pages, const long page_size,
+                           global const int *table, const long4 table_view, const long slots,
+                           const long slot_pages, int slot, int position)
 {
     long row = clamp((long)slot, 0l, slots - 1), column = position / page_size;
     int page = table[table_view.s0 + row * table_view.s1 +
@@ -37,6 +37,13 @@ void store(global uchar *cache, int is_bf16, long at, float value)
         ((global ushort *)cache)[at] = to_bf16(value);
     else
         ((global float *)cache)[at] = value;
+}
+
+APART void store_row(global uchar *cache, int is_bf16, long at, global const float *from,
+                     long count)
+{
+    for (long i = LANE; i < count; i += LANES)
+        store(cache, is_bf16, at + i, from[i]);
 }
 
 /* Rule 7: one pair. */
@@ -79,11 +86,29 @@ KERNEL void kv_write(CACHE, TENSOR(const float, latent), TENSOR(const float, rot
         raise_fault(fault + fault_at);
     if (place.found != 1)
         return;
-    global const float *left = ROW1(latent, t), *right = ROW1(rotary, t);
-    for (long i = LANE; i < latent_size; i += LANES)
-        store(cache, is_bf16, place.at + i, left[i]);
-    for (long i = LANE; i < rotary_size; i += LANES)
-        store(cache, is_bf16, place.at + latent_size + i, right[i]);
+    store_row(cache, is_bf16, place.at, ROW1(latent, t), latent_size);
+    store_row(cache, is_bf16, place.at + latent_size, ROW1(rotary, t), rotary_size);
+}
+
+/* The latent times r times its weight. */
+APART void store_scaled(global uchar *cache, int is_bf16, long at, global const float *from,
+                        float r, global const float *weight, long count)
+{
+    for (long i = LANE; i < count; i += LANES) {
+        float scaled = from[i] * r;
+        store(cache, is_bf16, at + i, scaled * weight[i]);
+    }
+}
+
+APART void store_rotated(global uchar *cache, int is_bf16, long at, global const float *from,
+                         global const float *cosines, long half_size)
+{
+    global const float *sines = cosines + half_size;
+    for (long i = LANE; i < half_size; i += LANES) {
+        float2 turned = rotate_pair((float2)(from[2 * i], from[2 * i + 1]), cosines[i], sines[i]);
+        store(cache, is_bf16, at + 2 * i, turned.x);
+        store(cache, is_bf16, at + 2 * i + 1, turned.y);
+    }
 }
 
 KERNEL void mla_kv(CACHE, TENSOR(const float, kv), TENSOR(const float, norm),
@@ -93,7 +118,7 @@ KERNEL void mla_kv(CACHE, TENSOR(const float, kv), TENSOR(const float, norm),
                    const float inverse, const float eps)
 {
     local float stripes[STRIPES];
-    long t = get_group_id(0), half_size = rotary_size / 2;
+    long t = get_group_id(0);
     int position = *ROW1(positions, t);
     cache_place place = find_row(cache_view, pages, page_size, table, table_view, slots, slot_pages,
                                  *ROW1(owners, t), position);
@@ -106,15 +131,7 @@ KERNEL void mla_kv(CACHE, TENSOR(const float, kv), TENSOR(const float, norm),
     global const float *from = ROW1(kv, t), *weight = ROW1(norm, 0);
     float mean = group_dot(from, from, latent_size, stripes) * inverse;
     float r = RCP(SQRT(mean + eps));
-    for (long i = LANE; i < latent_size; i += LANES) {
-        float scaled = from[i] * r;
-        store(cache, is_bf16, place.at + i, scaled * weight[i]);
-    }
-    global const float *cosines = ROW1(angles, position), *sines = cosines + half_size;
-    for (long i = LANE; i < half_size; i += LANES) {
-        global const float *pair = from + latent_size + 2 * i;
-        float2 turned = rotate_pair((float2)(pair[0], pair[1]), cosines[i], sines[i]);
-        store(cache, is_bf16, place.at + latent_size + 2 * i, turned.x);
-        store(cache, is_bf16, place.at + latent_size + 2 * i + 1, turned.y);
-    }
+    store_scaled(cache, is_bf16, place.at, from, r, weight, latent_size);
+    store_rotated(cache, is_bf16, place.at + latent_size, from + latent_size,
+                  ROW1(angles, position), rotary_size / 2);
 }

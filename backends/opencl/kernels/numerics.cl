@@ -1,6 +1,6 @@
 /*
- * numerics.cl: put before every program. The rules of docs/numerics.md, and how a group of work-items
- * works in either form.
+ * numerics.cl: put before every program. The rules of docs/numerics.md, and how a group of
+ * work-items works in either form.
  *
  * FORM_CPU: a group is one work-item, which works on 16 floats at a time.
  * FORM_GPU: a group is 64 work-items, one for each stripe of rule 2, with barriers between steps.
@@ -24,10 +24,19 @@
 #define SYNC_GLOBAL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #endif
 
+/* A function that is not put into its callers. PoCL puts a kernel with all it calls into three
+ * wrappers, and would compile it three times; in the cpu form, which has no barriers, it need not.
+ */
+#ifdef FORM_CPU
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 #define KERNEL kernel __attribute__((reqd_work_group_size(LANES, 1, 1)))
 #define STRIPES 64
-#define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i) * tensor##_view.s1)
-#define ROW2(tensor, i, j) (ROW1(tensor, i) + (j) * tensor##_view.s2)
+#define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i)*tensor##_view.s1)
+#define ROW2(tensor, i, j) (ROW1(tensor, i) + (j)*tensor##_view.s2)
 #define TENSOR(type, name) global type *name, const long4 name##_view
 
 /* ---- rule 4: correctly rounded rcp and sqrt ---- */
@@ -186,8 +195,8 @@ void raise_fault(global uint *fault)
 }
 
 /* Where expert `e` lies in the bank: a slot, -1 elsewhere, -2 out of range. */
-int expert_slot(global const int *map, const long4 map_view, int has_map, long count,
-                long resident, int e)
+APART int expert_slot(global const int *map, const long4 map_view, int has_map, long count,
+                      long resident, int e)
 {
     if (e < 0 || e >= count)
         return -2;
@@ -214,7 +223,8 @@ float fold_stripes(const float *a)
     return fold_wide(vload16(0, a), vload16(1, a), vload16(2, a), vload16(3, a));
 }
 
-float group_dot(global const float *x, global const float *w, long count, local float *stripes)
+APART float group_dot(global const float *x, global const float *w, long count,
+                      local float *stripes)
 {
     float16 a0 = 0, a1 = 0, a2 = 0, a3 = 0;
     long k = 0;
@@ -254,7 +264,8 @@ float group_fold(float value, local float *stripes)
     return stripes[0] + 0.0f;
 }
 
-float group_dot(global const float *x, global const float *w, long count, local float *stripes)
+APART float group_dot(global const float *x, global const float *w, long count,
+                      local float *stripes)
 {
     float a = 0;
     for (long k = LANE; k < count; k += STRIPES)
@@ -273,10 +284,8 @@ float group_dot(global const float *x, global const float *w, long count, local 
     }                                                                                              \
     return space[0];
 
-ulong group_max(ulong value, local ulong *space)
-{
-    GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))
-}
+ulong group_max(ulong value,
+                local ulong *space){GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))}
 
 ulong group_sum(ulong value, local ulong *space)
 {

@@ -18,7 +18,7 @@ float value_of_key(uint key)
 
 #ifdef FORM_CPU
 /* Rule 2's sum with w = 1. */
-float sum_all(local const float *v, long count, local float *space)
+APART float sum_all(local const float *v, long count, local float *space)
 {
     float a[STRIPES];
     for (int j = 0; j < STRIPES; j++)
@@ -38,7 +38,7 @@ float sum_all(local const float *v, long count, local float *space)
 #endif
 
 /* The sum of a group's two largest keys, or the largest. */
-float group_score(local const ulong *ranks, long begin, long end, int top2)
+APART float group_score(local const ulong *ranks, long begin, long end, int top2)
 {
     ulong first = 0, second = 0;
     for (long e = begin; e < end; e++) {
@@ -48,6 +48,64 @@ float group_score(local const ulong *ranks, long begin, long end, int top2)
     }
     float score = value_of_key((uint)(first >> 32));
     return top2 && second ? score + value_of_key((uint)(second >> 32)) : score;
+}
+
+/* The largest logit's rank among a lane's. */
+APART ulong most_of(global const float *from, long count)
+{
+    ulong most = 0;
+    for (long e = LANE; e < count; e += LANES)
+        most = max(most, ranked(from[e], 0));
+    return most;
+}
+
+APART void rate(local float *scores, global const float *from, float m, int softmax, long count)
+{
+    for (long e = LANE; e < count; e += LANES)
+        scores[e] = softmax ? exp_exact(from[e] - m) : sigmoid(from[e]);
+}
+
+/* Softmax's scores times r; and the order of selection, which a bias changes. */
+APART void rank(local ulong *ranks, local float *scores, int softmax, float r,
+                global const float *bias, int has_bias, long count)
+{
+    for (long e = LANE; e < count; e += LANES) {
+        float score = softmax ? scores[e] * r : scores[e];
+        scores[e] = score;
+        ranks[e] = ranked(has_bias ? score + bias[e] : score, (int)e);
+    }
+}
+
+/* Takes the experts of all but the best groups out of the order. */
+APART void drop_groups(local ulong *ranks, local const uint *keys, long groups, long top, long size)
+{
+    for (long g = LANE; g < groups; g += LANES) {
+        uint key = keys[g];
+        long better = 0;
+        for (long o = 0; o < groups; o++)
+            better += keys[o] > key || (keys[o] == key && o < g);
+        for (long e = g * size; better >= top && e < (g + 1) * size; e++)
+            ranks[e] = 0;
+    }
+}
+
+APART ulong best_of(local const ulong *ranks, long count)
+{
+    ulong best = 0;
+    for (long e = LANE; e < count; e += LANES)
+        best = max(best, ranks[e]);
+    return best;
+}
+
+APART void scale_weights(global float *weights, long chosen, int normalise, float factor,
+                         float scaling)
+{
+    for (long j = LANE; j < chosen; j += LANES) {
+        float w = weights[j];
+        if (normalise)
+            w = w * factor;
+        weights[j] = w * scaling;
+    }
 }
 
 KERNEL void router(TENSOR(int, experts), TENSOR(float, weights), TENSOR(const float, logits),
@@ -61,40 +119,24 @@ KERNEL void router(TENSOR(int, experts), TENSOR(float, weights), TENSOR(const fl
     long t = get_group_id(0);
     global const float *from = ROW1(logits, t);
     int softmax = scoring != SIGMOID, grouped = group_rule != NO_GROUPS;
-    ulong most = 0;
-    for (long e = LANE; e < count; e += LANES)
-        most = max(most, ranked(from[e], 0));
+    ulong most = most_of(from, count);
     most = GROUP_MAX(most, most_space);
     float m = value_of_key((uint)(most >> 32));
-    for (long e = LANE; e < count; e += LANES)
-        scores[e] = softmax ? exp_exact(from[e] - m) : sigmoid(from[e]);
+    rate(scores, from, m, softmax, count);
     SYNC();
     float r = RCP(sum_all(scores, count, space));
-    for (long e = LANE; e < count; e += LANES) {
-        float score = softmax ? scores[e] * r : scores[e];
-        scores[e] = score;
-        ranks[e] = ranked(has_bias ? score + ROW1(bias, 0)[e] : score, (int)e);
-    }
+    rank(ranks, scores, softmax, r, ROW1(bias, 0), has_bias, count);
     SYNC();
     long size = grouped ? count / groups : 0, rated = grouped ? groups : 0;
     for (long g = LANE; g < rated; g += LANES)
         group_keys[g] =
             selection_key(group_score(ranks, g * size, (g + 1) * size, group_rule == TOP2));
     SYNC();
-    for (long g = LANE; g < rated; g += LANES) {
-        uint key = group_keys[g];
-        long better = 0;
-        for (long o = 0; o < rated; o++)
-            better += group_keys[o] > key || (group_keys[o] == key && o < g);
-        for (long e = g * size; better >= top_groups && e < (g + 1) * size; e++)
-            ranks[e] = 0;
-    }
+    drop_groups(ranks, group_keys, rated, top_groups, size);
     SYNC();
     float sum = 0;
     for (long j = 0; j < chosen; j++) {
-        ulong best = 0;
-        for (long e = LANE; e < count; e += LANES)
-            best = max(best, ranks[e]);
+        ulong best = best_of(ranks, count);
         best = GROUP_MAX(best, most_space);
         int e = index_of_rank(best);
         sum = j ? sum + scores[e] : scores[e];
@@ -106,10 +148,5 @@ KERNEL void router(TENSOR(int, experts), TENSOR(float, weights), TENSOR(const fl
     }
     SYNC_GLOBAL();
     float factor = normalise ? RCP(sum + 1e-20f) : 1.0f;
-    for (long j = LANE; j < chosen; j += LANES) {
-        float w = ROW1(weights, t)[j];
-        if (normalise)
-            w = w * factor;
-        ROW1(weights, t)[j] = w * scaling;
-    }
+    scale_weights(ROW1(weights, t), chosen, normalise, factor, scaling);
 }

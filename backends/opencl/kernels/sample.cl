@@ -1,9 +1,9 @@
 /*
  * sample.cl: argmax and sampling, numerics rule 10. Groups: rows. Local memory: 4.5 KiB.
  *
- * Tokens are ordered by weight, descending, the lowest id first among equals, without sorting them: a
- * place in that order is found digit by digit, from histograms of weights' counts and sums. Sums are
- * integers, so that lanes may add in any order.
+ * Tokens are ordered by weight, descending, the lowest id first among equals, without sorting them:
+ * a place in that order is found digit by digit, from histograms of weights' counts and sums. Sums
+ * are integers, so that lanes may add in any order.
  */
 #define DIGIT_BITS 8
 #define BINS 256
@@ -35,8 +35,8 @@ ulong philox(ulong seed, ulong counter)
     return x0 | (ulong)x1 << 32;
 }
 
-/* A histogram: tokens in a bin, and the sum of their weights in two halves, since 64-bit atomics are
- * an extension. */
+/* A histogram: tokens in a bin, and the sum of their weights in two halves, since 64-bit atomics
+ * are an extension. */
 typedef struct {
     uint count[BINS], low[BINS], high[BINS];
 } histogram;
@@ -68,8 +68,8 @@ typedef struct {
 
 /* Where `wanted` tokens (by_count) or a sum of at least `wanted` is reached; it is. With `digits` 0
  * nothing is looked for. */
-place find_place(global const uint *weights, long count, int digits, int by_count, ulong wanted,
-                 local histogram *bins)
+APART place find_place(global const uint *weights, long count, int digits, int by_count,
+                       ulong wanted, local histogram *bins)
 {
     uint prefix = 0;
     ulong tokens = 0, sum = 0; /* of all weights above the prefix */
@@ -104,7 +104,7 @@ place find_place(global const uint *weights, long count, int digits, int by_coun
 }
 
 /* The id of a place's token. Each lane looks through a stretch of its own. */
-int token_at(global const uint *weights, long count, place p, local uint *found)
+APART int token_at(global const uint *weights, long count, place p, local uint *found)
 {
     long stretch = (count + LANES - 1) / LANES, begin = LANE * stretch;
     long end = min(begin + stretch, count);
@@ -125,16 +125,10 @@ int token_at(global const uint *weights, long count, place p, local uint *found)
     return token;
 }
 
-KERNEL void sample(TENSOR(int, y), TENSOR(const float, logits), TENSOR(const uint, params),
-                   TENSOR(uint, weights), const long count)
+/* The token, for the lane that finds it; -1 for the others. */
+APART int sample_row(global const float *from, global const uint *with, global uint *weight,
+                     long count, local ulong *space, local histogram *bins, local uint *found)
 {
-    local ulong space[LANES];
-    local histogram bins;
-    local uint found[LANES];
-    long t = get_group_id(0);
-    global const float *from = ROW1(logits, t);
-    global const uint *with = ROW1(params, t);
-    global uint *weight = ROW1(weights, t);
     float temperature = as_float(with[0]);
     uint top_p = with[1], top_k = with[2];
     ulong seed = with[4] | (ulong)with[5] << 32, counter = with[6] | (ulong)with[7] << 32;
@@ -174,12 +168,24 @@ KERNEL void sample(TENSOR(int, y), TENSOR(const float, logits), TENSOR(const uin
             needed = 1;
         }
         needed = needed && !greedy;
-        chosen = find_place(weight, count, needed ? DIGITS : 0, step == 0, wanted, &bins);
+        chosen = find_place(weight, count, needed ? DIGITS : 0, step == 0, wanted, bins);
         total = needed ? chosen.sum : total;
     }
     int token = token_at(weight, count, chosen, found);
     if (greedy && LANE == 0)
         token = index_of_rank(best);
+    return token;
+}
+
+KERNEL void sample(TENSOR(int, y), TENSOR(const float, logits), TENSOR(const uint, params),
+                   TENSOR(uint, weights), const long count)
+{
+    local ulong space[LANES];
+    local histogram bins;
+    local uint found[LANES];
+    long t = get_group_id(0);
+    int token =
+        sample_row(ROW1(logits, t), ROW1(params, t), ROW1(weights, t), count, space, &bins, found);
     if (token >= 0)
         *ROW1(y, t) = token;
 }

@@ -1,9 +1,11 @@
 /*
- * weights.cl: put after numerics.cl in programs that read weights of one format. FORMAT is the value
- * of moehal/formats.def. Numerics rules 1 and 2.
+ * weights.cl: put after numerics.cl in programs that read weights of one format. FORMAT is the
+ * value of moehal/formats.def. Numerics rules 1 and 2.
  *
- * A weight comes as up to four buffers and, for its data and its scales, {offset, stride of experts, stride
- * of rows} in bytes. Buffer i begins at byte i * part, and overlaps the next one: no row is in two pieces. `wide` is what one work-item has at once: 16 elements of a row (cpu), one (gpu).
+ * A weight comes as up to four buffers and, for its data and its scales, {offset, stride of
+ * experts, stride of rows} in bytes. Buffer i begins at byte i * part, and overlaps the next one:
+ * no row is in two pieces. `wide` is what one work-item has at once: 16 elements of a row (cpu),
+ * one (gpu).
  */
 #define F32 1
 #define F16 2
@@ -14,9 +16,20 @@
     global const uchar *name, global const uchar *name##_1, global const uchar *name##_2,          \
         global const uchar *name##_3, const long name##_part, const long4 name##_data,             \
         const long4 name##_scale
-#define PASS_WEIGHT(name)                                                                          \
-    name, name##_1, name##_2, name##_3, name##_part, name##_data, name##_scale
+#define PASS_WEIGHT(name) name, name##_1, name##_2, name##_3, name##_part, name##_data, name##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
+#define WEIGHT_ROWS(name, rows, expert, row, last)                                                 \
+    weight_rows_of(PASS_WEIGHT(name), rows, expert, row, last)
+
+/* A tile is ROWS rows by one token, or by MANY; a group has ROW_TILES tiles below each other. */
+#define ROWS 4
+#ifdef FORM_CPU
+#define ROW_TILES 4
+#define MANY 6
+#else
+#define ROW_TILES 1
+#define MANY 8
+#endif
 
 typedef struct {
     global const uchar *data;
@@ -31,13 +44,20 @@ global const uchar *byte_of(WEIGHT(w), long at)
     return (i == 1 ? w_1 : i == 2 ? w_2 : w_3) + (at - i * w_part);
 }
 
-weight_row weight_row_of(WEIGHT(w), long expert, long row)
+APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
 {
     weight_row r;
     r.data = byte_of(PASS_WEIGHT(w), w_data.s0 + expert * w_data.s1 + row * w_data.s2);
-    r.scale = (global const float *)byte_of(
-        PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 + row / 128 * w_scale.s2);
+    r.scale = (global const float *)byte_of(PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 +
+                                                                row / 128 * w_scale.s2);
     return r;
+}
+
+/* ROWS rows from `row` on; `last` in the place of those behind it. */
+APART void weight_rows_of(WEIGHT(w), weight_row *rows, long expert, long row, long last)
+{
+    for (int r = 0; r < ROWS; r++)
+        rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
 }
 
 #ifdef FORM_CPU
@@ -99,10 +119,10 @@ float decode_one(weight_row row, long k)
 #define decode_one decode
 #endif
 
-/* ---- a tile: `rows` weight rows times `tokens` inputs ----
+/* ---- a tile: `rows` weight rows times `tokens` inputs: tile_one, tile_many ----
  * results[r * tokens + t] = rows[r] . x[t], rule 2, for all lanes to read after the call.
- * rows and tokens are constants where it is called, so that loops unroll and sums stay in registers;
- * quarters is how many of a stripe's four sixteenths the cpu form takes at a time. */
+ * rows and tokens are constants where it is called, so that loops unroll and sums stay in
+ * registers; quarters is how many of a stripe's four sixteenths the cpu form takes at a time. */
 
 #ifdef FORM_CPU
 #define MOST_SUMS 24 /* rows * tokens * quarters */
@@ -114,6 +134,14 @@ float decode_one(weight_row row, long k)
 
 #ifdef FORM_CPU
 #define TILE_SPACE 1
+
+/* The columns from `k` on, less than STRIPES, and the fold. */
+APART float rest_of_dot(weight_row row, global const float *x, long k, long count, float *sums)
+{
+    for (int j = 0; k < count; j++, k++)
+        sums[j] = fma(x[k], decode_one(row, k), sums[j]);
+    return fold_stripes(sums);
+}
 
 __attribute__((always_inline)) void tile(const int rows, const int tokens, const int quarters,
                                          const weight_row *w, global const float *const *x,
@@ -148,12 +176,8 @@ __attribute__((always_inline)) void tile(const int rows, const int tokens, const
             for (int q = 0; q < quarters; q++)
                 vstore16(a[i * quarters + q], first + q, sums[i]);
     }
-    for (int i = 0; i < rows * tokens; i++) {
-        for (long k = whole; k < count; k++)
-            sums[i][k - whole] =
-                fma(x[i % tokens][k], decode_one(w[i / tokens], k), sums[i][k - whole]);
-        results[i] = fold_stripes(sums[i]);
-    }
+    for (int i = 0; i < rows * tokens; i++)
+        results[i] = rest_of_dot(w[i / tokens], x[i % tokens], whole, count, sums[i]);
 }
 
 #else
@@ -196,3 +220,15 @@ __attribute__((always_inline)) void tile(const int rows, const int tokens, const
     SYNC();
 }
 #endif
+
+APART void tile_one(const weight_row *rows, global const float *const *x, long count,
+                    local float *results, local float *space)
+{
+    tile(ROWS, 1, 4, rows, x, count, results, space);
+}
+
+APART void tile_many(const weight_row *rows, global const float *const *x, long count,
+                     local float *results, local float *space)
+{
+    tile(ROWS, MANY, 1, rows, x, count, results, space);
+}
