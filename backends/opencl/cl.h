@@ -23,6 +23,12 @@ typedef struct _cl_program *cl_program;
 typedef struct _cl_kernel *cl_kernel;
 typedef struct _cl_event *cl_event;
 
+/* cl_khr_command_buffer */
+typedef struct _cl_command_buffer_khr *cl_command_buffer_khr;
+typedef struct _cl_mutable_command_khr *cl_mutable_command_khr;
+typedef cl_uint cl_sync_point_khr;
+typedef cl_ulong cl_command_buffer_properties_khr, cl_ndrange_kernel_command_properties_khr;
+
 /* CL_VALUE(name, value): also read by the test. */
 enum {
 #define CL_VALUE(name, value) name = value,

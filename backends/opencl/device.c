@@ -70,6 +70,7 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
     device->global_bytes = e->info.memory_bytes;
     device->most_bytes = number(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
     status = lower_limit(device);
+    opencl_find_commands(device, e->platform);
     device->compute_units = e->info.compute_units;
     if (!status)
         status = choose_form(device, e->info.kind);

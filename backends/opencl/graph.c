@@ -1,5 +1,5 @@
 /* graph.c: recorded launches. Each node has a cl_kernel of its own, so that a launch sets no
- * argument. */
+ * argument; where the driver has command buffers, a launch is one call. */
 #include "launch.h"
 
 static void destroy(void *device, void *user)
@@ -7,6 +7,7 @@ static void destroy(void *device, void *user)
     struct graph *graph = user;
     const mh_core *core = graph->device->core;
     (void)device;
+    opencl_release_commands(graph);
     for (uint32_t i = 0; i < graph->count; i++)
         graph->device->cl->ReleaseKernel(graph->nodes[i].kernel);
     core->deallocate(core->context, graph->nodes);
@@ -34,6 +35,7 @@ static mh_status create(void *user, const mh_op *const *ops, const mh_scratch *s
         destroy(device, graph);
         return status;
     }
+    opencl_record_commands(graph);
     *out = graph;
     return MH_OK;
 }
@@ -44,6 +46,9 @@ static mh_status launch(void *user, void *recorded)
     struct graph *graph = recorded;
     struct device *device = stream->device;
     stream->dirty = true;
+    if (opencl_launch_commands(graph, stream))
+        return MH_OK;
+    atomic_fetch_add(&device->replayed, 1);
     const size_t local[3] = {device->lanes, 1, 1};
     for (uint32_t i = 0; i < graph->count; i++) {
         const struct node *node = &graph->nodes[i];

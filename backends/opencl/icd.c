@@ -113,13 +113,12 @@ static mh_status no_platform(const mh_core *core, const char *library, cl_int co
 
 /* ---- devices ---- */
 
-static void text_of(const struct instance *in, cl_device_id id, cl_uint what, char *out,
-                    size_t size)
+static void text_of(const struct cl_api *cl, cl_device_id id, cl_uint what, char *out, size_t size)
 {
     char text[4096];
     size_t length = 0;
     memset(out, 0, size);
-    if (in->cl.GetDeviceInfo(id, what, sizeof(text) - 1, text, &length) || length >= sizeof(text))
+    if (cl->GetDeviceInfo(id, what, sizeof(text) - 1, text, &length) || length >= sizeof(text))
         return;
     text[length] = 0;
     const char *from = text;
@@ -130,10 +129,10 @@ static void text_of(const struct instance *in, cl_device_id id, cl_uint what, ch
         out[--end] = 0;
 }
 
-static bool has_extension(const struct instance *in, cl_device_id id, const char *name)
+bool opencl_has_extension(const struct cl_api *cl, cl_device_id id, const char *name)
 {
     char list[4096];
-    text_of(in, id, CL_DEVICE_EXTENSIONS, list, sizeof(list));
+    text_of(cl, id, CL_DEVICE_EXTENSIONS, list, sizeof(list));
     size_t length = strlen(name);
     for (const char *at = strstr(list, name); at; at = strstr(at + length, name))
         if ((at == list || at[-1] == ' ') && (at[length] == ' ' || !at[length]))
@@ -178,12 +177,12 @@ static void find_id(const struct instance *in, struct entry *e, const char *plat
     char name[40], *id = e->info.id;
     slug(platform, name, sizeof(name));
     snprintf(id, sizeof(e->info.id), "%s-%u", name, place);
-    if (has_extension(in, e->id, "cl_khr_device_uuid") &&
+    if (opencl_has_extension(&in->cl, e->id, "cl_khr_device_uuid") &&
         !in->cl.GetDeviceInfo(e->id, CL_DEVICE_UUID_KHR, sizeof(uuid), uuid, NULL))
         for (int i = 0, at = 0; i < 16; i++)
             at += snprintf(id + at, sizeof(e->info.id) - (size_t)at, "%s%02x",
                            i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
-    else if (has_extension(in, e->id, "cl_khr_pci_bus_info") &&
+    else if (opencl_has_extension(&in->cl, e->id, "cl_khr_pci_bus_info") &&
              !in->cl.GetDeviceInfo(e->id, CL_DEVICE_PCI_BUS_INFO_KHR, sizeof(pci), pci, NULL))
         snprintf(id, sizeof(e->info.id), "%04x:%02x:%02x.%x", pci[0] & 0xFFFF, pci[1] & 0xFF,
                  pci[2] & 0xFF, pci[3] & 0xF);
@@ -209,7 +208,7 @@ static void judge_device(const struct instance *in, struct entry *e)
     in->cl.GetDeviceInfo(e->id, CL_DEVICE_AVAILABLE, sizeof(available), &available, NULL);
     in->cl.GetDeviceInfo(e->id, CL_DEVICE_COMPILER_AVAILABLE, sizeof(compiler), &compiler, NULL);
     in->cl.GetDeviceInfo(e->id, CL_DEVICE_ENDIAN_LITTLE, sizeof(little), &little, NULL);
-    text_of(in, e->id, CL_DEVICE_VERSION, version, sizeof(version));
+    text_of(&in->cl, e->id, CL_DEVICE_VERSION, version, sizeof(version));
     if (!available)
         refuse(e, "the driver says that the device is not available");
     else if (!compiler)
@@ -252,11 +251,11 @@ static void describe(const struct instance *in, struct entry *e, const char *pla
                    : type & CL_DEVICE_TYPE_CPU ? MH_DEVICE_CPU
                                                : MH_DEVICE_ACCELERATOR;
     e->info.memory_bytes = bytes;
-    text_of(in, e->id, CL_DEVICE_NAME, name, sizeof(name));
+    text_of(&in->cl, e->id, CL_DEVICE_NAME, name, sizeof(name));
     driver_words(platform_version, words, sizeof(words));
     snprintf(e->info.name, sizeof(e->info.name), "%.80s%s%s%s", name, words[0] ? " (" : "", words,
              words[0] ? ")" : "");
-    text_of(in, e->id, CL_DRIVER_VERSION, e->info.driver, sizeof(e->info.driver));
+    text_of(&in->cl, e->id, CL_DRIVER_VERSION, e->info.driver, sizeof(e->info.driver));
     judge_device(in, e);
 }
 

@@ -10,11 +10,25 @@ struct node {
     size_t global[3];
 };
 
+/* The same as a command buffer, or as two that take turns where one may not be enqueued while it is
+ * under way. `count` 0: the driver has none, or does not take these launches. */
+struct commands {
+    cl_command_buffer_khr buffer[2];
+    cl_event last[2]; /* of two: its last launch, or NULL */
+    uint32_t count;
+};
+
 struct graph {
     struct device *device;
     struct node *nodes;
     uint32_t count, capacity;
+    struct commands commands;
 };
+
+/* commands.c. Recording that fails leaves none. A launch answers false if nothing was enqueued. */
+void opencl_record_commands(struct graph *graph);
+bool opencl_launch_commands(struct graph *graph, struct stream *stream);
+void opencl_release_commands(struct graph *graph);
 
 /* Where an op's kernels go: into a queue, or into a graph. */
 struct run {

@@ -30,6 +30,7 @@ static const mh_backend_table table = {
     .gate = &opencl_gate_group,
     .wrap = &opencl_wrap_group,
     .module = &opencl_module_group,
+    .counters = &opencl_counters_group,
 };
 
 MH_DEFINE_BACKEND(table)

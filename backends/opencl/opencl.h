@@ -8,12 +8,14 @@
  *   launch.c   arguments of kernels, and their launch
  *   selfcheck.c  kernels against the definition, once
  *   ops.c      which op runs with which kernels (supports, encode)
- *   graph.c    recorded launches; event.c: events; foreign.c: what the embedder made
+ *   graph.c    recorded launches; commands.c: as command buffers; event.c: events; foreign.c: what
+ * the embedder made
  */
 #ifndef OPENCL_OPENCL_H
 #define OPENCL_OPENCL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include <moehal/backend.h>
@@ -27,6 +29,13 @@ struct stream;
 struct cl_api {
 #define SYMBOL(need, result, field, name, args) result(*field) args;
 #include "cl.def"
+#undef SYMBOL
+};
+
+/* cl_khr_command_buffer; all NULL where the driver does not have it. */
+struct cl_command_buffer_api {
+#define SYMBOL(need, result, field, name, args) result(*field) args;
+#include "cl_command_buffer.def"
 #undef SYMBOL
 };
 
@@ -64,6 +73,7 @@ struct instance {
 mh_status opencl_init(const mh_core *core, void **out);
 void opencl_fini(void *instance);
 mh_status opencl_device_info(void *instance, uint32_t index, mh_device_info *out);
+bool opencl_has_extension(const struct cl_api *cl, cl_device_id id, const char *name);
 
 /* ---- device.c ---- */
 
@@ -125,6 +135,10 @@ struct device {
     enum form form;
     char options[160]; /* what every program is built with */
     char unfit[192];   /* why the exact profile is not supported; "" if it is */
+    struct cl_command_buffer_api commands;
+    bool simultaneous;               /* a command buffer may be enqueued while it is under way */
+    atomic_uint_least64_t replayed;  /* graphs launched kernel by kernel */
+    atomic_uint_least64_t commanded; /* graphs launched as command buffers */
     struct cache cache;
     pthread_mutex_t build_lock; /* programs */
     pthread_mutex_t lock;       /* kernels' arguments until they are enqueued */
@@ -192,6 +206,8 @@ struct stream {
 };
 
 mh_status opencl_stream_create(void *device, void **out);
+/* An in-order queue as streams have it; NULL, and the code, on failure. */
+cl_command_queue opencl_queue(struct device *device, cl_int *code);
 /* On the embedder's queue. */
 mh_status opencl_stream_of(struct device *device, cl_command_queue queue, void **out);
 void opencl_stream_destroy(void *stream);
@@ -202,11 +218,15 @@ mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
 /* ---- graph.c, event.c, foreign.c: the optional groups ---- */
 
 extern const mh_backend_graph opencl_graph_group;
+extern const mh_backend_counters opencl_counters_group;
 extern const mh_backend_event opencl_event_group;
 extern const mh_backend_gate opencl_gate_group;
 extern const mh_backend_import opencl_import_group;
 extern const mh_backend_wrap opencl_wrap_group;
 extern const mh_backend_module opencl_module_group;
+
+/* commands.c: fills device->commands where the driver has them. */
+void opencl_find_commands(struct device *device, cl_platform_id platform);
 
 /* The embedder's context in place of one of our own: is the device in it? */
 mh_status opencl_wrap_context(struct device *device, const mh_backend_open *params);

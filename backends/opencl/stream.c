@@ -25,15 +25,21 @@ static mh_status make_stream(struct device *device, cl_command_queue queue, bool
 }
 
 /* With profiling, so that events have times; without where the device has none. */
+cl_command_queue opencl_queue(struct device *device, cl_int *code)
+{
+    const struct cl_api *cl = device->cl;
+    cl_command_queue queue =
+        cl->CreateCommandQueue(device->context, device->id, CL_QUEUE_PROFILING_ENABLE, code);
+    if (!queue && *code == CL_INVALID_QUEUE_PROPERTIES)
+        queue = cl->CreateCommandQueue(device->context, device->id, 0, code);
+    return queue;
+}
+
 mh_status opencl_stream_create(void *user, void **out)
 {
     struct device *device = user;
-    const struct cl_api *cl = device->cl;
     cl_int code = 0;
-    cl_command_queue queue =
-        cl->CreateCommandQueue(device->context, device->id, CL_QUEUE_PROFILING_ENABLE, &code);
-    if (!queue && code == CL_INVALID_QUEUE_PROPERTIES)
-        queue = cl->CreateCommandQueue(device->context, device->id, 0, &code);
+    cl_command_queue queue = opencl_queue(device, &code);
     return queue
                ? make_stream(device, queue, false, out)
                : CL_FAIL(device->core, "clCreateCommandQueue", code, "%s: no queue", device->name);

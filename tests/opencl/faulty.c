@@ -4,10 +4,13 @@
  *   FAULTY_LOG=FILE              at exit: a line "function calls" each, and "fired" if one failed
  *   FAULTY_LATE=MS               writes that do not block begin MS milliseconds later, as on a busy
  *                                machine: host memory that is given up too early is still read then
+ *   FAULTY_ALONE=1               the device says that a command buffer may not be enqueued while it
+ * is under way
  */
 #define CL_TARGET_OPENCL_VERSION 120
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
 #include <CL/cl.h>
+#include <CL/cl_ext.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -91,8 +94,20 @@ STATUS(clGetPlatformInfo, (cl_platform_id a, cl_platform_info b, size_t c, void 
        (a, b, c, d, f_))
 STATUS(clGetDeviceIDs, (cl_platform_id a, cl_device_type b, cl_uint c, cl_device_id *d, cl_uint *g),
        (a, b, c, d, g))
-STATUS(clGetDeviceInfo, (cl_device_id a, cl_device_info b, size_t c, void *d, size_t *g),
-       (a, b, c, d, g))
+
+CL_API_ENTRY cl_int CL_API_CALL clGetDeviceInfo(cl_device_id a, cl_device_info b, size_t c, void *d,
+                                                size_t *g)
+{
+    static void *f;
+    if (fails("clGetDeviceInfo", &f))
+        return CL_OUT_OF_RESOURCES;
+    cl_int code =
+        ((cl_int(*)(cl_device_id, cl_device_info, size_t, void *, size_t *))f)(a, b, c, d, g);
+    if (!code && d && b == CL_DEVICE_COMMAND_BUFFER_CAPABILITIES_KHR && getenv("FAULTY_ALONE"))
+        *(cl_bitfield *)d &= ~(cl_bitfield)CL_COMMAND_BUFFER_CAPABILITY_SIMULTANEOUS_USE_KHR;
+    return code;
+}
+
 OBJECT(cl_context, clCreateContext,
        (const cl_context_properties *a, cl_uint b, const cl_device_id *c,
         void(CL_CALLBACK *d)(const char *, const void *, size_t, void *), void *g, cl_int *e),
@@ -197,4 +212,14 @@ STATUS(clGetEventProfilingInfo, (cl_event a, cl_profiling_info b, size_t c, void
 STATUS(clRetainEvent, (cl_event a), (a))
 STATUS(clReleaseEvent, (cl_event a), (a))
 STATUS(clFlush, (cl_command_queue a), (a))
+
+CL_API_ENTRY void *CL_API_CALL clGetExtensionFunctionAddressForPlatform(cl_platform_id a,
+                                                                        const char *b)
+{
+    static void *f;
+    return fails("clGetExtensionFunctionAddressForPlatform", &f)
+               ? NULL
+               : ((void *(*)(cl_platform_id, const char *))f)(a, b);
+}
+
 STATUS(clFinish, (cl_command_queue a), (a))

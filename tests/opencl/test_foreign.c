@@ -282,6 +282,64 @@ static void graphs_and_times(void **state)
     mh_device_release(device);
 }
 
+static bool has_command_buffers(void)
+{
+    cl_platform_id platform;
+    cl_device_id id;
+    char list[4096] = "";
+    assert_int_equal(cl.GetPlatformIDs(1, &platform, NULL), 0);
+    assert_int_equal(cl.GetDeviceIDs(platform, CL_DEVICE_TYPE_EVERY, 1, &id, NULL), 0);
+    cl.GetDeviceInfo(id, CL_DEVICE_EXTENSIONS, sizeof(list) - 2, list, NULL);
+    strcat(list, " ");
+    return strstr(list, "cl_khr_command_buffer ") != NULL;
+}
+
+/* Launches that do not wait for each other, on two streams' queues in turn: a command buffer that
+ * is still under way is not enqueued again. Where the driver has command buffers they are used. */
+static void graphs_without_waiting(void **state)
+{
+    enum { LAUNCHES = 60 };
+    mh_device *device;
+    mh_stream *streams[2];
+    mh_buffer *buffer;
+    mh_graph *graph;
+    float values[2 * N], got[N];
+    (void)state;
+    OK(mh_device_open(runtime, "opencl:0", NULL, &device));
+    OK(mh_stream_create(device, &streams[0]));
+    OK(mh_stream_create(device, &streams[1]));
+    OK(mh_buffer_create(device, sizeof(values), MH_BUFFER_DEVICE, &buffer));
+    for (int i = 0; i < 2 * N; i++)
+        values[i] = (float)(i % 97);
+    OK(mh_buffer_write(buffer, 0, values, sizeof(values)));
+    OK(mh_graph_create(device, &graph));
+    mh_op_add add = sum_in_place(buffer);
+    for (int i = 0; i < 3; i++)
+        OK(mh_encode(mh_graph_encoder(graph), &add.base));
+    OK(mh_graph_seal(graph));
+    for (int i = 0; i < LAUNCHES; i++) {
+        OK(mh_graph_launch(graph, streams[i / (LAUNCHES / 2)]));
+        if (i == LAUNCHES / 2 - 1)
+            OK(mh_stream_wait(streams[0], MH_FOREVER));
+    }
+    OK(mh_stream_wait(streams[1], MH_FOREVER));
+    OK(mh_buffer_read(buffer, 0, got, sizeof(got)));
+    for (int i = 0; i < N; i++)
+        assert_true(got[i] == values[i] + 3 * LAUNCHES * values[N + i]);
+    mh_device_counter replayed = MH_INIT(mh_device_counter), whole = MH_INIT(mh_device_counter);
+    OK(mh_device_read_counter(device, 0, &replayed));
+    OK(mh_device_read_counter(device, 1, &whole));
+    printf("%s: %u, %s: %u\n", replayed.name, (unsigned)replayed.value, whole.name,
+           (unsigned)whole.value);
+    assert_int_equal(replayed.value + whole.value, LAUNCHES);
+    assert_int_equal(whole.value > 0, has_command_buffers());
+    mh_graph_release(graph);
+    mh_buffer_release(buffer);
+    mh_stream_release(streams[0]);
+    mh_stream_release(streams[1]);
+    mh_device_release(device);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const libraries[] = {"libOpenCL.so.1", NULL};
@@ -308,6 +366,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(own_kernels),
         cmocka_unit_test(memory_in_place),
         cmocka_unit_test(graphs_and_times),
+        cmocka_unit_test(graphs_without_waiting),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     mh_runtime_release(runtime);

@@ -13,6 +13,7 @@
 #define SYMBOL(need, result, field, name, args)                                                    \
     _Static_assert(__builtin_types_compatible_p(__typeof__(&cl##field), result(*) args), name);
 #include "cl.def"
+#include "cl_command_buffer.def"
 
 int main(void)
 {

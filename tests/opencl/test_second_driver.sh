@@ -1,7 +1,8 @@
 #!/bin/sh
 # A second, different driver: Intel's CPU runtime from PyPI, in a virtual environment of its own, with the
-# golden models in both forms, strict; or the quick conformance cases in both forms.
-# usage: test_second_driver.sh MOEHAL ROOT OPENCL-DIR FOLDER golden|cases
+# golden models in both forms, strict, and graphs, which are command buffers there; or the quick conformance
+# cases in both forms.
+# usage: test_second_driver.sh MOEHAL ROOT OPENCL-DIR FOLDER golden|cases TEST-FOREIGN
 set -u
 moehal=$1 root=$2 modules=$3 dir=$4
 venv=$dir/intel
@@ -21,6 +22,7 @@ export OCL_ICD_VENDORS="$dir/vendors" MOEHAL_BACKENDS="$modules" MOEHAL_CACHE="$
     exit 77
 }
 if [ "$5" = golden ]; then
+    "$6" "$modules/moehal_opencl.so" || exit 1
     exec python3 "$root/tests/opencl/test_golden.py" "$moehal" "$root" - "$modules"
 fi
 failed=0
