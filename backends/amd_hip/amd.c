@@ -196,10 +196,14 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
     device->instance = instance;
     device->hip = &instance->hip;
     device->ordinal = (int)index;
-    int before;
+    int before, units = 0;
     mh_status status = amd_enter(device, &before);
     if (!status) {
-        status = amd_load(device);
+        status = HIP(device, DeviceGetAttribute(&units, hipDeviceAttributeMultiprocessorCount,
+                                                device->ordinal));
+        device->compute_units = units;
+        if (!status)
+            status = amd_load(device);
         amd_leave(device, before);
     }
     if (status) {
@@ -213,7 +217,7 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
 static void device_close(void *user)
 {
     struct device *device = user;
-    device->hip->ModuleUnload(device->module);
+    amd_unload(device);
     device->core->deallocate(device->core->context, device);
 }
 
@@ -264,6 +268,8 @@ static void buffer_destroy(void *user, mh_buffer_view *buffer)
         device->hip->Free(buffer->handle);
 }
 
+static const mh_backend_scratch scratch_group = {sizeof(scratch_group), amd_scratch};
+
 static const mh_backend_table table = {
     .struct_size = sizeof(table),
     .abi = MH_ABI,
@@ -284,6 +290,7 @@ static const mh_backend_table table = {
     .wait = amd_wait,
     .supports = amd_supports,
     .encode = amd_encode,
+    .scratch = &scratch_group,
     .counters = &amd_counters_group,
 };
 

@@ -52,32 +52,65 @@ struct instance {
     bool simulated;
 };
 
-enum { FORMATS = 5, TOKENS_MANY = 8 };
+/* Files of kernels/, a code object each. */
+enum {
+#define FILE(name) FILE_##name,
+#include "files.def"
+#undef FILE
+    FILE_COUNT
+};
+
+enum { FORMATS = 5 }; /* 0 (none) and those of formats.def */
+
+enum kernel_id {
+#define KERNEL(file, name, formats) KERNEL_##name,
+#include "kernels.def"
+#undef KERNEL
+    KERNEL_COUNT
+};
 
 struct device {
     const mh_core *core;
     const struct instance *instance;
     const struct runtime *hip;
     int ordinal;
-    hipModule_t module;
-    hipFunction_t linear[FORMATS][2]; /* by format; for one token, for TOKENS_MANY */
+    int64_t compute_units;
+    hipModule_t modules[FILE_COUNT];
+    hipFunction_t functions[KERNEL_COUNT][FORMATS];
 };
+
+/* Counters of kernels whose last block does more: zero before and after. */
+enum { COUNTER_COUNT = 65536 };
 
 enum { MARKS = 256 };
 
 struct stream {
     struct device *device;
     hipStream_t stream;
+    void *counters;
     pthread_mutex_t lock;
     uint64_t last, passed;    /* marks */
     hipEvent_t events[MARKS]; /* mark n has event n % MARKS, made when first wanted */
 };
 
-/* The kernels' argument, as kernels/linear.hip has it. */
-struct linear_arguments {
-    const char *y, *x, *residual, *w, *scales;
-    int64_t y_stride, x_stride, residual_stride, w_stride, scales_stride;
-    int64_t tokens, rows, columns;
+/* ---- ops.c: an op as launches ---- */
+
+enum { MAX_LAUNCHES = 6, MAX_ARGUMENTS = 512, MAX_LDS = 65536 };
+
+struct launch {
+    enum kernel_id kernel;
+    uint32_t format;
+    int64_t grid[3];
+    uint32_t block;
+    uint32_t lds;                                                        /* bytes of dynamic LDS */
+    unsigned char arguments[MAX_ARGUMENTS] __attribute__((aligned(16))); /* the kernel's struct */
+};
+
+/* What memory kernels get besides the op's own. */
+struct launch_memory {
+    char *scratch;      /* NULL: only asked how much */
+    uint64_t used;      /* of scratch */
+    uint32_t *counters; /* COUNTER_COUNT */
 };
 
 /* ---- failures ---- */
@@ -95,11 +128,18 @@ void amd_leave(const struct device *device, int before);
 
 extern const mh_backend_counters amd_counters_group;
 
-/* ---- ops.c ---- */
+/* ---- modules.c: kernels ---- */
 
 mh_status amd_load(struct device *device);
+void amd_unload(struct device *device);
+
+/* ---- ops.c ---- */
+
+/* The launches of a supported op, in order; 0 where there is nothing to do. */
+uint32_t amd_plan(const struct device *device, const mh_op *op, const mh_scratch *scratch,
+                  void *counters, struct launch out[MAX_LAUNCHES]);
 mh_status amd_supports(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
-mh_status amd_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
+uint64_t amd_scratch(void *device, const mh_op *op);
 
 /* ---- stream.c ---- */
 
@@ -108,5 +148,7 @@ void amd_stream_destroy(void *stream);
 mh_status amd_copy(void *stream, const mh_copy *copy);
 mh_status amd_mark(void *stream, uint64_t *sequence);
 mh_status amd_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
+mh_status amd_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
+mh_status amd_counters_create(struct device *device, void **counters);
 
 #endif

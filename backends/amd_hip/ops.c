@@ -1,124 +1,84 @@
-/* ops.c: which ops there are kernels for, and their launches. */
+/* ops.c: any op as launches, its scratch, and what can be run. */
 #include <stdio.h>
 
-#include "amd.h"
+#include "plan.h"
 
-extern const char amd_code_linear[]; /* the code object, embedded by the build */
+/* The kernels' numbers are the core's. */
+#define SAME(name, of_core) _Static_assert((int)(name) == (int)(of_core), #name)
+SAME(BAD_INDEX, MH_BAD_INDEX);
+SAME(F32, MH_F32);
+SAME(F16, MH_F16);
+SAME(BF16, MH_BF16);
+SAME(F32, MH_FORMAT_F32);
+SAME(F16, MH_FORMAT_F16);
+SAME(BF16, MH_FORMAT_BF16);
+SAME(FP8, MH_FORMAT_FP8);
 
-enum { ROWS_A_BLOCK = 4, BLOCK = 256, MOST_TILES = 65535 };
-
-mh_status amd_load(struct device *device)
+static uint32_t plan(const struct device *device, const mh_op *op, struct launch_memory *memory,
+                     struct launch *l)
 {
-    static const char *const formats[FORMATS] = {NULL, "f32", "f16", "bf16", "fp8"};
-    mh_status status = HIP(device, ModuleLoadData(&device->module, amd_code_linear));
-    if (status == MH_UNSUPPORTED)
-        return FAIL(device->core, status,
-                    "amd: the kernels are for gfx942 (MI300), this GPU is "
-                    "another");
-    for (int f = 1; f < FORMATS && !status; f++)
-        for (int many = 0; many < 2 && !status; many++) {
-            char name[32];
-            snprintf(name, sizeof(name), "linear_%s_%d", formats[f], many ? TOKENS_MANY : 1);
-            status = HIP(device, ModuleGetFunction(&device->linear[f][many], device->module, name));
-        }
-    return status;
-}
-
-struct linear {
-    const mh_tensor *y, *x, *residual;
-    const mh_weight_view *w;
-};
-
-/* false: the op is none of these. */
-static bool linear_of(const mh_op *op, struct linear *out)
-{
-    if (op->op == MH_OP_LINEAR) {
-        const mh_op_linear *o = (const void *)op;
-        *out = (struct linear){&o->y, &o->x, NULL, mh_view_weight(o->w)};
-        return true;
+    switch (op->op) {
+#define MH_OP(value, NAME, name, kind, doc, operands)                                              \
+    case MH_OP_##NAME:                                                                             \
+        return plan_##name(device, (const void *)op, memory, l);
+#include <moehal/ops.def>
+#undef MH_OP
+    default:
+        return NO_KERNEL;
     }
-    if (op->op == MH_OP_LINEAR_ADD) {
-        const mh_op_linear_add *o = (const void *)op;
-        *out = (struct linear){&o->y, &o->x, &o->residual, mh_view_weight(o->w)};
-        return true;
-    }
-    return false;
 }
 
-static int64_t tokens_a_tile(const struct linear *l)
+/* An op without rows has nothing to launch. */
+uint32_t amd_plan(const struct device *device, const mh_op *op, const mh_scratch *scratch,
+                  void *counters, struct launch out[MAX_LAUNCHES])
 {
-    return l->x->shape[0] > 1 ? TOKENS_MANY : 1;
+    struct launch_memory memory = {
+        scratch->handle ? (char *)scratch->handle + scratch->offset : NULL, 0, counters};
+    uint32_t count = plan(device, op, &memory, out);
+    for (uint32_t i = 0; i < count; i++)
+        if (!out[i].grid[0] || !out[i].grid[1] || !out[i].grid[2])
+            return 0;
+    return count;
 }
 
-static int64_t tiles(const struct linear *l)
+uint64_t amd_scratch(void *device, const mh_op *op)
 {
-    return (l->x->shape[0] + tokens_a_tile(l) - 1) / tokens_a_tile(l);
+    struct launch launches[MAX_LAUNCHES];
+    struct launch_memory memory = {0};
+    plan(device, op, &memory, launches);
+    return memory.used;
+}
+
+static mh_status limit(uint32_t *missing, char reason[192], const char *what, int64_t value,
+                       int64_t most)
+{
+    *missing = MH_MISSING_LIMIT;
+    snprintf(reason, 192, "amd: %s is %lld, the limit is %lld", what, (long long)value,
+             (long long)most);
+    return MH_OK;
 }
 
 mh_status amd_supports(void *user, const mh_op *op, uint32_t *missing, char reason[192])
 {
-    struct linear l;
-    (void)user;
-    if (!linear_of(op, &l)) {
+    const struct device *device = user;
+    struct launch launches[MAX_LAUNCHES];
+    struct launch_memory memory = {0};
+    uint32_t count = plan(device, op, &memory, launches);
+    if (count == NO_KERNEL) {
         *missing = MH_MISSING_KERNEL;
         snprintf(reason, 192, "amd has no kernel for it yet");
-    } else if (l.w->format >= FORMATS) {
-        *missing = MH_MISSING_DTYPE;
-        snprintf(reason, 192, "amd: weight format %u", l.w->format);
-    } else if (tiles(&l) > MOST_TILES) {
-        *missing = MH_MISSING_LIMIT;
-        snprintf(reason, 192, "amd: %lld tokens, the limit is %d", (long long)l.x->shape[0],
-                 MOST_TILES * TOKENS_MANY);
+        return MH_OK;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct launch *l = &launches[i];
+        int64_t most = UINT32_MAX / l->block; /* work-items of a dimension */
+        if (l->lds > MAX_LDS)
+            return limit(missing, reason, "LDS of a workgroup", l->lds, MAX_LDS);
+        if (l->grid[0] > most)
+            return limit(missing, reason, "the grid", l->grid[0], most);
+        for (int d = 1; d < 3; d++)
+            if (l->grid[d] > 65535)
+                return limit(missing, reason, "the grid", l->grid[d], 65535);
     }
     return MH_OK;
-}
-
-static const char *address(const mh_tensor *t)
-{
-    return (const char *)mh_view_buffer(t->buffer)->handle + t->offset;
-}
-
-static mh_status launch_linear(struct stream *stream, const struct linear *l)
-{
-    struct device *device = stream->device;
-    const mh_weight_view *w = l->w;
-    const char *planes = w->buffer->handle;
-    struct linear_arguments a = {
-        .y = address(l->y),
-        .x = address(l->x),
-        .residual = l->residual ? address(l->residual) : NULL,
-        .w = planes + w->offset[0],
-        .scales = planes + w->offset[w->plane_count - 1],
-        .y_stride = l->y->stride[0],
-        .x_stride = l->x->stride[0],
-        .residual_stride = l->residual ? l->residual->stride[0] : 0,
-        .w_stride = w->row_stride[0],
-        .scales_stride = w->row_stride[w->plane_count - 1],
-        .tokens = l->x->shape[0],
-        .rows = w->out,
-        .columns = w->in,
-    };
-    void *params[] = {&a};
-    if (!a.tokens || !a.rows)
-        return MH_OK;
-    return HIP(device, ModuleLaunchKernel(device->linear[w->format][tokens_a_tile(l) > 1],
-                                          (unsigned)((w->out + ROWS_A_BLOCK - 1) / ROWS_A_BLOCK),
-                                          (unsigned)tiles(l), 1, BLOCK, 1, 1, 0, stream->stream,
-                                          params, NULL));
-}
-
-mh_status amd_encode(void *user, const mh_op *op, const mh_scratch *scratch)
-{
-    struct stream *stream = user;
-    struct linear l;
-    int before;
-    (void)scratch;
-    if (!linear_of(op, &l))
-        return FAIL(stream->device->core, MH_INTERNAL, "amd: op %u was never supported", op->op);
-    mh_status status = amd_enter(stream->device, &before);
-    if (status)
-        return status;
-    status = launch_linear(stream, &l);
-    amd_leave(stream->device, before);
-    return status;
 }

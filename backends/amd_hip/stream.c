@@ -3,6 +3,14 @@
 
 #include "amd.h"
 
+mh_status amd_counters_create(struct device *device, void **counters)
+{
+    mh_status status = HIP(device, Malloc(counters, 4 * COUNTER_COUNT));
+    if (!status && (status = HIP(device, Memset(*counters, 0, 4 * COUNTER_COUNT))))
+        device->hip->Free(*counters);
+    return status;
+}
+
 mh_status amd_stream_create(void *user, void **out)
 {
     struct device *device = user;
@@ -15,6 +23,8 @@ mh_status amd_stream_create(void *user, void **out)
     mh_status status = amd_enter(device, &before);
     if (!status) {
         status = HIP(device, StreamCreateWithFlags(&stream->stream, hipStreamNonBlocking));
+        if (!status && (status = amd_counters_create(device, &stream->counters)))
+            device->hip->StreamDestroy(stream->stream);
         amd_leave(device, before);
     }
     if (status) {
@@ -33,6 +43,7 @@ void amd_stream_destroy(void *user)
     for (int i = 0; i < MARKS; i++)
         if (stream->events[i])
             device->hip->EventDestroy(stream->events[i]);
+    device->hip->Free(stream->counters);
     device->hip->StreamDestroy(stream->stream);
     pthread_mutex_destroy(&stream->lock);
     device->core->deallocate(device->core->context, stream);
@@ -53,6 +64,30 @@ mh_status amd_copy(void *user, const mh_copy *c)
     status = HIP(device,
                  MemcpyAsync((char *)c->to + c->to_offset, (const char *)c->from + c->from_offset,
                              c->size, kind, stream->stream));
+    amd_leave(device, before);
+    return status;
+}
+
+/* ---- ops ---- */
+
+mh_status amd_encode(void *user, const mh_op *op, const mh_scratch *scratch)
+{
+    struct stream *stream = user;
+    struct device *device = stream->device;
+    struct launch launches[MAX_LAUNCHES];
+    int before;
+    uint32_t count = amd_plan(device, op, scratch, stream->counters, launches);
+    mh_status status = amd_enter(device, &before);
+    if (status)
+        return status;
+    for (uint32_t i = 0; i < count && !status; i++) {
+        struct launch *l = &launches[i];
+        void *params[] = {l->arguments};
+        status = HIP(device, ModuleLaunchKernel(device->functions[l->kernel][l->format],
+                                                (unsigned)l->grid[0], (unsigned)l->grid[1],
+                                                (unsigned)l->grid[2], l->block, 1, 1, l->lds,
+                                                stream->stream, params, NULL));
+    }
     amd_leave(device, before);
     return status;
 }
