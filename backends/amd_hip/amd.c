@@ -188,7 +188,10 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
 {
     struct instance *instance = user;
     const mh_core *core = instance->core;
-    (void)params;
+    if (params->context == MH_CONTEXT_WRAP)
+        return FAIL(core, MH_UNSUPPORTED,
+                    "amd: a GPU has one context, which is the embedder's too: there is none to "
+                    "wrap");
     struct device *device = core->allocate(core->context, sizeof(*device));
     if (!device)
         return MH_OUT_OF_MEMORY;
@@ -210,6 +213,7 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
         core->deallocate(core->context, device);
         return status;
     }
+    pthread_mutex_init(&device->lock, NULL);
     *out = device;
     return MH_OK;
 }
@@ -217,7 +221,9 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
 static void device_close(void *user)
 {
     struct device *device = user;
+    amd_upload_close(device);
     amd_unload(device);
+    pthread_mutex_destroy(&device->lock);
     device->core->deallocate(device->core->context, device);
 }
 
@@ -268,6 +274,36 @@ static void buffer_destroy(void *user, mh_buffer_view *buffer)
         device->hip->Free(buffer->handle);
 }
 
+/* ---- what the embedder made ---- */
+
+static mh_status wrap_stream(void *device, uint64_t native, void **out)
+{
+    return amd_stream_make(device, (hipStream_t)(uintptr_t)native, true, out);
+}
+
+static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buffer_view *out)
+{
+    struct device *device = user;
+    void *memory = (void *)(uintptr_t)native;
+    int ordinal = -1;
+    (void)size;
+    if (!device->hip->PointerGetAttribute)
+        return FAIL(device->core, MH_UNSUPPORTED,
+                    "amd: this runtime does not say whose memory is whose");
+    if (device->hip->PointerGetAttribute(&ordinal, hipPointerDeviceOrdinal, memory) ||
+        ordinal != device->ordinal)
+        return FAIL(device->core, MH_INVALID_ARGUMENT, "amd: 0x%llx is no memory of device %d",
+                    (unsigned long long)native, device->ordinal);
+    out->handle = memory;
+    return MH_OK;
+}
+
+static void forget(void *device, mh_buffer_view *buffer)
+{
+    (void)device, (void)buffer;
+}
+
+static const mh_backend_wrap wrap_group = {sizeof(wrap_group), wrap_stream, wrap_buffer, forget};
 static const mh_backend_scratch scratch_group = {sizeof(scratch_group), amd_scratch};
 
 static const mh_backend_table table = {
@@ -291,6 +327,10 @@ static const mh_backend_table table = {
     .supports = amd_supports,
     .encode = amd_encode,
     .scratch = &scratch_group,
+    .graph = &amd_graph_group,
+    .event = &amd_event_group,
+    .wrap = &wrap_group,
+    .module = &amd_module_group,
     .counters = &amd_counters_group,
 };
 

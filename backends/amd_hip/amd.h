@@ -15,6 +15,18 @@ typedef struct ihipStream_t *hipStream_t;
 typedef struct ihipEvent_t *hipEvent_t;
 typedef struct ihipModule_t *hipModule_t;
 typedef struct ihipModuleSymbol_t *hipFunction_t;
+typedef struct ihipGraph *hipGraph_t;
+typedef struct hipGraphNode *hipGraphNode_t;
+typedef struct hipGraphExec *hipGraphExec_t;
+
+typedef struct hipKernelNodeParams {
+    uint32_t block[3];
+    void **extra;
+    void *function; /* of a module, too */
+    uint32_t grid[3];
+    void **params;
+    unsigned lds_bytes;
+} hipKernelNodeParams;
 
 enum {
     hipSuccess = 0,
@@ -23,6 +35,7 @@ enum {
     hipErrorInvalidDevice = 101,
     hipErrorNoBinaryForGpu = 209,
     hipErrorECCNotCorrectable = 214,
+    hipErrorNotFound = 500,
     hipErrorNotReady = 600,
     hipErrorIllegalAddress = 700,
     hipErrorLaunchTimeOut = 702,
@@ -34,6 +47,7 @@ enum {
     hipMemcpyHostToDevice = 1,
     hipMemcpyDeviceToHost = 2,
     hipMemcpyDeviceToDevice = 3,
+    hipPointerDeviceOrdinal = 9, /* of hipPointerGetAttribute */
 };
 
 struct runtime {
@@ -77,6 +91,8 @@ struct device {
     int64_t compute_units;
     hipModule_t modules[FILE_COUNT];
     hipFunction_t functions[KERNEL_COUNT][FORMATS];
+    pthread_mutex_t lock;  /* making of the ring */
+    struct upload *upload; /* upload.c; NULL: not made yet */
 };
 
 /* Counters of kernels whose last block does more: zero before and after. */
@@ -87,6 +103,7 @@ enum { MARKS = 256 };
 struct stream {
     struct device *device;
     hipStream_t stream;
+    bool wrapped;
     void *counters;
     pthread_mutex_t lock;
     uint64_t last, passed;    /* marks */
@@ -127,6 +144,9 @@ mh_status amd_enter(const struct device *device, int *before);
 void amd_leave(const struct device *device, int before);
 
 extern const mh_backend_counters amd_counters_group;
+extern const mh_backend_event amd_event_group;
+extern const mh_backend_graph amd_graph_group;
+extern const mh_backend_module amd_module_group;
 
 /* ---- modules.c: kernels ---- */
 
@@ -150,5 +170,23 @@ mh_status amd_mark(void *stream, uint64_t *sequence);
 mh_status amd_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
 mh_status amd_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
 mh_status amd_counters_create(struct device *device, void **counters);
+mh_status amd_stream_make(struct device *device, hipStream_t native, bool wrapped, void **out);
+
+/* ---- upload.c ---- */
+
+/* Enqueues a copy of host memory, which may change once this returns where it is large. */
+mh_status amd_upload(struct device *device, void *to, const void *from, uint64_t size,
+                     hipStream_t stream);
+void amd_upload_close(struct device *device);
+
+/* ---- user_kernels.c ---- */
+
+/* A user's kernel with its arguments packed. */
+struct user_launch {
+    hipFunction_t function;
+    uint64_t slots[MH_MAX_KERNEL_ARGS][2];
+    void *params[MH_MAX_KERNEL_ARGS];
+};
+void amd_user_launch(const mh_op_kernel *op, struct user_launch *out);
 
 #endif

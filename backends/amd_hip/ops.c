@@ -58,11 +58,29 @@ static mh_status limit(uint32_t *missing, char reason[192], const char *what, in
     return MH_OK;
 }
 
+static mh_status supports_kernel(const mh_op_kernel *o, uint32_t *missing, char reason[192])
+{
+    int64_t threads = (int64_t)o->block[0] * o->block[1] * o->block[2];
+    if (threads > 1024)
+        return limit(missing, reason, "the work-items of a workgroup", threads, 1024);
+    if (o->shared_bytes > MAX_LDS)
+        return limit(missing, reason, "LDS of a workgroup", (int64_t)o->shared_bytes, MAX_LDS);
+    for (uint32_t i = 0; i < o->arg_count; i++)
+        if (o->args[i].kind == MH_ARG_LOCAL) {
+            *missing = MH_MISSING_KERNEL;
+            snprintf(reason, 192, "amd: argument %u is local memory, which is OpenCL's", i);
+            return MH_OK;
+        }
+    return MH_OK;
+}
+
 mh_status amd_supports(void *user, const mh_op *op, uint32_t *missing, char reason[192])
 {
     const struct device *device = user;
     struct launch launches[MAX_LAUNCHES];
     struct launch_memory memory = {0};
+    if (op->op == MH_OP_KERNEL)
+        return supports_kernel((const void *)op, missing, reason);
     uint32_t count = plan(device, op, &memory, launches);
     if (count == NO_KERNEL) {
         *missing = MH_MISSING_KERNEL;

@@ -1,4 +1,4 @@
-/* stream.c: queues, copies, marks and waits. */
+/* stream.c: queues, copies, ops, marks and waits, events. */
 #include <time.h>
 
 #include "amd.h"
@@ -11,19 +11,21 @@ mh_status amd_counters_create(struct device *device, void **counters)
     return status;
 }
 
-mh_status amd_stream_create(void *user, void **out)
+mh_status amd_stream_make(struct device *device, hipStream_t native, bool wrapped, void **out)
 {
-    struct device *device = user;
     const mh_core *core = device->core;
     struct stream *stream = core->allocate(core->context, sizeof(*stream));
     if (!stream)
         return MH_OUT_OF_MEMORY;
     stream->device = device;
+    stream->stream = native;
+    stream->wrapped = wrapped;
     int before;
     mh_status status = amd_enter(device, &before);
     if (!status) {
-        status = HIP(device, StreamCreateWithFlags(&stream->stream, hipStreamNonBlocking));
-        if (!status && (status = amd_counters_create(device, &stream->counters)))
+        if (!wrapped)
+            status = HIP(device, StreamCreateWithFlags(&stream->stream, hipStreamNonBlocking));
+        if (!status && (status = amd_counters_create(device, &stream->counters)) && !wrapped)
             device->hip->StreamDestroy(stream->stream);
         amd_leave(device, before);
     }
@@ -36,6 +38,11 @@ mh_status amd_stream_create(void *user, void **out)
     return MH_OK;
 }
 
+mh_status amd_stream_create(void *device, void **out)
+{
+    return amd_stream_make(device, NULL, false, out);
+}
+
 void amd_stream_destroy(void *user)
 {
     struct stream *stream = user;
@@ -44,51 +51,77 @@ void amd_stream_destroy(void *user)
         if (stream->events[i])
             device->hip->EventDestroy(stream->events[i]);
     device->hip->Free(stream->counters);
-    device->hip->StreamDestroy(stream->stream);
+    if (!stream->wrapped)
+        device->hip->StreamDestroy(stream->stream);
     pthread_mutex_destroy(&stream->lock);
     device->core->deallocate(device->core->context, stream);
 }
 
-/* HIP ends a copy that pageable memory has a part in before the call returns. */
 mh_status amd_copy(void *user, const mh_copy *c)
 {
     struct stream *stream = user;
     struct device *device = stream->device;
-    int kind = c->direction == MH_COPY_TO_DEVICE ? hipMemcpyHostToDevice
-               : c->direction == MH_COPY_TO_HOST ? hipMemcpyDeviceToHost
-                                                 : hipMemcpyDeviceToDevice;
+    char *to = (char *)c->to + c->to_offset;
+    const char *from = (const char *)c->from + c->from_offset;
     int before;
     mh_status status = amd_enter(device, &before);
     if (status)
         return status;
-    status = HIP(device,
-                 MemcpyAsync((char *)c->to + c->to_offset, (const char *)c->from + c->from_offset,
-                             c->size, kind, stream->stream));
+    if (c->direction == MH_COPY_TO_DEVICE)
+        status = amd_upload(device, to, from, c->size, stream->stream);
+    else
+        status = HIP(device, MemcpyAsync(to, from, c->size,
+                                         c->direction == MH_COPY_TO_HOST ? hipMemcpyDeviceToHost
+                                                                         : hipMemcpyDeviceToDevice,
+                                         stream->stream));
     amd_leave(device, before);
     return status;
 }
 
 /* ---- ops ---- */
 
+static mh_status launch_kernel(struct stream *stream, hipFunction_t function,
+                               const uint32_t grid[3], const uint32_t block[3], uint32_t lds,
+                               void **params)
+{
+    return HIP(stream->device,
+               ModuleLaunchKernel(function, grid[0], grid[1], grid[2], block[0], block[1], block[2],
+                                  lds, stream->stream, params, NULL));
+}
+
+static mh_status encode_plan(struct stream *stream, const mh_op *op, const mh_scratch *scratch)
+{
+    struct device *device = stream->device;
+    struct launch launches[MAX_LAUNCHES];
+    uint32_t count = amd_plan(device, op, scratch, stream->counters, launches);
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; i < count && !status; i++) {
+        struct launch *l = &launches[i];
+        uint32_t grid[] = {(uint32_t)l->grid[0], (uint32_t)l->grid[1], (uint32_t)l->grid[2]};
+        void *params[] = {l->arguments};
+        status = launch_kernel(stream, device->functions[l->kernel][l->format], grid,
+                               (uint32_t[]){l->block, 1, 1}, l->lds, params);
+    }
+    return status;
+}
+
 mh_status amd_encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct stream *stream = user;
-    struct device *device = stream->device;
-    struct launch launches[MAX_LAUNCHES];
     int before;
-    uint32_t count = amd_plan(device, op, scratch, stream->counters, launches);
-    mh_status status = amd_enter(device, &before);
+    mh_status status = amd_enter(stream->device, &before);
     if (status)
         return status;
-    for (uint32_t i = 0; i < count && !status; i++) {
-        struct launch *l = &launches[i];
-        void *params[] = {l->arguments};
-        status = HIP(device, ModuleLaunchKernel(device->functions[l->kernel][l->format],
-                                                (unsigned)l->grid[0], (unsigned)l->grid[1],
-                                                (unsigned)l->grid[2], l->block, 1, 1, l->lds,
-                                                stream->stream, params, NULL));
+    if (op->op == MH_OP_KERNEL) {
+        const mh_op_kernel *o = (const void *)op;
+        struct user_launch l;
+        amd_user_launch(o, &l);
+        status = launch_kernel(stream, l.function, o->grid, o->block, (uint32_t)o->shared_bytes,
+                               l.params);
+    } else {
+        status = encode_plan(stream, op, scratch);
     }
-    amd_leave(device, before);
+    amd_leave(stream->device, before);
     return status;
 }
 
@@ -172,3 +205,62 @@ mh_status amd_wait(void *user, uint64_t sequence, uint64_t timeout_ns)
     }
     return amd_check(device->instance, result, "hipEventSynchronize", __FILE__, __LINE__);
 }
+
+/* ---- events ---- */
+
+static mh_status event_create(void *user, void **out)
+{
+    struct device *device = user;
+    hipEvent_t event;
+    int before;
+    mh_status status = amd_enter(device, &before);
+    if (status)
+        return status;
+    status = HIP(device, EventCreateWithFlags(&event, 0));
+    amd_leave(device, before);
+    if (!status)
+        *out = event;
+    return status;
+}
+
+static void event_destroy(void *user, void *event)
+{
+    struct device *device = user;
+    device->hip->EventDestroy(event);
+}
+
+static mh_status event_record(void *user, void *event)
+{
+    struct stream *stream = user;
+    int before;
+    mh_status status = amd_enter(stream->device, &before);
+    if (status)
+        return status;
+    status = HIP(stream->device, EventRecord(event, stream->stream));
+    amd_leave(stream->device, before);
+    return status;
+}
+
+static mh_status event_wait(void *user, void *event)
+{
+    struct stream *stream = user;
+    int before;
+    mh_status status = amd_enter(stream->device, &before);
+    if (status)
+        return status;
+    status = HIP(stream->device, StreamWaitEvent(stream->stream, event, 0));
+    amd_leave(stream->device, before);
+    return status;
+}
+
+static mh_status event_elapsed(void *user, void *begin, void *end, uint64_t *ns)
+{
+    struct device *device = user;
+    float milliseconds = 0;
+    mh_status status = HIP(device, EventElapsedTime(&milliseconds, begin, end));
+    *ns = milliseconds > 0 ? (uint64_t)((double)milliseconds * 1e6) : 0;
+    return status;
+}
+
+const mh_backend_event amd_event_group = {
+    sizeof(amd_event_group), event_create, event_destroy, event_record, event_wait, event_elapsed};
