@@ -61,6 +61,13 @@ PLAN_OP(linear_swiglu)
     return linear(&o->y, &o->x, NULL, o->gate, o->up, l);
 }
 
+struct normed plan_normed(const mh_tensor *x, const mh_tensor *norm, float eps)
+{
+    int64_t columns = x->shape[1];
+    return (struct normed){view(x), address(norm),         x->shape[0],
+                           columns, 1.0f / (float)columns, eps};
+}
+
 /* A workgroup norms its tokens by itself, in LDS; where they have no room there, or are many, the
  * norm comes first, into scratch. */
 PLAN_OP(norm_linear)
@@ -68,15 +75,14 @@ PLAN_OP(norm_linear)
     const mh_weight_view *w = mh_view_weight(o->w), *w2 = o->w2 ? mh_view_weight(o->w2) : NULL;
     int64_t tokens = o->x.shape[0], rows2 = w2 ? w2->out : 0;
     uint32_t log2 = tokens_log2(tokens);
-    int64_t lds = ceil_div(w->in, 64) * 256 << log2;
+    int64_t lds = NORMED_BYTES(w->in, 1 << log2);
     if (tokens <= 8 && lds <= MAX_LDS / 2) {
         begin(l, KERNEL_norm_linear_t1 + log2, w->format, 64 * NORM_WAVES);
-        set_grid(l, ceil_div(w->out + rows2, ROWS_A_WAVE * NORM_WAVES), 1, 1);
+        set_grid(l, ceil_div(w->out + rows2, ROWS_A_WAVE * NORM_WAVES), tokens > 0, 1);
         l->lds = (uint32_t)lds;
-        ARGUMENTS(l, norm_linear, .y = view(&o->y), .y2 = view(&o->y2), .x = view(&o->x),
-                  .w = weight(w), .w2 = weight(w2), .norm = address(&o->norm), .tokens = tokens,
-                  .rows = w->out, .rows2 = rows2, .columns = w->in, .inverse = 1.0f / (float)w->in,
-                  .eps = o->eps, .flags = alignment(w, &o->x));
+        ARGUMENTS(l, norm_linear, .y = view(&o->y), .y2 = view(&o->y2),
+                  .normed = plan_normed(&o->x, &o->norm, o->eps), .w = weight(w), .w2 = weight(w2),
+                  .rows = w->out, .rows2 = rows2, .flags = alignment(w, &o->x));
         return 1;
     }
     struct view normed = scratch_rows(memory, tokens, w->in);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "amd.h"
-#include "kernels/arguments.h"
+#include "kernels/normed.h"
 
 static inline int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -143,6 +143,7 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
 /* y = x w^T of `tokens` rows. */
 void launch_linear(const struct device *device, struct view y, struct view x, bool x_aligned,
                    const mh_weight_view *w, int64_t tokens, struct launch *l);
+struct normed plan_normed(const mh_tensor *x, const mh_tensor *norm, float eps);
 /* y = rmsnorm(x, norm). */
 void launch_rmsnorm(struct view y, struct view x, const float *norm, int64_t rows, int64_t columns,
                     float eps, struct launch *l);

@@ -2,7 +2,7 @@
 #ifndef AMD_LINEAR_H
 #define AMD_LINEAR_H
 
-#include "arguments.h"
+#include "normed.h"
 
 struct linear_arguments {
     struct view y, x, residual; /* mid: from head to head */
@@ -13,11 +13,10 @@ struct linear_arguments {
 };
 
 struct norm_linear_arguments {
-    struct view y, y2, x;
+    struct view y, y2;
+    struct normed normed;
     struct weight w, w2; /* w2: may be absent, then rows2 is 0 */
-    const float *norm;
-    i64 tokens, rows, rows2, columns;
-    float inverse, eps; /* inverse: 1 / columns, rounded */
+    i64 rows, rows2;
     u32 flags, reserved;
 };
 

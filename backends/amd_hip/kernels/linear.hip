@@ -4,10 +4,11 @@
  *
  * linear: y[t, o] = [residual +] dot(x[t], w[o]), or swiglu of that and the same with `up`. Launch:
  * grid (rows / 8, tokens / T, heads), block 64: no LDS. norm_linear: grid (rows of both weights /
- * 32), block 256; dynamic LDS: T rows of columns, up to 64.
+ * 32), block 256; dynamic LDS: normed_bytes.
  */
-#include "dot.hiph"
 #include "linear.h"
+
+#include "norm.hiph"
 
 template <int FORMAT, int T> DEVICE void linear(const linear_arguments &a)
 {
@@ -54,48 +55,18 @@ FOR_FORMATS(LINEAR, linear_t8)
 
 /* ---- norm first ---- */
 
-extern LDS float normed[]; /* T rows of `stride` floats */
-
-/* Rows of x, normed. */
-template <int T> DEVICE void stage(const norm_linear_arguments &a, i64 stride)
-{
-    for (int t = 0; t < T && t < a.tokens; t++)
-        for (i64 k = thread(); k < a.columns; k += 256)
-            normed[t * stride + k] = row_of<const float>(a.x, t)[k];
-    barrier();
-    LDS static float factors[T];
-    for (int t = wave(); t < T && t < a.tokens; t += 4) {
-        float sum = 0;
-        for (i64 k = lane(); k < a.columns; k += 64)
-            sum = __builtin_fmaf(normed[t * stride + k], normed[t * stride + k], sum);
-        sum = fold(sum);
-        if (!lane())
-            factors[t] = norm_factor(sum, a.inverse, a.eps);
-    }
-    barrier();
-    for (int t = 0; t < T && t < a.tokens; t++)
-        for (i64 k = thread(); k < a.columns; k += 256) {
-            float scaled = normed[t * stride + k] * factors[t];
-            normed[t * stride + k] = scaled * a.norm[k];
-        }
-    barrier();
-}
-
 template <int FORMAT, int T> DEVICE void norm_linear(const norm_linear_arguments &a)
 {
-    i64 stride = (a.columns + 63) / 64 * 64, all = a.rows + a.rows2;
-    stage<T>(a, stride);
+    i64 all = a.rows + a.rows2;
+    stage_normed<T>(a.normed, 0);
     i64 out = group_x() * 32 + wave() * 8 + row_of_lane();
     bool have = out < all, second = have && out >= a.rows;
     i64 row = !have ? 0 : second ? out - a.rows : out;
-    const float *x[T];
-    for (int t = 0; t < T; t++)
-        x[t] = normed + (t < a.tokens ? t : 0) * stride;
     weight_row w = second ? row_of(a.w2, 0, row) : row_of(a.w, 0, row);
-    floats<T> y = dot<FORMAT, T>(w, x, a.columns, a.flags | ALIGNED_INPUTS);
+    floats<T> y = normed_dot<FORMAT, T>(a.normed, 0, w, a.flags);
     if (!have || lane_of_row())
         return;
-    for (int t = 0; t < T && t < a.tokens; t++)
+    for (int t = 0; t < T && t < a.normed.tokens; t++)
         (second ? row_of<float>(a.y2, t) : row_of<float>(a.y, t))[row] = y.at[t];
 }
 
