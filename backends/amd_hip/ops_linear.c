@@ -3,7 +3,7 @@
 
 #include "plan.h"
 
-enum { ROWS_A_WAVE = 8, NORM_WAVES = 4 };
+enum { ROWS_A_WAVE = 8 };
 
 struct linear {
     struct view y, x, residual;
@@ -61,11 +61,16 @@ PLAN_OP(linear_swiglu)
     return linear(&o->y, &o->x, NULL, o->gate, o->up, l);
 }
 
-struct normed plan_normed(const mh_tensor *x, const mh_tensor *norm, float eps)
+struct normed plan_normed(const struct device *device, const mh_tensor *x, const mh_tensor *norm,
+                          float eps, int64_t rows)
 {
-    int64_t columns = x->shape[1];
-    return (struct normed){view(x), address(norm),         x->shape[0],
-                           columns, 1.0f / (float)columns, eps};
+    int64_t columns = x->shape[1], waves = 4;
+    while (waves > 1 && ceil_div(rows, ROWS_A_WAVE * waves) < device->compute_units)
+        waves /= 2;
+    if (columns > 4096 && waves < 2) /* they share the norm of a long row */
+        waves = 2;
+    return (struct normed){view(x), address(norm),         x->shape[0], columns,
+                           waves,   1.0f / (float)columns, eps};
 }
 
 /* A workgroup norms its tokens by itself, in LDS; where they have no room there, or are many, the
@@ -77,12 +82,13 @@ PLAN_OP(norm_linear)
     uint32_t log2 = tokens_log2(tokens);
     int64_t lds = NORMED_BYTES(w->in, 1 << log2);
     if (tokens <= 8 && lds <= MAX_LDS / 2) {
-        begin(l, KERNEL_norm_linear_t1 + log2, w->format, 64 * NORM_WAVES);
-        set_grid(l, ceil_div(w->out + rows2, ROWS_A_WAVE * NORM_WAVES), tokens > 0, 1);
+        struct normed normed = plan_normed(device, &o->x, &o->norm, o->eps, w->out + rows2);
+        begin(l, KERNEL_norm_linear_t1 + log2, w->format, 64 * (uint32_t)normed.waves);
+        set_grid(l, ceil_div(w->out + rows2, ROWS_A_WAVE * normed.waves), tokens > 0, 1);
         l->lds = (uint32_t)lds;
-        ARGUMENTS(l, norm_linear, .y = view(&o->y), .y2 = view(&o->y2),
-                  .normed = plan_normed(&o->x, &o->norm, o->eps), .w = weight(w), .w2 = weight(w2),
-                  .rows = w->out, .rows2 = rows2, .flags = alignment(w, &o->x));
+        ARGUMENTS(l, norm_linear, .y = view(&o->y), .y2 = view(&o->y2), .normed = normed,
+                  .w = weight(w), .w2 = weight(w2), .rows = w->out, .rows2 = rows2,
+                  .flags = alignment(w, &o->x));
         return 1;
     }
     struct view normed = scratch_rows(memory, tokens, w->in);

@@ -143,7 +143,9 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
 /* y = x w^T of `tokens` rows. */
 void launch_linear(const struct device *device, struct view y, struct view x, bool x_aligned,
                    const mh_weight_view *w, int64_t tokens, struct launch *l);
-struct normed plan_normed(const mh_tensor *x, const mh_tensor *norm, float eps);
+/* What norm.hiph needs; `rows` of weights decide how many waves a workgroup has. */
+struct normed plan_normed(const struct device *device, const mh_tensor *x, const mh_tensor *norm,
+                          float eps, int64_t rows);
 /* y = rmsnorm(x, norm). */
 void launch_rmsnorm(struct view y, struct view x, const float *norm, int64_t rows, int64_t columns,
                     float eps, struct launch *l);

@@ -59,7 +59,7 @@ template <int FORMAT, int T> DEVICE void norm_linear(const norm_linear_arguments
 {
     i64 all = a.rows + a.rows2;
     stage_normed<T>(a.normed, 0);
-    i64 out = group_x() * 32 + wave() * 8 + row_of_lane();
+    i64 out = (group_x() * a.normed.waves + wave()) * 8 + row_of_lane();
     bool have = out < all, second = have && out >= a.rows;
     i64 row = !have ? 0 : second ? out - a.rows : out;
     weight_row w = second ? row_of(a.w2, 0, row) : row_of(a.w, 0, row);

@@ -7,8 +7,8 @@
 struct normed {
     struct view x;
     const float *norm;
-    i64 tokens, columns;
-    float inverse, eps; /* inverse: 1 / columns, rounded */
+    i64 tokens, columns, waves; /* waves of a workgroup */
+    float inverse, eps;         /* inverse: 1 / columns, rounded */
 };
 
 #define NORMED_BYTES(columns, tokens) (((columns) + 63) / 64 * 256 * (tokens))
