@@ -1,4 +1,5 @@
-/* kernel.c: a kernel of your own between moehal's ops. Usage: kernel URI (nvidia:0, opencl:0, ...)
+/* kernel.c: a kernel of your own between moehal's ops.
+ * Usage: kernel URI [CODE-OBJECT] (nvidia:0, opencl:0, or amd:0 with relu2.hip compiled)
  */
 #include <stdio.h>
 #include <string.h>
@@ -42,11 +43,22 @@ static const char ptx[] = ".version 7.0\n"
                           "    ret;\n"
                           "}\n";
 
+/* An AMD GPU takes a code object, which clang makes of relu2.hip. */
+static uint64_t read_file(const char *path, char *to, size_t room)
+{
+    FILE *file = path ? fopen(path, "rb") : NULL;
+    size_t size = file ? fread(to, 1, room, file) : 0;
+    if (file)
+        fclose(file);
+    return size;
+}
+
 int main(int argc, char **argv)
 {
     const char *uri = argc > 1 ? argv[1] : "auto";
     const int64_t shape[] = {1, COUNT};
     const uint32_t n = COUNT;
+    static char code[1 << 20];
     float x[COUNT];
     mh_runtime *runtime = NULL;
     mh_device *device = NULL;
@@ -62,6 +74,10 @@ int main(int argc, char **argv)
     if (!status)
         status = mh_device_open(runtime, uri, NULL, &device);
     source.image = status || strncmp(mh_device_uri(device), "nvidia", 6) ? opencl : ptx;
+    if (!status && !strncmp(mh_device_uri(device), "amd", 3)) {
+        source.image = code;
+        source.size = read_file(argc > 2 ? argv[2] : NULL, code, sizeof(code));
+    }
     if (!status)
         status = mh_module_load(device, &source, &module); /* compiles it; its log is in errors */
     int skipped =
