@@ -10,15 +10,19 @@ struct linear {
     bool x_aligned;
     const mh_weight_view *w, *up;
     int64_t tokens;
+    int64_t heads, rows, head_rows, first_row; /* heads 0: all rows, of one */
 };
 
 static void plan_rows(const struct linear *p, struct launch *l)
 {
     uint32_t log2 = tokens_log2(p->tokens);
+    int64_t rows = p->heads ? p->rows : p->w->out;
     begin(l, KERNEL_linear_t1 + log2, p->w->format, 64);
-    set_grid(l, ceil_div(p->w->out, ROWS_A_WAVE), ceil_div(p->tokens, 1 << log2), 1);
+    set_grid(l, ceil_div(rows, ROWS_A_WAVE), ceil_div(p->tokens, 1 << log2),
+             p->heads ? p->heads : 1);
     ARGUMENTS(l, linear, .y = p->y, .x = p->x, .residual = p->residual, .w = weight(p->w),
-              .up = weight(p->up), .tokens = p->tokens, .rows = p->w->out, .columns = p->w->in,
+              .up = weight(p->up), .tokens = p->tokens, .rows = rows, .columns = p->w->in,
+              .head_rows = p->head_rows, .first_row = p->first_row,
               .flags =
                   (p->w->in % 8 == 0 ? ALIGNED_WEIGHTS : 0) | (p->x_aligned ? ALIGNED_INPUTS : 0));
 }
@@ -28,6 +32,21 @@ void launch_linear(const struct device *device, struct view y, struct view x, bo
 {
     (void)device;
     plan_rows(&(struct linear){.y = y, .x = x, .x_aligned = x_aligned, .w = w, .tokens = tokens},
+              l);
+}
+
+void launch_head_rows(const mh_op_head_linear *o, struct launch *l)
+{
+    const mh_weight_view *w = mh_view_weight(o->w);
+    plan_rows(&(struct linear){.y = view(&o->y),
+                               .x = view(&o->x),
+                               .x_aligned = tensor_aligned(&o->x, w->in),
+                               .w = w,
+                               .tokens = o->y.shape[0],
+                               .heads = o->y.shape[1],
+                               .rows = o->row_count,
+                               .head_rows = o->head_rows,
+                               .first_row = o->row_begin},
               l);
 }
 

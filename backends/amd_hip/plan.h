@@ -143,6 +143,8 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
 /* y = x w^T of `tokens` rows. */
 void launch_linear(const struct device *device, struct view y, struct view x, bool x_aligned,
                    const mh_weight_view *w, int64_t tokens, struct launch *l);
+/* head_linear that is not transposed: products with rows of each head. */
+void launch_head_rows(const mh_op_head_linear *o, struct launch *l);
 /* What norm.hiph needs; `rows` of weights decide how many waves a workgroup has. */
 struct normed plan_normed(const struct device *device, const mh_tensor *x, const mh_tensor *norm,
                           float eps, int64_t rows);
