@@ -249,14 +249,21 @@ static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buff
 {
     struct device *device = user;
     void *memory = NULL;
+    size_t left = 0, all = 0;
     int before;
     mh_status status = amd_enter(device, &before);
     if (status)
         return status;
-    if (kind == MH_BUFFER_HOST_VISIBLE)
-        status = HIP(device, HostMalloc(&memory, size, 0));
+    int result = kind == MH_BUFFER_HOST_VISIBLE ? device->hip->HostMalloc(&memory, size, 0)
+                                                : device->hip->Malloc(&memory, size);
+    if (result == hipErrorOutOfMemory && !device->hip->MemGetInfo(&left, &all))
+        status = FAIL(device->core, MH_OUT_OF_MEMORY,
+                      "amd: %llu bytes could not be had, %zu of %zu are available",
+                      (unsigned long long)size, left, all);
     else
-        status = HIP(device, Malloc(&memory, size));
+        status = amd_check(device->instance, result,
+                           kind == MH_BUFFER_HOST_VISIBLE ? "hipHostMalloc" : "hipMalloc", __FILE__,
+                           __LINE__);
     amd_leave(device, before);
     if (!status) {
         out->handle = memory;

@@ -31,6 +31,8 @@ typedef struct hipKernelNodeParams {
 enum {
     hipSuccess = 0,
     hipErrorOutOfMemory = 2,
+    hipErrorInvalidSymbol = 13,
+    hipErrorInvalidDeviceFunction = 98,
     hipErrorNoDevice = 100,
     hipErrorInvalidDevice = 101,
     hipErrorNoBinaryForGpu = 209,

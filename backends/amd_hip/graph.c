@@ -11,11 +11,13 @@ static mh_status add_node(struct device *device, struct graph *graph, hipGraphNo
                           const hipKernelNodeParams *params)
 {
     hipGraphNode_t node;
-    mh_status status =
-        HIP(device, GraphAddKernelNode(&node, graph->graph, last, *last ? 1 : 0, params));
-    if (!status)
+    int result = device->hip->GraphAddKernelNode(&node, graph->graph, last, *last ? 1 : 0, params);
+    /* Early runtimes take only kernels of the program itself, none of a module. */
+    if (result == hipErrorInvalidSymbol || result == hipErrorInvalidDeviceFunction)
+        return MH_UNSUPPORTED;
+    if (result == hipSuccess)
         *last = node;
-    return status;
+    return amd_check(device->instance, result, "hipGraphAddKernelNode", __FILE__, __LINE__);
 }
 
 static mh_status add_user_kernel(struct device *device, struct graph *graph, hipGraphNode_t *last,
