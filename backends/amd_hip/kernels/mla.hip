@@ -78,7 +78,7 @@ KERNEL(64) mla_kv(mla_kv_arguments a)
 
 /* ---- products with a head's columns ---- */
 
-extern LDS float staged[]; /* [row][T] */
+extern LDS __attribute__((aligned(16))) float staged[]; /* [row][T] */
 
 /* Eight columns of T tokens, as one lane has them. */
 template <int T> struct block {
