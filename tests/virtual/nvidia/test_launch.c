@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cuda_calls.h"
 #include "moehal_virtual.h"
@@ -366,17 +367,80 @@ static void counts(void **state)
     assert_int_equal(moehal_virtual_counter(0, "nonsense", &value), -1);
 }
 
+/* A table of text, a row a line: line 16 loads, line 18 stores, and line 13 does neither. */
+static void counts_by_line(void **state)
+{
+    (void)state;
+    moehal_virtual_counters_reset(0);
+    assert_int_equal(moehal_virtual_set("count", "lines"), 0);
+    ok(run_add(in, out, 1, 32));
+    assert_int_equal(moehal_virtual_set("count", "on"), 0);
+    char *table = moehal_virtual_kernel_lines(0, "add");
+    assert_non_null(table);
+    uint64_t seen = 0;
+    char *rest = table;
+    for (char *row; (row = strtok_r(rest, "\n", &rest));) {
+        unsigned line, warps, lanes, bytes, sectors;
+        if (sscanf(row, "%u %u %u %u %u", &line, &warps, &lanes, &bytes, &sectors) != 5)
+            continue; /* the head */
+        seen |= 1u << line;
+        assert_int_equal(warps, 1);
+        assert_int_equal(lanes, 32);
+        assert_int_equal(bytes, line == 16 || line == 18 ? 128 : 0);
+        assert_int_equal(sectors, line == 16 || line == 18 ? 4 : 0);
+    }
+    assert_int_equal(seen, 0xffe00); /* lines 9 to 19 */
+    free(table);
+    assert_null(moehal_virtual_kernel_lines(0, "nonsense"));
+}
+
+static char report_path[] = "/tmp/moehal-reports-XXXXXX.jsonl";
+
+/* What MOEHAL_VIRTUAL_REPORT names holds each finding as a line of JSON, as the functions give it.
+ */
+static void report_file(void **state)
+{
+    (void)state;
+    const char *json, *text;
+    char line[1000];
+    moehal_virtual_reports_quiet(0);
+    assert_int_equal(run_add(in, in, 5, 64), CUDA_ERROR_ILLEGAL_ADDRESS);
+    moehal_virtual_reports_quiet(1);
+    assert_int_equal(moehal_virtual_report_at(0, NULL, &json, &text, NULL), 0);
+    FILE *f = fopen(report_path, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(line, sizeof line, f));
+    assert_null(fgets(line + strlen(line), 10, f)); /* only that one */
+    fclose(f);
+    line[strcspn(line, "\n")] = 0;
+    assert_string_equal(line, json);
+    assert_non_null(
+        strstr(line, "{\"check\": \"out-of-bounds\", \"device\": 0, \"kernel\": \"add\""));
+    assert_non_null(
+        strstr(line, "\"code_line\": 16, \"block\": [0, 0, 0], \"thread\": [32, 0, 0]"));
+    assert_non_null(strstr(text, "[kernel add, block (0,0,0), thread (32,0,0)"));
+    assert_non_null(strstr(text, "PTX line 16]"));
+}
+
 int main(void)
 {
+    int file = mkstemps(report_path, 6);
+    if (file < 0)
+        return 1;
+    close(file);
     setenv("MOEHAL_VIRTUAL_DEVICES", "2", 1);
+    setenv("MOEHAL_VIRTUAL_REPORT", report_path, 1);
     if (cuInit(0))
         return 1;
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(arguments), T(errors_stick),  T(freed_and_foreign),
-        T(freed),     T(time_limit),    T(bad_text),
-        T(linker),    T(libraries),     T(graphs_of_kernels),
-        T(counts),    T(launch_faults), T(lost_device),
+        T(arguments),      T(errors_stick),  T(freed_and_foreign),
+        T(freed),          T(time_limit),    T(bad_text),
+        T(linker),         T(libraries),     T(graphs_of_kernels),
+        T(counts),         T(launch_faults), T(lost_device),
+        T(counts_by_line), T(report_file),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(report_path);
+    return failed;
 }

@@ -54,7 +54,7 @@ void vn_warp_specials(struct vn_warp *w, const struct vn_launch_state *s)
     fill(w->specials, VN_NWARPID, 64);
     fill(w->specials, VN_NSMID, l->sm_count);
     fill(w->specials, VN_DYNAMIC_SMEM_SIZE, l->dynamic_shared);
-    fill(w->specials, VN_TOTAL_SMEM_SIZE, s->shared_size);
+    fill(w->specials, VN_TOTAL_SMEM_SIZE, (s->shared_size + 127) & ~127u); /* as it is allocated */
     fill(w->specials, VN_DYNAMIC_SHARED, s->static_shared);
     fill(w->specials, VN_ENVREG1, (uint32_t)(s->workspace >> 32));
     fill(w->specials, VN_ENVREG2, (uint32_t)s->workspace);

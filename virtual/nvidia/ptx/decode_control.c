@@ -51,6 +51,15 @@ void ptx_decode_brx(struct ptx_parser *parser, struct ptx_statement *s, const st
     *t = (struct ptx_table_ref){.first = (uint32_t)i->imm, .decl = d};
 }
 
+static void barrier_limits(struct ptx_parser *parser, const struct ptx_operand *id,
+                           const struct ptx_operand *threads)
+{
+    if (id->kind == PTX_OPERAND_INT && id->value > 15)
+        ptx_error(&parser->lexer, &id->token, "a block has barriers 0 to 15");
+    if (threads && threads->kind == PTX_OPERAND_INT && threads->value % 32)
+        ptx_error(&parser->lexer, &threads->token, "a barrier is of a multiple of 32 threads");
+}
+
 /* bar.sync a{, b}; bar.arrive a, b; bar.red.op d, a{, b}, {!}c; bar.warp.sync mask; barrier
  * likewise. */
 void ptx_decode_bar(struct ptx_parser *parser, struct ptx_statement *s, const struct ptx_row *row)
@@ -77,6 +86,7 @@ void ptx_decode_bar(struct ptx_parser *parser, struct ptx_statement *s, const st
         ptx_operands(parser, s, 3, 4);
     else
         ptx_operands(parser, s, arrive ? 2 : 1, 2);
+    barrier_limits(parser, &s->operands[first], first + 1 < last ? &s->operands[first + 1] : NULL);
     uint32_t a = ptx_source(parser, s, &s->operands[first], PTX_U32, PTX_STRICT);
     uint32_t b = VN_NONE, d = VN_NONE;
     uint16_t p = VN_NO_PRED, q = VN_NO_PRED;

@@ -62,6 +62,12 @@ bool ptx_special_named(const char *name, uint32_t length, int component, uint32_
         *special = VN_ONE;
         return true;
     }
+    /* %pm0..7 and their 64 bits, which a profiler sets up: zero here. */
+    if ((length == 4 || (length == 7 && !memcmp(name + 4, "_64", 3))) && !memcmp(name, "%pm", 3) &&
+        name[3] >= '0' && name[3] <= '7') {
+        *special = length == 4 ? VN_ZERO : VN_CURRENT_GRAPH_EXEC;
+        return true;
+    }
     /* %envreg0..31: the driver's own, zero here. %reserved_smem_offset_0, _1 likewise. */
     bool digits = length > 7 && length <= 9 && !memcmp(name, "%envreg", 7);
     for (uint32_t i = 7; digits && i < length; i++)

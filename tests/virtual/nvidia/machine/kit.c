@@ -95,7 +95,10 @@ enum vn_status kit_run(struct kit *kit, const char *kernel, uint32_t grid, uint3
     l.image = kit->image;
     l.grid[0] = grid;
     l.block[0] = block;
-    l.grid[1] = l.grid[2] = l.block[1] = l.block[2] = 1;
+    for (int i = 1; i < 3; i++) {
+        l.grid[i] += !l.grid[i];
+        l.block[i] += !l.block[i];
+    }
     l.params = params;
     l.map = kit->map;
     l.pool = kit->pool;

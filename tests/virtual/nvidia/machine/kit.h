@@ -36,7 +36,7 @@ struct kit {
     char printed[4096];
     size_t printed_size;
     struct vn_counters counters;
-    struct vn_launch next; /* options of the next launches: checks, schedule, ... */
+    struct vn_launch next; /* of the next launches: checks, schedule, grid and block but x, ... */
 };
 
 /* Both end the test when they fail. */

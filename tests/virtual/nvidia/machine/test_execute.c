@@ -358,6 +358,146 @@ static void function_pointers(void **state)
     kit_close(&kit);
 }
 
+/* Two warps meet at each of the sixteen barriers, named by a number or by a register. */
+static void sixteen_barriers(void **state)
+{
+    (void)state;
+    char text[8000];
+    size_t n = (size_t)sprintf(
+        text, PTX_HEAD ".visible .entry k(.param .u64 po) { .reg .b64 o; .reg .b32 i, x, b; "
+                       ".reg .pred p, q; .shared .b32 s[16]; ld.param.u64 o, [po]; "
+                       "mov.u32 i, %%tid.x; setp.eq.u32 p, i, 0; setp.eq.u32 q, i, 32;\n");
+    for (int b = 0; b < 16; b++) {
+        char name[20];
+        snprintf(name, sizeof name, b % 2 ? "b" : "%d", b);
+        n += (size_t)sprintf(text + n,
+                             "mov.u32 b, %d; @p st.shared.u32 [s + %d], %d; bar.sync %s, 64; "
+                             "@q ld.shared.u32 x, [s + %d]; @q st.global.u32 [o + %d], x;\n",
+                             b, 4 * b, b + 100, name, 4 * b, 4 * b);
+    }
+    sprintf(text + n, "ret; }\n");
+    struct kit kit;
+    kit_open(&kit, text);
+    uint64_t o = kit_buffer(&kit, 64, NULL);
+    for (int s = 0; s < 3; s++) {
+        kit.next.schedule = (enum vn_schedule)s;
+        assert_int_equal(KIT_RUN(&kit, "k", 1, 64, o), VN_OK);
+        assert_int_equal(kit.finding_count, 0);
+        for (int b = 0; b < 16; b++)
+            assert_int_equal(((const uint32_t *)kit_host(o))[b], b + 100);
+    }
+    kit_close(&kit);
+}
+
+/* Special registers of one thread, in the order of `names`, and what they must be for thread
+ * (x, y, z) of block (bx, by) in a grid of 3 x 2 blocks of 8 x 4 x 2 threads. */
+enum { SPECIALS = 34 };
+static const char *const names[SPECIALS] = {"%tid.x",
+                                            "%tid.y",
+                                            "%tid.z",
+                                            "%ntid.x",
+                                            "%ntid.y",
+                                            "%ntid.z",
+                                            "%ctaid.x",
+                                            "%ctaid.y",
+                                            "%ctaid.z",
+                                            "%nctaid.x",
+                                            "%nctaid.y",
+                                            "%nctaid.z",
+                                            "%laneid",
+                                            "%warpid",
+                                            "%nwarpid",
+                                            "%lanemask_eq",
+                                            "%lanemask_le",
+                                            "%lanemask_lt",
+                                            "%lanemask_ge",
+                                            "%lanemask_gt",
+                                            "%dynamic_smem_size",
+                                            "%total_smem_size",
+                                            "%clusterid.x",
+                                            "%nclusterid.y",
+                                            "%cluster_ctaid.x",
+                                            "%cluster_nctaid.x",
+                                            "%cluster_ctarank",
+                                            "%cluster_nctarank",
+                                            "%envreg0",
+                                            "%envreg31",
+                                            "%smid",
+                                            "%nsmid",
+                                            "%clock",
+                                            "%globaltimer_lo"};
+
+static void specials(void **state)
+{
+    (void)state;
+    char text[6000];
+    size_t n = (size_t)sprintf(
+        text,
+        PTX_HEAD ".extern .shared .b8 dyn[];\n"
+                 ".visible .entry k(.param .u64 po) { .reg .b64 o, t, c, d; .reg .b32 i, x, y; "
+                 ".shared .b32 own[4]; ld.param.u64 o, [po];\n"
+                 "mov.u64 c, %%clock64; mov.u64 t, %%globaltimer; mov.u64 d, %%gridid;\n"
+                 "mov.u32 i, %%ctaid.y; mad.lo.u32 i, i, 3, %%ctaid.x; mov.u32 x, own; "
+                 "mov.u32 y, dyn;\n"
+                 "mul.lo.u32 i, i, 64; mov.u32 x, %%tid.z; mad.lo.u32 x, x, 4, %%tid.y; "
+                 "mad.lo.u32 x, x, 8, %%tid.x; add.u32 i, i, x; mul.wide.u32 t, i, %d; "
+                 "add.u64 o, o, t;\n",
+        4 * SPECIALS);
+    for (int k = 0; k < SPECIALS; k++)
+        n += (size_t)sprintf(text + n, "mov.u32 x, %s; st.global.u32 [o + %d], x;\n", names[k],
+                             4 * k);
+    sprintf(text + n, "ret; }\n");
+    struct kit kit;
+    kit_open(&kit, text);
+    uint64_t o = kit_buffer(&kit, 6 * 64 * SPECIALS * 4, NULL);
+    kit.next.grid[1] = 2;
+    kit.next.block[1] = 4;
+    kit.next.block[2] = 2;
+    kit.next.dynamic_shared = 96;
+    assert_int_equal(KIT_RUN(&kit, "k", 3, 8, o), VN_OK);
+    const uint32_t *r = kit_host(o);
+    for (uint32_t i = 0; i < 6 * 64; i++, r += SPECIALS) {
+        uint32_t t = i % 64, b = i / 64, lane = t % 32;
+        const uint32_t want[30] = {t % 8,
+                                   t / 8 % 4,
+                                   t / 32,
+                                   8,
+                                   4,
+                                   2,
+                                   b % 3,
+                                   b / 3,
+                                   0,
+                                   3,
+                                   2,
+                                   1,
+                                   lane,
+                                   t / 32,
+                                   64, /* as on hardware: the most there can be */
+                                   1u << lane,
+                                   UINT32_MAX >> (31 - lane),
+                                   (1u << lane) - 1,
+                                   UINT32_MAX << lane,
+                                   lane == 31 ? 0 : UINT32_MAX << (lane + 1),
+                                   96,
+                                   256, /* 16 bytes, and 96 at the next 128 */
+                                   b % 3,
+                                   2,
+                                   0,
+                                   1,
+                                   0,
+                                   1,
+                                   0,
+                                   0};
+        for (uint32_t k = 0; k < 30; k++) {
+            if (r[k] != want[k])
+                fail_msg("%s of thread %u of block %u is %u, not %u", names[k], t, b, r[k],
+                         want[k]);
+        }
+        assert_true(r[30] < r[31]); /* %smid, %nsmid */
+    }
+    kit_close(&kit);
+}
+
 static void divergence(void **state)
 {
     (void)state;
@@ -564,10 +704,11 @@ static void litmus(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(integers),   cmocka_unit_test(approximations),
-        cmocka_unit_test(divergence), cmocka_unit_test(function_pointers),
-        cmocka_unit_test(deadlocks),  cmocka_unit_test(stops),
-        cmocka_unit_test(counts),     cmocka_unit_test(fusing),
+        cmocka_unit_test(integers),         cmocka_unit_test(approximations),
+        cmocka_unit_test(divergence),       cmocka_unit_test(function_pointers),
+        cmocka_unit_test(sixteen_barriers), cmocka_unit_test(specials),
+        cmocka_unit_test(deadlocks),        cmocka_unit_test(stops),
+        cmocka_unit_test(counts),           cmocka_unit_test(fusing),
         cmocka_unit_test(litmus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

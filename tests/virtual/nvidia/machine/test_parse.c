@@ -55,6 +55,7 @@ static void forms(void **state)
         IN_KERNEL("mov.u32 r1, s; ld.shared.u32 r1, [s + 4]; cvta.shared.u64 d1, d2; "
                   "cvta.to.global.u64 d1, d1;"),
         IN_KERNEL("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {r0, r1, r2, r3}, [r4];"),
+        IN_KERNEL("mov.u32 r1, %pm0; mov.u64 d1, %pm7_64;"),
         IN_KERNEL("T: .branchtargets A, B; brx.idx r1, T; A: B: ret;"),
         IN_KERNEL("mov.u32 r1, %tid.x; mov.u64 d1, %clock64; mov.u32 r1, %lanemask_lt; mov.u32 r1, "
                   "WARP_SZ;"),
@@ -110,6 +111,10 @@ static void refusals(void **state)
                       "{r0,r1,r2,r3}, {r4,r5}, {f0,f1,f2,f3};"),
             7, "4 registers");
     refuses(IN_KERNEL("cp.async.cg.shared.global [r1], [d1], 8;"), 7, "16");
+    refuses(IN_KERNEL("bar.sync 16;"), 7, "0 to 15");
+    refuses(IN_KERNEL("bar.red.popc.u32 r1, 16, p0;"), 7, "0 to 15");
+    refuses(IN_KERNEL("bar.arrive 1, 65;"), 7, "multiple of 32");
+    refuses(IN_KERNEL("mov.u32 r1, %pm8;"), 7, "%pm8");
     refuses(IN_KERNEL("mov.u32 r1, 1 / 0;"), 7, "overflows");
     refuses(PTX_HEAD ".global .texref t;", 4, "textures");
     refuses(PTX_HEAD ".global .u32 x[4] = {1, 2, 3, 4, 5};", 4, "more initial values");
