@@ -229,6 +229,8 @@ uint32_t ptx_named(struct ptx_parser *parser, struct ptx_statement *s, const str
         if (n >= sizeof name)
             ptx_unsupported(parser, s, NULL);
     }
+    if (row->names[0] == 'b' && s->type_count && ptx_types[s->types[0]].cls != 'B')
+        ptx_error(&parser->lexer, &s->type_tokens[0], "'%s' is of bits: .b and no number", opcode);
     for (uint32_t t = 0; t < s->type_count; t++) {
         /* The sign matters to these; else one op serves .u32, .s32 and .b32. */
         bool sign = row->names[0] == 'k' || s->groups[G_SAT] ||

@@ -17,7 +17,8 @@ struct ptx_row {
     uint64_t dropped;    /* of those: hints, and what every form means alike */
     uint8_t types;       /* how many types follow */
     const char *pattern; /* operands, see decode.c */
-    const char *names;   /* how types enter the op's name: 'u' sign does not matter, 'k' kept */
+    const char *names; /* how types enter the op's name: 'u' sign does not matter, 'b' only bits may
+                          be, 'k' kept */
     ptx_decoder decode;
 };
 

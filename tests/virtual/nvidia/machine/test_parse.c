@@ -112,6 +112,8 @@ static void refusals(void **state)
             7, "4 registers");
     refuses(IN_KERNEL("cp.async.cg.shared.global [r1], [d1], 8;"), 7, "16");
     refuses(IN_KERNEL("bar.sync 16;"), 7, "0 to 15");
+    refuses(IN_KERNEL("shl.u32 r1, r2, 3;"), 7, "'shl' is of bits");
+    refuses(IN_KERNEL("popc.s64 r1, d2;"), 7, "'popc' is of bits");
     refuses(IN_KERNEL("bar.red.popc.u32 r1, 16, p0;"), 7, "0 to 15");
     refuses(IN_KERNEL("bar.arrive 1, 65;"), 7, "multiple of 32");
     refuses(IN_KERNEL("mov.u32 r1, %pm8;"), 7, "%pm8");
