@@ -519,6 +519,43 @@ static void cache_bits(struct out *o, bool sc0, bool nt, bool sc1)
         put(o, " sc1");
 }
 
+static bool power_of_two(uint32_t v)
+{
+    return v && !(v & (v - 1));
+}
+
+/* What becomes of each bit of the lane's number, the highest first: 0, 1, p: it stays, i: turned
+ * over. */
+static void swizzle_bits(struct out *o, uint32_t imm)
+{
+    uint32_t and = imm & 31, or = imm >> 5 & 31, xor = imm >> 10 & 31;
+    uint32_t zeros = or ^xor, ones = (and | or) ^ xor;
+    char text[6] = "";
+    for (int k = 0; k < 5; k++) {
+        bool zero = zeros >> (4 - k) & 1, one = ones >> (4 - k) & 1;
+        text[k] = zero == one ? (zero ? '1' : '0') : one ? 'p' : 'i';
+    }
+    put(o, " offset:swizzle(BITMASK_PERM,\"%s\")", text);
+}
+
+static void swizzle(struct out *o, uint32_t imm)
+{
+    uint32_t and = imm & 31, or = imm >> 5 & 31, xor = imm >> 10 & 31;
+    if (imm >> 8 == 0x80)
+        put(o, " offset:swizzle(QUAD_PERM,%u,%u,%u,%u)", imm & 3, imm >> 2 & 3, imm >> 4 & 3,
+            imm >> 6 & 3);
+    else if (imm & 0x8000)
+        put(o, " offset:%u", imm);
+    else if (and == 31 && ! or &&power_of_two(xor))
+        put(o, " offset:swizzle(SWAP,%u)", xor);
+    else if (and == 31 && ! or &&xor&&power_of_two(xor+1))
+        put(o, " offset:swizzle(REVERSE,%u)", xor+1);
+    else if (and < 31 && power_of_two(32 - and) && or < 32 - and&&!xor)
+        put(o, " offset:swizzle(BROADCAST,%u,%u)", 32 - and, or);
+    else
+        swizzle_bits(o, imm);
+}
+
 static void ds(struct out *o, const struct va_insn *i)
 {
     const char *name = va_rows[i->op].name;
@@ -538,11 +575,7 @@ static void ds(struct out *o, const struct va_insn *i)
         if (imm >> 8)
             put(o, " offset1:%u", imm >> 8);
     } else if (i->op == VA_DS_ds_swizzle_b32 && imm) {
-        if (imm & 0x8000 && imm < 0x8100)
-            put(o, " offset:swizzle(QUAD_PERM,%u,%u,%u,%u)", imm & 3, imm >> 2 & 3, imm >> 4 & 3,
-                imm >> 6 & 3);
-        else
-            put(o, " offset:0x%x", imm);
+        swizzle(o, imm);
     } else if (imm) {
         put(o, " offset:%u", imm);
     }

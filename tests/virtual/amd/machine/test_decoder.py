@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The decoder against LLVM's disassembler: whether a word is an instruction, its length, its text.
 
-usage: test_decoder.py DISASSEMBLE FOLDER [WORDS [SEED]]
+usage: test_decoder.py DISASSEMBLE FOLDERS [WORDS [SEED]]
 
-Every instruction of the code objects in FOLDER, then WORDS random ones: of each encoding, and those of
+Every instruction of gfx942's code objects in FOLDERS (separated by colons), then WORDS random ones: of each encoding, and those of
 the code objects with some bits changed. What differs must be in KNOWN, which says why.
 """
 import collections
@@ -20,7 +20,6 @@ KNOWN = [
     (r"s_(atomic|buffer_atomic|store|buffer_store|scratch|dcache|atc_probe|memtime|memrealtime|rfe"
      r"|cbranch_g_fork|cbranch_i_fork|cbranch_join)\w*", "gfx942 has none, or only the debugger's"),
     (r"s_sendmsg(halt)?", "names of graphics messages"),
-    (r"ds_swizzle_b32", "patterns are spelled out by LLVM"),
     (r"ds_(gws_\w+|nop|permute_b32|bpermute_b32)", "bits that mean nothing"),
     (r"s_(swappc|setpc)_b64|s_movrel\w+", "a constant as a register"),
     (r"v_(mqsad_u32_u8|cvt_sr_\w+|cvt_pk_u8_f32|dot\dc_\w+|madmk_f16|madak_f16|pk_\w+16|pack_b32_f16|ldexp_\w+|trig_preop_f64|add_i16|sub_i16)",
@@ -75,11 +74,13 @@ def harmless(words):
     return words
 
 
-def texts_of(folder):
+def texts_of(folders):
     """Words of the executable sections of the code objects."""
-    for path in sorted(glob.glob(folder + "/*.co")):
+    for path in sorted(path for folder in folders.split(":") for path in glob.glob(folder + "/*.co")):
         with open(path, "rb") as file:
             data = file.read()
+        if data[48] != 0x4c: # e_flags: gfx942
+            continue
         u64 = lambda at: int.from_bytes(data[at:at + 8], "little")
         shoff, count = u64(40), int.from_bytes(data[60:62], "little")
         for k in range(count):
