@@ -1,6 +1,6 @@
-/* Conversions of f16 and of FP8 as gfx942 has it (no infinities, no negative zero), exhaustively:
- * from every short value, and from every f32 at which the result changes, and its neighbours. The
- * reference rounds in f64 and looks values up. */
+/* Conversions of f16, of bf16 and of FP8 as gfx942 has it (no infinities, no negative zero),
+ * exhaustively: from every short value, and from every f32 at which the result changes, and its
+ * neighbours. The reference rounds in f64 and looks values up. */
 #include <math.h>
 
 #include "machine_test.h"
@@ -30,7 +30,8 @@ struct format {
     bool finite; /* no infinities; 0x80 is the NaN */
 };
 
-static const struct format half = {5, 10, 15, false}, fp8 = {4, 3, 8, true}, bf8 = {5, 2, 16, true};
+static const struct format half = {5, 10, 15, false}, bfloat = {8, 7, 127, false},
+                           fp8 = {4, 3, 8, true}, bf8 = {5, 2, 16, true};
 
 static double value_of(uint32_t v, const struct format *f)
 {
@@ -84,7 +85,7 @@ static void add(double x)
 
 static void make_inputs(const struct format *f)
 {
-    uint32_t count = f == &half ? 0x7c00 : 0x80;
+    uint32_t count = f == &half ? 0x7c00 : f == &bfloat ? 0x7f80 : 0x80;
     input_count = 0;
     for (uint32_t v = 0; v + 1 < count; v++) {
         double x = value_of(v, f), y = value_of(v + 1, f);
@@ -122,7 +123,7 @@ static void to_short(struct device *d, const char *kernel, const struct format *
 static void from_short(struct device *d, const char *kernel, const struct format *f, size_t bytes)
 {
     static uint8_t in[65536 * 4];
-    uint32_t count = f == &half ? 65536 : 256;
+    uint32_t count = f->finite ? 256 : 65536;
     for (uint32_t i = 0; i < count; i++)
         memcpy(in + i * bytes, &i, bytes);
     struct {
@@ -150,6 +151,16 @@ static void test_half(void **state)
     device_close(&d);
 }
 
+static void test_bfloat(void **state)
+{
+    struct device d = {.checks = VA_CHECK_DEFAULT};
+    (void)state;
+    device_load(&d, folder, "convert.co");
+    from_short(&d, "f32_of_bf16", &bfloat, 2);
+    to_short(&d, "bf16_of_f32", &bfloat, 2, false);
+    device_close(&d);
+}
+
 static void test_float8(void **state)
 {
     struct device d = {.checks = VA_CHECK_DEFAULT};
@@ -169,7 +180,8 @@ static void test_float8(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_half), cmocka_unit_test(test_float8)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_half), cmocka_unit_test(test_bfloat),
+                                       cmocka_unit_test(test_float8)};
     folder = argc > 1 ? argv[1] : ".";
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

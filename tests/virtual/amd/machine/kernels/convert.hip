@@ -22,3 +22,5 @@ KERNEL(fp8_of_f32, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_fp8_f32(x,
 KERNEL(bf8_of_f32, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_bf8_f32(x, 0.0f, 0, false) & 255)
 KERNEL(fp8_of_f32_high, unsigned, float, (unsigned)__builtin_amdgcn_cvt_pk_fp8_f32(0.0f, x, 0, true) >> 24)
 KERNEL(half_toward_zero, unsigned, float, __builtin_bit_cast(unsigned, __builtin_amdgcn_cvt_pkrtz(x, 0.0f)) & 0xffff)
+KERNEL(f32_of_bf16, float, __bf16, (float)x)
+KERNEL(bf16_of_f32, __bf16, float, (__bf16)x)
