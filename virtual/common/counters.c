@@ -67,6 +67,7 @@ static void add_place(struct vc_kernel_counts *k, const struct vc_place *p)
         k->place = grown;
         memmove(grown + low + 1, grown + low, (k->places - low) * sizeof *grown);
         grown[low] = (struct vc_place){.at = p->at};
+        memcpy(grown[low].source, p->source, sizeof p->source);
         k->places++;
     }
     for (int i = 0; i < VC_COLUMNS; i++)
@@ -168,17 +169,23 @@ char *vc_kernel_places(struct vc_counters *c, int device, const char *kernel)
     pthread_mutex_lock(&c->lock);
     const struct vc_kernel_counts *k = find(&c->device[device], kernel);
     FILE *f = k && k->places ? open_memstream(&text, &size) : NULL;
+    bool sources = false;
+    for (size_t p = 0; f && p < k->places; p++)
+        sources |= k->place[p].source[0] != 0;
     for (int i = 0; f && i <= VC_COLUMNS; i++)
-        fprintf(f, "%*s%c",
+        fprintf(f, "%*s%s",
                 i == 0   ? 8
                 : i <= 3 ? 14
                          : 12,
-                c->column[i], i < VC_COLUMNS ? ' ' : '\n');
+                c->column[i],
+                i < VC_COLUMNS ? " "
+                : sources      ? " source\n"
+                               : "\n");
     for (size_t p = 0; f && p < k->places; p++) {
         fprintf(f, c->hexadecimal ? "%8" PRIx64 : "%8" PRIu64, k->place[p].at);
         for (int i = 0; i < VC_COLUMNS; i++)
             fprintf(f, " %*" PRIu64, i < 3 ? 14 : 12, k->place[p].value[i]);
-        fputc('\n', f);
+        fprintf(f, "%s%s\n", k->place[p].source[0] ? " " : "", k->place[p].source);
     }
     if (f)
         fclose(f);

@@ -17,6 +17,7 @@ struct vc_counter_name {
 
 struct vc_place { /* a line of a kernel, or an offset in its code */
     uint64_t at, value[VC_COLUMNS];
+    char source[48]; /* "file:line", if that is known besides */
 };
 
 struct vc_kernel_counts {

@@ -90,6 +90,42 @@ static bool found(const struct bug *bug)
     return right && !wrong;
 }
 
+/* The line that the last report names. */
+static unsigned source_line(void)
+{
+    const char *json = "", *at;
+    moehal_virtual_report_at(moehal_virtual_report_count() - 1, NULL, &json, NULL, NULL);
+    at = strstr(json, "\"line\": ");
+    return at ? (unsigned)strtoul(at + strlen("\"line\": "), NULL, 10) : 0;
+}
+
+/* Counts by instruction have its source: of the instruction that was reported, the same line. */
+static bool counted(const char *path)
+{
+    const struct bug bug = {.kernel = "race_write", .blocks = 3, .threads = 128};
+    const char *json = "";
+    moehal_virtual_set("count", "lines");
+    moehal_virtual_counters_reset(0);
+    moehal_virtual_reports_clear();
+    run(path, &bug);
+    moehal_virtual_report_at(0, NULL, &json, NULL, NULL);
+    unsigned place = place_of(json), line = source_line(), at, named;
+    char *table = moehal_virtual_kernel_lines(0, bug.kernel), file[64];
+    unsigned long long waves, lanes;
+    bool right = false;
+    for (char *row = table; row; row = strchr(row + 1, '\n'))
+        if (sscanf(row, "%x %llu %llu %*u %*u %*u %*u %*u %63[^:]:%u", &at, &waves, &lanes, file,
+                   &named) == 5 &&
+            at == place)
+            right =
+                waves == 6 && lanes == 6 * 64 && line && named == line && !strcmp(file, "bugs.hip");
+    if (!right)
+        printf("  counts of %s, instruction 0x%x, line %u:\n%s", bug.kernel, place, line,
+               table ? table : "none\n");
+    free(table);
+    return right;
+}
+
 int main(int argc, char **argv)
 {
     char path[4096];
@@ -118,6 +154,7 @@ int main(int argc, char **argv)
         missed += !ok;
     }
     fclose(f);
-    printf("%u bugs, %u missed\n", bugs, missed);
-    return missed || bugs < (argc > 2 ? 1u : 40u);
+    bool lines = counted(path);
+    printf("%u bugs, %u missed; lines in counts: %s\n", bugs, missed, lines ? "right" : "WRONG");
+    return missed || !lines || bugs < (argc > 2 ? 1u : 40u);
 }

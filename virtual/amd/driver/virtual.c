@@ -5,6 +5,7 @@
 #include "../../common/counters.h"
 #include "driver.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,13 +62,18 @@ void count_launch(hipFunction_t function, unsigned device, const struct va_count
 #undef C
     };
     struct vc_place *place = c->pcs ? calloc(c->pc_count + 1, sizeof *place) : NULL;
-    uint64_t text = function->module->address + function->module->code->text_at;
+    const struct vl_code *code = function->module->code;
+    uint64_t text = function->module->address + code->text_at;
     for (uint64_t i = 0; place && i < c->pc_count; i++) {
         const struct va_pc_counters *l = &c->pcs[i];
         place[i] =
             (struct vc_place){.at = l->pc - text,
                               .value = {l->instructions, l->lanes, l->global_bytes, l->segments64,
                                         l->ideal64, l->lds_bytes, l->lds_passes}};
+        const char *file;
+        uint32_t line;
+        if (vl_code_line(code, code->text_at + place[i].at, &file, &line))
+            snprintf(place[i].source, sizeof place[i].source, "%.35s:%u", file, line);
     }
     count_add(device, COUNT_LAUNCHES, 1);
     vc_count_launch(&counted, device, function->info->name, value, place, c->pc_count);
@@ -103,7 +109,7 @@ MOEHAL_VIRTUAL_API int moehal_virtual_kernel_counter(int device, const char *ker
 }
 
 /* By instruction: offsets in the text of the code object, as llvm-objdump prints them from its
- * beginning. */
+ * beginning; with the line of the source, if the object has it. */
 MOEHAL_VIRTUAL_API char *moehal_virtual_kernel_lines(int device, const char *kernel)
 {
     return vc_kernel_places(&counted, device, kernel);

@@ -49,7 +49,8 @@ struct vl_descriptor {
     uint32_t group_segment, private_segment, kernarg_size; /* bytes; private: a lane */
     uint32_t rsrc1, rsrc2, rsrc3;
     uint16_t properties;
-    uint8_t preload_length, preload_offset; /* kernarg preload, in dwords */
+    uint8_t preload_length; /* kernarg preload, in dwords */
+    uint16_t preload_offset;
 };
 
 struct vl_kernel {

@@ -411,7 +411,7 @@ static bool read_descriptor(struct vl_code *code, struct vl_kernel *kernel,
     memcpy(&d->properties, at + 56, 2);
     memcpy(&preload, at + 58, 2);
     d->preload_length = preload & 127;
-    d->preload_offset = (uint8_t)(preload >> 7);
+    d->preload_offset = preload >> 7;
     kernel->descriptor_at = symbol->value;
     kernel->entry = symbol->value + (uint64_t)entry;
     if (kernel->entry < code->text_at || kernel->entry - code->text_at >= code->text_size ||
