@@ -35,8 +35,9 @@ MOEHAL_VIRTUAL_API int moehal_virtual_kernel_at(int device, unsigned index, cons
 MOEHAL_VIRTUAL_API int moehal_virtual_kernel_counter(int device, const char *kernel,
                                                      const char *name, uint64_t *value);
 
-/* And by line of PTX, or by instruction of gfx942 (MOEHAL_VIRTUAL_COUNT=lines): a table as text, one
- * line a line, of the kernel's launches. NULL: nothing was counted. The caller frees it with free(). */
+/* And by line of PTX, or by instruction of gfx942 (MOEHAL_VIRTUAL_COUNT=lines): a table as text,
+ * one line a line, of the kernel's launches. NULL: nothing was counted. The caller frees it with
+ * free(). */
 MOEHAL_VIRTUAL_API char *moehal_virtual_kernel_lines(int device, const char *kernel);
 
 /* ---- reports of the checks ---- */

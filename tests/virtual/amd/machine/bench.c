@@ -81,6 +81,57 @@ static void run_gemm(struct device *d, const char *name, bool bf16, int n)
     free(a), free(b), free(ha), free(hb);
 }
 
+static double dot(const float *a, const float *b)
+{
+    double sum = 0;
+    for (int i = 0; i < 64; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static void run_attention(struct device *d)
+{
+    enum {
+        HEADS = 4,
+        QUERIES = 16,
+        CONTEXT = 512,
+        Q = HEADS * QUERIES * 64,
+        KV = HEADS * CONTEXT * 64
+    };
+    static float q[Q], k[KV], v[KV];
+    for (int i = 0; i < KV; i++) {
+        k[i] = (float)(i * 7 % 41 - 20) / 16;
+        v[i] = (float)(i * 5 % 37 - 18) / 8;
+        q[i % Q] = (float)(i * 3 % 29 - 14) / 8;
+    }
+    struct {
+        uint64_t out, q, k, v;
+        int queries, context;
+    } args = {device_alloc(d, sizeof q),
+              device_upload(d, q, sizeof q),
+              device_upload(d, k, sizeof k),
+              device_upload(d, v, sizeof v),
+              QUERIES,
+              CONTEXT};
+    measure(d, "attention", HEADS, &args, sizeof args);
+    const float *out = (const float *)(uintptr_t)args.out;
+    for (int row = 0; row < HEADS * QUERIES; row++) {
+        const float *keys = k + row / QUERIES * CONTEXT * 64,
+                    *values = v + row / QUERIES * CONTEXT * 64;
+        double want[64] = {0}, sum = 0;
+        for (int t = 0; t < CONTEXT; t++) {
+            double weight = exp(dot(q + row * 64, keys + t * 64) / 8);
+            sum += weight;
+            for (int c = 0; c < 64; c++)
+                want[c] += weight * (double)values[t * 64 + c];
+        }
+        for (int c = 0; c < 64; c++)
+            if (fabs((double)out[row * 64 + c] - want[c] / sum) > 1e-5)
+                fail_msg("attention: (%d, %d) %g, not %g", row, c, (double)out[row * 64 + c],
+                         want[c] / sum);
+    }
+}
+
 static void test_speed(void **state)
 {
     struct device d = {0};
@@ -88,6 +139,7 @@ static void test_speed(void **state)
     device_load(&d, folder, "speed.co");
     run_stream(&d);
     run_gemm(&d, "gemm", false, 256);
+    run_attention(&d);
     run_gemm(&d, "gemm_bf16", true, 512);
     device_close(&d);
 }

@@ -1,4 +1,5 @@
-// Kernels of the benchmark: streaming fma, a tiled GEMM without and with matrix operations. Compiled at -O3:
+// Kernels of the benchmark: streaming fma, a tiled GEMM without and with matrix operations, attention. Compiled
+// at -O3:
 //   clang-19 -x hip --offload-arch=gfx942 --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -O3
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(256, 256))) void
 #define LDS __attribute__((shared)) static
@@ -60,4 +61,46 @@ KERNEL gemm_bf16(float *c, const unsigned short *a, const unsigned short *b, int
         sum = __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(*(const s4 *)(pa + k), *(const s4 *)(pb + k), sum, 0, 0, 0);
     for (int r = 0; r < 16; r++)
         c[(row + r / 4 * 8 + lane / 32 * 4 + r % 4) * n + col + lane % 32] = sum[r];
+}
+
+// softmax(q k^T / 8) v: a workgroup a head, a wave a query (4 at a time), heads of 64 values; keys and values of
+// 64 tokens at a time in LDS. In the first half of a round a lane has a token, in the second a value of the result.
+KERNEL attention(float *out, const float *q, const float *k, const float *v, int queries, int context)
+{
+    LDS float keys[64][65], values[64][64], weights[4][64];
+    int wave = TID / 64, lane = TID % 64, head = GROUP;
+    q += head * queries * 64, out += head * queries * 64, k += head * context * 64, v += head * context * 64;
+    for (int first = 0; first < queries; first += 4) {
+        const float *mine = q + (first + wave) * 64;
+        float most = -__builtin_inff(), sum = 0, result = 0;
+        for (int t = 0; t < context; t += 64) {
+            for (int r = wave; r < 64; r += 4) {
+                keys[r][lane] = k[(t + r) * 64 + lane];
+                values[r][lane] = v[(t + r) * 64 + lane];
+            }
+            SYNC();
+            float score = 0;
+#pragma unroll 16
+            for (int c = 0; c < 64; c++)
+                score = __builtin_fmaf(mine[c], keys[lane][c], score);
+            score *= 0.125f * 1.44269504f;
+            float now = score;
+            for (int step = 32; step; step /= 2) {
+                int other = __builtin_amdgcn_ds_bpermute((lane ^ step) * 4, __builtin_bit_cast(int, now));
+                now = __builtin_fmaxf(now, __builtin_bit_cast(float, other));
+            }
+            now = __builtin_fmaxf(now, most);
+            float keep = __builtin_amdgcn_exp2f(most - now);
+            weights[wave][lane] = __builtin_amdgcn_exp2f(score - now);
+            sum *= keep, result *= keep, most = now;
+            SYNC();
+#pragma unroll 16
+            for (int c = 0; c < 64; c++) {
+                sum += weights[wave][c];
+                result = __builtin_fmaf(weights[wave][c], values[c][lane], result);
+            }
+            SYNC();
+        }
+        out[(first + wave) * 64 + lane] = result / sum;
+    }
 }
