@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Breaks the OpenCL kernels in small ways, one at a time, and sees whether conformance notices.
 
-usage: scripts/mutants_opencl.py --moehal FILE [--each 4] [--seed 1] [--pick N] [--results FILE]
-                                 [--minutes M] [--keep]
+usage: scripts/mutants_opencl.py --moehal FILE [--each 4] [--seed 1] [--pick N] [--again FILE]
+                                 [--results FILE] [--minutes M] [--keep]
 
 A mutant is one operator, constant or index of kernels/*.cl changed, or one barrier removed: --each of
 them for every kernel (the function itself or one that it uses), at sites sampled by seed. It is caught
@@ -12,9 +12,9 @@ races. The backend's own check of fresh kernels is left out: conformance must do
 tests/mutants/opencl-equivalents.txt lists changes that change nothing, each with a proof.
 opencl-caught.txt, written with --keep, those that were seen caught quickly; --pick tries N of these again,
 chosen by what the sources are. --results FILE keeps what was found and goes on from there; --minutes
-ends in between.
+ends in between; --again FILE tries what survived in such a file.
 
-Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer; 2 --minutes ended it; 77 a tool is
+Exit status: 0 at least 95 % were caught (with --pick or --again: all); 1 fewer; 2 --minutes ended it; 77 a tool is
 missing.
 """
 import argparse
@@ -301,12 +301,20 @@ def picked(number):
     return {m: there[m] for m in random.Random(digest.hexdigest()).sample(list(there), number)}
 
 
+def survivors(path):
+    """What survived an earlier run, by its --results, and is still a site."""
+    old = json.loads(path.read_text(encoding="utf-8"))
+    names = {name for name, (word, *_) in old.items() if word == "SURVIVES"}
+    return {m: users for m, users in every_site().items() if m.name() in names}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--moehal", required=True)
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pick", type=int, default=0)
+    parser.add_argument("--again", type=pathlib.Path)
     parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--keep", action="store_true")
@@ -317,8 +325,12 @@ def main():
             sys.exit(77)
     began = time.monotonic()
     equivalents = base.Equivalents(EQUIVALENTS.read_text(encoding="utf-8"))
-    chosen = picked(options.pick) if options.pick else sample(options.each, options.seed, equivalents)
-    if not options.pick and (stale := equivalents.stale()):
+    if options.again:
+        chosen = survivors(options.again)
+    else:
+        chosen = (picked(options.pick) if options.pick
+                  else sample(options.each, options.seed, equivalents))
+    if not options.pick and not options.again and (stale := equivalents.stale()):
         print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
         sys.exit(1)
     results = {}
@@ -352,7 +364,7 @@ def main():
         CAUGHT.write_text("".join(f"{m.name()}\n" for m in chosen if results[m.name()][0] == "caught"
                                   and results[m.name()][2] < QUICK), encoding="utf-8")
     print(f"{caught} of {tried} mutants of kernels caught, {len(CASES)} kernels, seed {options.seed}")
-    sys.exit(0 if caught >= (tried if options.pick else 0.95 * tried) else 1)
+    sys.exit(0 if caught >= (tried if options.pick or options.again else 0.95 * tried) else 1)
 
 
 if __name__ == "__main__":

@@ -213,13 +213,81 @@ STATUS(clRetainEvent, (cl_event a), (a))
 STATUS(clReleaseEvent, (cl_event a), (a))
 STATUS(clFlush, (cl_command_queue a), (a))
 
+/* ---- cl_khr_command_buffer: the driver's own functions, which the loader is asked for ---- */
+
+#define CREATE "clCreateCommandBufferKHR"
+#define FINALIZE "clFinalizeCommandBufferKHR"
+#define RELEASE "clReleaseCommandBufferKHR"
+#define ENQUEUE "clEnqueueCommandBufferKHR"
+#define RECORD "clCommandNDRangeKernelKHR"
+
+static clCreateCommandBufferKHR_fn create;
+static clFinalizeCommandBufferKHR_fn finalize;
+static clReleaseCommandBufferKHR_fn release;
+static clEnqueueCommandBufferKHR_fn enqueue;
+static clCommandNDRangeKernelKHR_fn record;
+
+static cl_command_buffer_khr CL_API_CALL create_or_fail(cl_uint a, const cl_command_queue *b,
+                                                        const cl_command_buffer_properties_khr *c,
+                                                        cl_int *e)
+{
+    if (!fails(CREATE, (void **)&create))
+        return create(a, b, c, e);
+    *e = CL_OUT_OF_RESOURCES;
+    return NULL;
+}
+
+static cl_int CL_API_CALL finalize_or_fail(cl_command_buffer_khr a)
+{
+    return fails(FINALIZE, (void **)&finalize) ? CL_OUT_OF_RESOURCES : finalize(a);
+}
+
+static cl_int CL_API_CALL release_or_fail(cl_command_buffer_khr a)
+{
+    return fails(RELEASE, (void **)&release) ? CL_OUT_OF_RESOURCES : release(a);
+}
+
+static cl_int CL_API_CALL enqueue_or_fail(cl_uint a, cl_command_queue *b, cl_command_buffer_khr c,
+                                          EVENTS)
+{
+    return fails(ENQUEUE, (void **)&enqueue) ? CL_OUT_OF_RESOURCES : enqueue(a, b, c, n, w, v);
+}
+
+static cl_int CL_API_CALL record_or_fail(cl_command_buffer_khr a, cl_command_queue b,
+                                         const cl_ndrange_kernel_command_properties_khr *c,
+                                         cl_kernel d, cl_uint g, const size_t *h, const size_t *i,
+                                         const size_t *j, cl_uint k, const cl_sync_point_khr *l,
+                                         cl_sync_point_khr *m, cl_mutable_command_khr *o)
+{
+    return fails(RECORD, (void **)&record) ? CL_OUT_OF_RESOURCES
+                                           : record(a, b, c, d, g, h, i, j, k, l, m, o);
+}
+
+static const struct {
+    const char *name;
+    void *here;
+    void **there;
+} extensions[] = {
+    {CREATE, (void *)create_or_fail, (void **)&create},
+    {FINALIZE, (void *)finalize_or_fail, (void **)&finalize},
+    {RELEASE, (void *)release_or_fail, (void **)&release},
+    {ENQUEUE, (void *)enqueue_or_fail, (void **)&enqueue},
+    {RECORD, (void *)record_or_fail, (void **)&record},
+};
+
 CL_API_ENTRY void *CL_API_CALL clGetExtensionFunctionAddressForPlatform(cl_platform_id a,
                                                                         const char *b)
 {
     static void *f;
-    return fails("clGetExtensionFunctionAddressForPlatform", &f)
-               ? NULL
-               : ((void *(*)(cl_platform_id, const char *))f)(a, b);
+    if (fails("clGetExtensionFunctionAddressForPlatform", &f))
+        return NULL;
+    void *found = ((void *(*)(cl_platform_id, const char *))f)(a, b);
+    for (size_t i = 0; found && i < sizeof(extensions) / sizeof(extensions[0]); i++)
+        if (!strcmp(extensions[i].name, b)) {
+            *extensions[i].there = found;
+            found = extensions[i].here;
+        }
+    return found;
 }
 
 STATUS(clFinish, (cl_command_queue a), (a))

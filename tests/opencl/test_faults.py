@@ -16,12 +16,14 @@ TOOL, ROOT, _, MODULES, FAULTY = sys.argv[1:6]
 EVERY = "--all" in sys.argv
 COMMAND = (TOOL, "generate", "--device", "opencl:0", "--strict", "--model",
            os.path.join(ROOT, "models/fairy"), "--ids", "1 2 3 4 5", "--max-tokens", "2", "--json")
-# Only given back; a binary that is not taken is built again; a wait that is refused becomes naps: work goes on
-# without, always.
-UNNEEDED = re.compile("cl(Release|RetainEvent|Finish|WaitForEvents|CreateProgramWithBinary|BuildProgram)")
-# Work may go on without the answer, or without a kernel that the model does not need.
+# Only given back; a binary that is not taken is built again; a wait that is refused becomes naps; a graph that is no
+# command buffer is launched kernel by kernel: work goes on without, always.
+UNNEEDED = re.compile("cl(Release|RetainEvent|Finish|WaitForEvents|CreateProgramWithBinary|BuildProgram|GetExtension)"
+                      "|.*KHR$")
+# Work may go on without the answer, without a kernel that the model does not need, or without the queue that a
+# command buffer is recorded with.
 ASKED = re.compile("clGet")
-SPARE = re.compile("clGet|clCreateKernel")
+SPARE = re.compile("clGet|clCreateKernel|clCreateCommandQueue")
 LAST = ("clEnqueueMarkerWithWaitList", "clFlush")  # the last ones when all results are there
 VARY = re.compile("cl(WaitForEvents|(Get|Retain|Release)Event)")  # as often as it takes
 

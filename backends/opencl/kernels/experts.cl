@@ -40,13 +40,13 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
             tile_one(rows, xs, in, results + side * ROWS, space);
         }
         for (long r = LANE; r < ROWS && begin + r < out; r += LANES)
-            ROW2(y, t, j)
-            [begin + r] = has_up ? swiglu_of(results[r], results[ROWS + r]) : results[r];
+            ROW2(y, t, j)[begin + r] = has_up ? swiglu_of(results[r], results[ROWS + r])
+                                              : results[r];
     }
 }
 
-/* Groups: (blocks of rows, tokens): the slots of a token one after the other, as combine adds them.
- */
+/* Groups: (blocks of rows, tokens): the slots of a token one after the other, as combine adds
+ * them. */
 KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float, x),
                                  TENSOR(const float, weights), TENSOR(const float, shared),
                                  const int has_shared, SLOTS, WEIGHT(w), global uint *fault,

@@ -25,8 +25,7 @@
 #endif
 
 /* A function that is not put into its callers. PoCL puts a kernel with all it calls into three
- * wrappers, and would compile it three times; in the cpu form, which has no barriers, it need not.
- */
+ * wrappers, and would compile it three times; in the cpu form, which has no barriers, it need not. */
 #ifdef FORM_CPU
 #define APART __attribute__((noinline))
 #else
@@ -35,8 +34,8 @@
 
 #define KERNEL kernel __attribute__((reqd_work_group_size(LANES, 1, 1)))
 #define STRIPES 64
-#define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i)*tensor##_view.s1)
-#define ROW2(tensor, i, j) (ROW1(tensor, i) + (j)*tensor##_view.s2)
+#define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i) * tensor##_view.s1)
+#define ROW2(tensor, i, j) (ROW1(tensor, i) + (j) * tensor##_view.s2)
 #define TENSOR(type, name) global type *name, const long4 name##_view
 
 /* ---- rule 4: correctly rounded rcp and sqrt ---- */
@@ -284,8 +283,10 @@ APART float group_dot(global const float *x, global const float *w, long count,
     }                                                                                              \
     return space[0];
 
-ulong group_max(ulong value,
-                local ulong *space){GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))}
+ulong group_max(ulong value, local ulong *space)
+{
+    GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))
+}
 
 ulong group_sum(ulong value, local ulong *space)
 {

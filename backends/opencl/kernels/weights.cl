@@ -48,8 +48,8 @@ APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
 {
     weight_row r;
     r.data = byte_of(PASS_WEIGHT(w), w_data.s0 + expert * w_data.s1 + row * w_data.s2);
-    r.scale = (global const float *)byte_of(PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 +
-                                                                row / 128 * w_scale.s2);
+    r.scale = (global const float *)byte_of(
+        PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 + row / 128 * w_scale.s2);
     return r;
 }
 
