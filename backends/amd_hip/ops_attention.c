@@ -1,5 +1,5 @@
 /* ops_attention.c: rotation, the cache, attention, projections by heads. */
-#include "kernels/mla.h"
+#include "kernels/attention.h"
 
 #include "plan.h"
 
@@ -135,8 +135,64 @@ PLAN_OP(mla_qkv)
 
 /* ---- attention ---- */
 
+enum { ATTENTION_BLOCK = 256, STATIC_LDS = 12288, MOST_PARTS = 512 << 20, MOST_SEGMENTS = 65535 };
+
+/* How an op is spread over workgroups. */
+struct spread {
+    uint32_t heads_log2; /* heads of a workgroup */
+    int64_t groups;      /* of heads, and tiles of latent columns */
+    int64_t segments;    /* workgroups side by side; 1: a workgroup walks all segments */
+    uint64_t parts;      /* bytes of their results */
+};
+
+/* Heads of a workgroup share the reading of rows; fewer where that leaves compute units idle.
+ * Segments side by side only where heads and tokens alone do. How many of the segments are in use
+ * is not known here: 16 are taken for many. */
+static struct spread spread(const struct device *device, const mh_op_attention *o)
+{
+    int64_t tokens = o->y.shape[0], heads = o->y.shape[1], latent = o->y.shape[2];
+    int64_t tiles = ceil_div(latent, TILE), units = device->compute_units;
+    int64_t segments = ceil_div(o->page_table.shape[1] * o->cache.shape[1], SEGMENT);
+    bool split =
+        segments > 1 && segments <= MOST_SEGMENTS && tokens * heads * tiles <= COUNTER_COUNT;
+    int64_t side_by_side = !split ? 1 : segments < 16 ? segments : 16;
+    struct spread s = {.segments = 1};
+    while (s.heads_log2 < 3 && 1 << s.heads_log2 < heads &&
+           QUERY_BYTES(o->q.shape[2], 2 << s.heads_log2) <= MAX_LDS / 2 - STATIC_LDS &&
+           ceil_div(heads, 2 << s.heads_log2) * tiles * tokens * side_by_side >= units)
+        s.heads_log2++;
+    s.groups = ceil_div(heads, 1 << s.heads_log2) * tiles;
+    uint64_t parts = (uint64_t)(tokens * heads * tiles * segments) * 4 * PART_FLOATS(latent);
+    if (split && s.groups * tokens < 2 * units && parts <= MOST_PARTS) {
+        s.segments = segments;
+        s.parts = parts;
+    }
+    return s;
+}
+
+static uint32_t cache_flags(const mh_tensor *rows, int64_t latent)
+{
+    uint64_t bits =
+        (uint64_t)(uintptr_t)address(rows) | (uint64_t)rows->stride[0] | (uint64_t)rows->stride[1];
+    uint64_t pair = rows->dtype == MH_BF16 ? 4 : 8;
+    return (bits % 16 == 0 && rows->shape[2] % 8 == 0 ? ALIGNED_WEIGHTS : 0) |
+           (bits % pair == 0 && latent % 2 == 0 ? PAIRS : 0);
+}
+
 PLAN_OP(attention)
 {
-    (void)o, (void)l;
-    return NO_KERNEL;
+    struct spread s = spread(device, o);
+    int64_t latent = o->y.shape[2], width = o->q.shape[2];
+    int64_t lds = QUERY_BYTES(width, 1 << s.heads_log2);
+    begin(l, KERNEL_attention_h1 + s.heads_log2, o->cache.dtype == MH_BF16 ? BF16 : F32,
+          ATTENTION_BLOCK);
+    set_grid(l, s.segments, s.groups, o->y.shape[0]);
+    l->lds = lds <= MAX_LDS - STATIC_LDS ? (uint32_t)lds : UINT32_MAX;
+    ARGUMENTS(l, attention,
+              .cache = cache(&o->cache, &o->positions, &o->slots, &o->page_table, &o->fault),
+              .y = view(&o->y), .q = view(&o->q), .parts = (void *)take_scratch(memory, s.parts),
+              .counters = memory->counters, .heads = o->y.shape[1], .latent = latent,
+              .width = width, .segments = (uint32_t)s.segments,
+              .flags = cache_flags(&o->cache, latent), .scale = o->scale);
+    return 1;
 }
