@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Every function of runtime.def fails once, some later too; a GPU breaks in the middle; memory ends; there
+is no runtime. Each time the command either gives the host's tokens and logits, or ends with a reason; it
+never crashes, hangs, or gives another result.
+
+usage: test_runtime_faults.py MOEHAL BACKENDS RUNTIME SOURCE
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+
+def generate(moehal, env, model, device):
+    return subprocess.run([moehal, "generate", "--model", model, "--ids", "0 17 4", "--max-tokens",
+                           "1", "--json", "--strict", "--device", device],
+                          env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+def wrong_with(run, want):
+    """What is wrong, in words, or None; and whether the fault was told."""
+    if run.returncode == 0:
+        return (None if json.loads(run.stdout)["logit_hash"] == want else "another result"), False
+    if run.returncode in (1, 2) and "moehal:" in run.stderr:  # 2: no such device
+        return None, True
+    return f"status {run.returncode}: {run.stderr[-300:]}", False
+
+
+def main():
+    moehal, backends, runtime, source = sys.argv[1:]
+    model = f"{source}/tests/data/golden/v2-lite"
+    env = dict(os.environ, MOEHAL_BACKENDS=backends, MOEHAL_AMD_RUNTIME=runtime,
+               MOEHAL_VIRTUAL_DEVICES="1", MOEHAL_VIRTUAL_CHECKS="none")
+    want = json.loads(generate(moehal, env, model, "host").stdout)["logit_hash"]
+    text = (pathlib.Path(source) / "backends/amd_hip/runtime.def").read_text()
+    names = [name for name in re.findall(r'^SYMBOL\(\w+, int, \w+, "(\w+)"', text, re.M)]
+    faults = [f"fail:{name}:1" for name in names]
+    faults += [f"fail:{name}:7" for name in names if re.search("LaunchK|Malloc|Memcpy|Record", name)]
+    faults += ["ecc:5", "lost:5", "oom:1M", "oom:3M"]
+    bad = told = 0
+    for fault in faults:
+        run = generate(moehal, dict(env, MOEHAL_VIRTUAL_FAULTS=fault), model, "amd:0")
+        wrong, reason = wrong_with(run, want)
+        told += reason
+        if wrong:
+            print(f"{fault}: {wrong}", flush=True)
+            bad += 1
+    run = subprocess.run([moehal, "devices"], env=dict(env, MOEHAL_AMD_RUNTIME="/no/such/runtime.so"),
+                         capture_output=True, text=True, check=False)
+    if "/no/such/runtime.so" not in run.stdout + run.stderr:
+        print("an absent runtime is not named: " + run.stdout + run.stderr)
+        bad += 1
+    print(f"{len(faults)} faults: {told} told, {len(faults) - told - bad} without effect, {bad} wrong")
+    # Those that undo, that have a substitute or are not called here cannot be told.
+    sys.exit(1 if bad or told < len(names) / 3 else 0)
+
+
+main()
