@@ -1,5 +1,6 @@
 /* ops_attention.c: rotation, the cache, attention, projections by heads. */
 #include "kernels/attention.h"
+#include "kernels/attention_mma.h"
 
 #include "plan.h"
 
@@ -179,8 +180,39 @@ static uint32_t cache_flags(const mh_tensor *rows, int64_t latent)
            (bits % pair == 0 && latent % 2 == 0 ? PAIRS : 0);
 }
 
+/* Fast, of the shape that the matrix units' kernel has: false if it has not. Parts side by side
+ * where rows alone leave compute units idle. */
+static bool attention_mma(const struct device *device, const mh_op_attention *o,
+                          struct launch_memory *memory, struct launch *l)
+{
+    enum { LEAST_HEADS = 4, PART_KEYS = 128 };
+    int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
+    if (!(o->base.flags & MH_OP_FAST) || o->cache.dtype != MH_BF16 || heads < LEAST_HEADS ||
+        o->y.shape[2] != MMA_LATENT || o->q.shape[2] != MMA_WIDTH ||
+        !tensor_aligned(&o->cache, MMA_WIDTH) || !tensor_aligned(&o->q, MMA_WIDTH) ||
+        !tensor_aligned(&o->y, MMA_LATENT))
+        return false;
+    int64_t groups = ceil_div(tokens * ceil_div(heads, MMA_ROWS), MMA_WAVES);
+    int64_t keys = o->page_table.shape[1] * o->cache.shape[1], parts = ceil_div(keys, PART_KEYS);
+    uint64_t bytes = (uint64_t)(groups * parts) * MMA_WAVES * MMA_PART_FLOATS * 4;
+    if (groups >= device->compute_units || groups > COUNTER_COUNT || bytes > MOST_PARTS)
+        parts = 1;
+    begin(l, KERNEL_attention_mma, 0, WAVE * MMA_WAVES);
+    set_grid(l, parts, groups, 1);
+    ARGUMENTS(
+        l, attention_mma,
+        .cache = cache(&o->cache, &o->positions, &o->slots, &o->page_table, &o->fault),
+        .y = view(&o->y), .q = view(&o->q),
+        .parts = (void *)take_scratch(memory, parts > 1 ? bytes : 0), .counters = memory->counters,
+        .tokens = tokens, .heads = heads, .part_count = (uint32_t)parts,
+        .part_keys = parts > 1 ? PART_KEYS : (uint32_t)INT32_MAX, .scale = o->scale * 1.44269504f);
+    return true;
+}
+
 PLAN_OP(attention)
 {
+    if (attention_mma(device, o, memory, l))
+        return 1;
     struct spread s = spread(device, o);
     int64_t latent = o->y.shape[2], width = o->q.shape[2];
     int64_t lds = QUERY_BYTES(width, 1 << s.heads_log2);
