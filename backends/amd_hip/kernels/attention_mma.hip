@@ -22,21 +22,22 @@ enum { KEYS = 16, KEY_BLOCKS = MMA_WIDTH / 16, VALUE_BLOCKS = MMA_LATENT / 16 };
 enum { QUADS = KEYS / 4, CHUNKS = MMA_WIDTH / 4, ITEMS = QUADS * CHUNKS, ROUNDS = 3 };
 
 /* Blocks of 64 places of 8 bytes. A key block has 16 columns of 16 keys, a place 4 columns of a key; a
- * value block the same turned, a place 4 keys of a column. A read of a block takes all its places;
- * xor with the block's number keeps writes, which go to many blocks, from meeting in a bank. */
+ * value block the same turned, a place 4 keys of a column. Sixteen lanes read or write at a time: reads
+ * take 16 keys or columns of a block, writes go to four blocks, whose numbers keep them apart. */
 struct tile {
     uint2 keys[KEY_BLOCKS][64], values[VALUE_BLOCKS][64];
+    i64 rows[2][KEYS]; /* bytes of the cache, of this tile and the next one */
     int slots[MMA_WAVES], lasts[MMA_WAVES];
 };
 
 DEVICE u32 key_place(u32 block, u32 key, u32 quad)
 {
-    return (key * 4 + quad) ^ (block & 3) << 2;
+    return quad * 16 + (key ^ (quad << 2 | (block & 3)));
 }
 
 DEVICE u32 value_place(u32 block, u32 column, u32 quad)
 {
-    return (column * 4 + quad) ^ ((block & 3) << 2 | column >> 2);
+    return quad * 16 + (column ^ (block & 3));
 }
 
 /* A wave's rows: 16 heads of a token. */
@@ -85,17 +86,25 @@ struct cargo {
     uint2 rows[ROUNDS][4];
 };
 
-DEVICE void fetch_tile(const attention_mma_arguments &a, int slot, u32 first, u32 last, cargo &c)
+/* Where the rows of the tile from key `first` on are, for a later fetch; past the end the last one. */
+DEVICE void find_rows(const attention_mma_arguments &a, int slot, u32 first, u32 last, tile &d)
+{
+    u32 key = first + thread();
+    if (thread() < KEYS)
+        d.rows[first / KEYS % 2][thread()] = cache_offset(a.cache, slot, key < last ? key : last);
+}
+
+DEVICE void fetch_tile(const attention_mma_arguments &a, u32 first, const tile &d, cargo &c)
 {
 #pragma unroll
     for (u32 i = 0; i < ROUNDS; i++) {
         u32 item = i * 256 + thread(), quad = item / CHUNKS, chunk = item % CHUNKS;
+        if (item >= ITEMS)
+            continue;
 #pragma unroll
         for (u32 k = 0; k < 4; k++) {
-            u32 key = first + quad * 4 + k;
-            i64 row = cache_offset(a.cache, slot, key < last ? key : last);
-            if (item < ITEMS)
-                c.rows[i][k] = *(const uint2 *)(a.cache.rows.at + row + chunk * 8);
+            i64 row = d.rows[first / KEYS % 2][quad * 4 + k];
+            c.rows[i][k] = *(const uint2 *)(a.cache.rows.at + row + chunk * 8);
         }
     }
 }
@@ -243,13 +252,18 @@ DEVICE void walk_keys(const attention_mma_arguments &a, const unit &u,
             continue;
         u32 stop = (u32)last + 1 < end ? (u32)last + 1 : end;
         cargo c;
-        fetch_tile(a, slot, first, (u32)last, c);
+        barrier();
+        find_rows(a, slot, first, (u32)last, d);
+        find_rows(a, slot, first + KEYS, (u32)last, d);
+        barrier();
+        fetch_tile(a, first, d, c);
         for (u32 key = first; key < stop; key += KEYS) {
             barrier();
             put_tile(c, d);
+            find_rows(a, slot, key + 2 * KEYS, (u32)last, d);
             barrier();
             if (key + KEYS < stop)
-                fetch_tile(a, slot, key + KEYS, (u32)last, c);
+                fetch_tile(a, key + KEYS, d, c);
             if (u.slot == slot && u.last >= (int)key)
                 attend(a, q, u.last + 1 - (int)key, d, s);
         }
