@@ -324,6 +324,7 @@ struct mh_stream {
     atomic_uint_fast64_t completed; /* everything up to this number is done */
     atomic_uint_fast64_t native;    /* launches; the thread that encodes is the only one to count */
     struct mh_stream *next, *previous;
+    bool wrapped;          /* the embedder's queue: it may hold more than this library knows of */
     atomic_bool cancelled; /* asked for, not yet taken */
     uint32_t jobs;      /* of the runtime's thread, under its lock: the stream is held or awaited */
     atomic_uint failed; /* what a job for this stream came to, told by its next wait */

@@ -76,6 +76,7 @@ static mh_status make_stream(mh_device *device, const uint64_t *native, mh_strea
         hal_free(device->runtime, stream);
         return hal_backend_status(device, status);
     }
+    stream->wrapped = native != NULL;
     hal_encoder_init(&stream->encoder, device, false);
     pthread_mutex_lock(&device->lock);
     stream->next = device->streams;
@@ -353,9 +354,12 @@ mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns)
     if (status)
         return status;
     uint64_t upto = stream->last, mark;
+    bool idle = stream->completed == upto && !stream->wrapped;
     status = hal_backend_status(device, device->table->mark(stream->handle, &mark));
     if (!status)
         status = hal_wait_status(device, device->table->wait(stream->handle, mark, timeout_ns));
+    if (status == MH_TIMEOUT && idle)
+        status = MH_OK; /* nothing but the mark is on its way */
     if (!status)
         stream->completed = upto;
     if (!status && atomic_load(&stream->failed))
