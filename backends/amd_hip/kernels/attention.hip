@@ -1,15 +1,18 @@
 /*
  * attention.hip: absorbed latent attention over the paged cache, rule 3. attention_h1 .. h8: a
- * workgroup takes T heads of a token, so that a key's row is read once for all of them, and a tile of
- * 512 latent columns. A segment of 256 keys at a time:
- *   scores   eight lanes a key, dot.hiph with the cache row as weights and T queries as inputs
- *   softmax  a wave a head, a lane a key of a chunk of 64
- *   values   a work-item has two columns of every head, keys in ascending order
- * Two forms. Serial: a workgroup walks all segments and merges them in registers. Split: a workgroup
- * a segment; their results go to scratch, and the last of a token and group of heads to arrive merges
- * them from left to right. Both have the same bits.
+ * workgroup takes T heads of a token, so that a key's row is read once for all of them, and a tile
+ * of 512 latent columns. It goes by segments of 256 keys.
  *
- * Launch: grid (1 or segments, tiles * groups of T heads, tokens), block 256; dynamic LDS: QUERY_BYTES.
+ * Scores: eight lanes a key, dot.hiph with the cache row as weights and T queries as inputs.
+ * Softmax: a wave a head, a lane a key of a chunk of 64. Values: a work-item has two columns of
+ * every head, keys in ascending order.
+ *
+ * Two forms. Serial: a workgroup walks all segments and merges them in registers. Split: a
+ * workgroup a segment; their results go to scratch, and the last of a token and group of heads to
+ * arrive merges them from left to right. Both have the same bits.
+ *
+ * Launch: grid (1 or segments, tiles * groups of T heads, tokens), block 256; dynamic LDS:
+ * QUERY_BYTES.
  */
 #include "dot.hiph"
 
@@ -25,10 +28,10 @@ extern LDS __attribute__((aligned(16))) float queries[]; /* T of them, STAGED */
 
 /* What a workgroup knows of the segment at hand. */
 template <int T> struct desk {
-    i64 rows[SEGMENT];                                          /* bytes of the cache */
+    i64 rows[SEGMENT];                                        /* bytes of the cache */
     __attribute__((aligned(16))) float keys[T * KEYS_STRIDE]; /* scores, then their exp */
-    float factors[T][CHUNKS];                                   /* of each chunk's sums so far */
-    float top[T], sum[T];     /* so far; split: of the segment */
+    float factors[T][CHUNKS];                                 /* of each chunk's sums so far */
+    float top[T], sum[T];                                     /* so far; split: of the segment */
     float left[T], right[T]; /* merge by: o = o * left + new * right */
     u32 found[WAVES];
 };
@@ -50,8 +53,7 @@ DEVICE i64 query_stride(const attention_arguments &a)
 }
 
 /* Whether every page up to the position's is there. */
-template <int T>
-DEVICE bool pages_found(const attention_arguments &a, const place &p, desk<T> &d)
+template <int T> DEVICE bool pages_found(const attention_arguments &a, const place &p, desk<T> &d)
 {
     bool ok = inside_table(a.cache, p);
     i64 last = p.position / a.cache.page_size;
@@ -208,7 +210,8 @@ DEVICE void add_keys(const attention_arguments &a, u32 key, i64 column, const de
         u64 row = (u64)d.rows[key + i]; /* the same for all lanes */
         u32 low = __builtin_amdgcn_readfirstlane((u32)row);
         u32 high = __builtin_amdgcn_readfirstlane((u32)(row >> 32));
-        values[i].load(a.cache.rows.at + ((u64)high << 32 | low), column, a.flags & PAIRS, a.latent);
+        values[i].load(a.cache.rows.at + ((u64)high << 32 | low), column, a.flags & PAIRS,
+                       a.latent);
     }
 #pragma unroll
     for (int t = 0; t < T; t++) {
@@ -340,8 +343,7 @@ DEVICE void part_factors(const attention_arguments &a, const job &j, int t, u32 
                          desk<T> &d)
 {
     bool inside = first + lane() < count;
-    const float *state =
-        part_at(a, j, t, inside ? first + lane() : 0) + PART_FLOATS(a.latent) - 4;
+    const float *state = part_at(a, j, t, inside ? first + lane() : 0) + PART_FLOATS(a.latent) - 4;
     float mine = inside ? state[0] : -__builtin_inff(), upto = mine;
 #pragma unroll
     for (u32 distance = 1; distance < 64; distance *= 2) {
@@ -414,7 +416,7 @@ template <int DTYPE, int T> DEVICE void attention(const attention_arguments &a)
     j.slot = p.slot;
     j.keys = (u32)p.position + 1;
     i64 at = 2 * thread(), column = j.tile * TILE + at;
-    i64 from = column < a.latent ? column : 0; /* a work-item without columns reads the first ones */
+    i64 from = column < a.latent ? column : 0; /* without columns: the first ones */
     u32 count = (u32)p.position / SEGMENT + 1;
     stage_queries<T>(a, j);
     pairs<T> o = segment_values<DTYPE, T>(a, j, segment, true, from, d);

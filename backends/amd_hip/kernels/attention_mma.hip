@@ -1,15 +1,15 @@
 /*
- * attention_mma.hip: absorbed latent attention by the matrix units, the fast profile, for a bf16 cache
- * of 512 latent columns and 64 rotated ones.
+ * attention_mma.hip: absorbed latent attention by the matrix units, the fast profile, for a bf16
+ * cache of 512 latent columns and 64 rotated ones.
  *
- * A wave takes 16 rows: heads of one token. Four waves share tiles of 16 keys in LDS, each tile twice:
- * as keys, S^T = K Q^T, and turned, O^T = V^T P^T, by v_mfma_f32_16x16x16_bf16. In both a lane has the
- * results of row lane % 16, so that maxima, sums and factors stay where they are, and P leaves the first
- * product as the second wants it. Queries and P are rounded to bf16, sums are f32. Waves of other
- * sequences than the tile's wait for their turn.
+ * A wave takes 16 rows: heads of one token. Four waves share tiles of 16 keys in LDS, each tile
+ * twice: as keys, S^T = K Q^T, and turned, O^T = V^T P^T, by v_mfma_f32_16x16x16_bf16. In both a
+ * lane has the results of row lane % 16, so that maxima, sums and factors stay where they are, and
+ * P leaves the first product as the second wants it. Queries and P are rounded to bf16, sums are
+ * f32. Waves of other sequences than the tile's wait for their turn.
  *
- * With several parts a workgroup takes part_keys keys and leaves its sums in scratch; the last one to
- * arrive merges them. Launch: grid (parts, waves / 4), block 256.
+ * With several parts a workgroup takes part_keys keys and leaves its sums in scratch; the last one
+ * to arrive merges them. Launch: grid (parts, waves / 4), block 256.
  */
 #include "dot.hiph"
 
@@ -21,9 +21,10 @@ typedef short short4 __attribute__((ext_vector_type(4)));
 enum { KEYS = 16, KEY_BLOCKS = MMA_WIDTH / 16, VALUE_BLOCKS = MMA_LATENT / 16 };
 enum { QUADS = KEYS / 4, CHUNKS = MMA_WIDTH / 4, ITEMS = QUADS * CHUNKS, ROUNDS = 3 };
 
-/* Blocks of 64 places of 8 bytes. A key block has 16 columns of 16 keys, a place 4 columns of a key; a
- * value block the same turned, a place 4 keys of a column. Sixteen lanes read or write at a time: reads
- * take 16 keys or columns of a block, writes go to four blocks, whose numbers keep them apart. */
+/* Blocks of 64 places of 8 bytes. A key block has 16 columns of 16 keys, a place 4 columns of a
+ * key; a value block the same turned, a place 4 keys of a column. Sixteen lanes read or write at a
+ * time: reads take 16 keys or columns of a block, writes go to four blocks, whose numbers keep them
+ * apart. */
 struct tile {
     uint2 keys[KEY_BLOCKS][64], values[VALUE_BLOCKS][64];
     i64 rows[2][KEYS]; /* bytes of the cache, of this tile and the next one */
@@ -86,7 +87,8 @@ struct cargo {
     uint2 rows[ROUNDS][4];
 };
 
-/* Where the rows of the tile from key `first` on are, for a later fetch; past the end the last one. */
+/* Where the rows of the tile from key `first` on are, for a later fetch; past the end the last one.
+ */
 DEVICE void find_rows(const attention_mma_arguments &a, int slot, u32 first, u32 last, tile &d)
 {
     u32 key = first + thread();

@@ -3,8 +3,8 @@
  *
  * router: grid (tokens), block 64; dynamic LDS: ROUTE_BYTES.
  * norm_router_t1 .. t8: y = norm of T rows (norm.hiph), their logits eight experts a wave, and the
- * last workgroup routes them. Launch: grid (experts / (8 waves)), block 64 * waves; dynamic LDS: the
- * larger of NORMED_BYTES and a ROUTE_BYTES a wave.
+ * last workgroup routes them. Launch: grid (experts / (8 waves)), block 64 * waves; dynamic LDS:
+ * the larger of NORMED_BYTES and a ROUTE_BYTES a wave.
  */
 #include "norm.hiph"
 

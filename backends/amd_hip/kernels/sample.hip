@@ -2,10 +2,11 @@
  * sample.hip: argmax and sampling, rules 8 and 10. A workgroup of 1024 a row; launch: grid (rows).
  *
  * The rule's order, descending weight and lowest id, is descending entry = weight << 18 |
- * (2^18 - 1 - id), 49 bits. Every step of the rule asks for the same thing: the largest entry at which
- * a running sum from the top (of ones for top-k, of weights for top-p and for the draw) reaches a
- * goal. It is found digit by digit, from sums a digit in LDS: integers, so that lanes may add in any
- * order. Every lane looks at the same tokens throughout, so that it reads only weights of its own.
+ * (2^18 - 1 - id), 49 bits. Every step of the rule asks for the same thing: the largest entry at
+ * which a running sum from the top (of ones for top-k, of weights for top-p and for the draw)
+ * reaches a goal. It is found digit by digit, from sums a digit in LDS: integers, so that lanes may
+ * add in any order. Every lane looks at the same tokens throughout, so that it reads only weights
+ * of its own.
  */
 #include "common.hiph"
 
