@@ -20,8 +20,8 @@ void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, i
         float out[ROW_BLOCK][STRETCH];
         for (int64_t r = 0; r < rows; r++) {
             int64_t input = product_id(p, g, i + r) / p->ids_per_input;
-            x[r] = job->by_fours ? job->by_fours + input * permuted_floats(p->in)
-                                 : p->input(p->op, input);
+            x[r] = job->ordered ? job->ordered + input * permuted_floats(p->in)
+                                : p->input(p->op, input);
         }
         K(dots)(&m, o, count, x, rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);

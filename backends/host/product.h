@@ -50,7 +50,7 @@ uint64_t product_shared(const mh_op *op, int64_t rows, int64_t inputs, int64_t i
 uint64_t product_per_thread(const mh_op *op, int64_t rows, int64_t in, bool transposed);
 
 /* Of the shared bytes the first. */
-uint64_t product_by_fours(int64_t inputs, int64_t in, bool transposed);
+uint64_t product_ordered(int64_t inputs, int64_t in, bool transposed);
 
 /* `shared` has product_shared bytes; a thread's bytes are the first of its scratch. */
 void K(product)(const struct host_run *run, const struct product *p, char *shared);
@@ -88,10 +88,9 @@ struct product_job {
     const struct host_run *run;
     const struct product *p;
     const struct host_fast *fast; /* NULL: exact */
-    const float
-        *by_fours;     /* of the form's dots, inputs in the order of dots.c; NULL: as they are */
-    char *shared;      /* for repacked groups */
-    int64_t stretches; /* of a group's outputs; item i is stretch i % stretches of its group */
+    const float *ordered; /* inputs in the order of the form's dots (dots.c); NULL: as they are */
+    char *shared;         /* for repacked groups */
+    int64_t stretches;    /* of a group's outputs; item i is stretch i % stretches of its group */
 };
 
 /* Before the items: inputs as they are wanted. The groups have `fewest` to `most` rows. */
@@ -106,9 +105,9 @@ void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, i
 void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
                     int64_t o, int64_t count, float (*dots)[STRETCH]);
 
-/* SIMD forms: inputs that dots wants by fours (simd/dots.c), and their order. */
-bool K(wants_fours)(mh_format format);
-void K(by_fours)(float *to, const float *x, int64_t in);
+/* SIMD forms: whether their dots want inputs in an order of their own (simd/dots.c), and it. */
+bool K(wants_order)(mh_format format);
+void K(order)(mh_format format, float *to, const float *x, int64_t in);
 
 /* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH. */
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,

@@ -8,8 +8,8 @@ static uint64_t whole_lines(uint64_t bytes)
     return (bytes + 63) & ~UINT64_C(63);
 }
 
-/* The inputs as FP8's dots want them: fast ones read four weights with each word. */
-uint64_t product_by_fours(int64_t inputs, int64_t in, bool transposed)
+/* The inputs as dots want them: fast ones read several weights with each word. */
+uint64_t product_ordered(int64_t inputs, int64_t in, bool transposed)
 {
     return transposed ? 0 : 4 * (uint64_t)(inputs * permuted_floats(in));
 }
@@ -22,7 +22,7 @@ uint64_t product_shared(const mh_op *op, int64_t rows, int64_t inputs, int64_t i
         transposed || rows >= PANEL_ROWS ? 4 * (uint64_t)(inputs * permuted_floats(in)) : 0;
     int64_t listed = (rows > inputs ? rows : inputs) + FAST_BLOCK;
     uint64_t fast = op->flags & MH_OP_FAST ? 2 * (uint64_t)(listed * fast_pitch(in)) : 0;
-    return product_by_fours(inputs, in, transposed) + whole_lines(exact > fast ? exact : fast);
+    return product_ordered(inputs, in, transposed) + whole_lines(exact > fast ? exact : fast);
 }
 
 uint64_t product_per_thread(const mh_op *op, int64_t rows, int64_t in, bool transposed)

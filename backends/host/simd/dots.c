@@ -3,7 +3,7 @@
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
  * many rows of weights are read side by side, for two half as many, for four of them one. Rows side
  * by side are far apart, each the next of a stream of its own, so that the hardware sees a few long
- * streams; AHEAD bytes on they are prefetched, since it stops at each page.
+ * streams; AHEAD columns on they are prefetched, since it stops at each page.
  */
 #include "../panel.h"
 #include "fold.h"
@@ -14,27 +14,45 @@
 #define ROWS 1
 #endif
 
-/* Bytes. Less comes too late, more is gone from the first cache when its turn comes. */
-#define AHEAD 2048
+/* Columns. Less comes too late, more is gone from the first cache when its turn comes. */
+#define AHEAD 1024
 
-/* Whether FP8's inputs come by fours: of each 64, columns 4 i, then 4 i + 1, ... A word of memory
- * holds a weight of each. */
-#ifdef __AVX512F__
-#define FOURS 1
-#else
-#define FOURS 0
-#endif
-
-bool K(wants_fours)(mh_format format)
+/* How many weights a word of memory holds, where inputs come in that order: of 16 words the columns
+ * that are first in theirs, then the second ones, ... 1: as they are. */
+static inline int in_word(mh_format format)
 {
-    return FOURS && format == MH_FORMAT_FP8;
+#ifdef __AVX512F__
+    return format == MH_FORMAT_FP8 ? 4 : format == MH_FORMAT_BF16 ? 2 : 1;
+#else
+    (void)format;
+    return 1;
+#endif
 }
 
-void K(by_fours)(float *to, const float *x, int64_t in)
+bool K(wants_order)(mh_format format)
 {
-    for (int64_t k = 0; k < in; k += STRIPES)
-        for (int64_t j = 0; j < STRIPES; j++)
-            to[k + j % 4 * 16 + j / 4] = k + j < in ? x[k + j] : 0;
+    return in_word(format) > 1;
+}
+
+static inline __attribute__((always_inline)) void order_stripes(int each, float *to, const float *x)
+{
+    for (int j = 0; j < STRIPES; j++)
+        to[j] = x[j / (16 * each) * 16 * each + j % 16 * each + j / 16 % each];
+}
+
+/* Padded to whole stripes. */
+void K(order)(mh_format format, float *to, const float *x, int64_t in)
+{
+    float last[STRIPES] = {0};
+    for (int64_t k = 0; k < in; k += STRIPES) {
+        const float *from = x + k;
+        if (in - k < STRIPES)
+            from = memcpy(last, x + k, (size_t)(in - k) * 4);
+        if (in_word(format) == 4)
+            order_stripes(4, to + k, from);
+        else if (in_word(format) == 2)
+            order_stripes(2, to + k, from);
+    }
 }
 
 /* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. Dot d is row
@@ -43,23 +61,24 @@ struct sums {
     vf a[ROWS][STEP];
 };
 
-/* The last in % 64 terms; absent ones are +0 on both sides. Inputs by fours are padded already. */
+/* The last in % 64 terms; absent ones are +0 on both sides. Inputs in order are padded already. */
 static inline __attribute__((always_inline)) void add_tail(struct sums *s, mh_format format,
                                                            int rows, int tokens,
                                                            const struct weight_row *row,
                                                            const float *const *x, int64_t in)
 {
     int64_t k = in / STRIPES * STRIPES;
-    bool fours = FOURS && format == MH_FORMAT_FP8;
+    bool order = in_word(format) > 1;
     for (int r = 0; r < rows; r++) {
         float w[STRIPES] = {0}, ordered[STRIPES], padded[STRIPES] = {0};
         decode_columns(&row[r], k, in - k, w);
-        K(by_fours)(ordered, w, STRIPES);
+        if (order)
+            K(order)(format, ordered, w, STRIPES);
         for (int t = 0; t < tokens; t++) {
             vf *a = s->a[r * tokens + t];
-            memcpy(padded, x[t] + k, (size_t)(fours ? STRIPES : in - k) * 4);
+            memcpy(padded, x[t] + k, (size_t)(order ? STRIPES : in - k) * 4);
             for (int j = 0; j < STEP; j++)
-                a[j] = v_fma(v_load(padded + LANES * j), v_load((fours ? ordered : w) + LANES * j),
+                a[j] = v_fma(v_load(padded + LANES * j), v_load((order ? ordered : w) + LANES * j),
                              a[j]);
         }
     }
@@ -76,10 +95,12 @@ fetch_weights(mh_format format, const struct weight_row *row, int64_t k, vf w[ST
         scale = v_mul(v_set1(f), v_set1(FP8_BIAS));
     }
 #ifdef __AVX512F__
-    if (format == MH_FORMAT_FP8) {
+    if (format == MH_FORMAT_FP8)
         v_decode_fours(row->data + k, scale, w);
+    if (format == MH_FORMAT_BF16)
+        v_decode_twos(row->data + 2 * k, w);
+    if (in_word(format) > 1)
         return;
-    }
 #endif
 #pragma GCC unroll 8
     for (int j = 0; j < STEP; j++)
@@ -99,7 +120,8 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                                                            float sums[ROWS])
 {
     int64_t bytes = format == MH_FORMAT_F32 ? 4 : format == MH_FORMAT_FP8 ? 1 : 2;
-    int64_t turn = in * bytes - AHEAD; /* from there on what is ahead is of the rows after */
+    int64_t ahead = AHEAD * bytes,
+            turn = in * bytes - ahead; /* from there on what is ahead is of the rows after */
     struct sums s;
     for (int d = 0; d < ROWS; d++)
         for (int j = 0; j < STEP; j++)
@@ -108,7 +130,7 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
         bool inside = k * bytes < turn;
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
-            const unsigned char *next = inside ? w->row[r].data + AHEAD : w->then[r] - turn;
+            const unsigned char *next = inside ? w->row[r].data + ahead : w->then[r] - turn;
             vf weights[STEP];
             for (int64_t line = 0; line < STRIPES * bytes; line += 64)
                 __builtin_prefetch(next + k * bytes + line, 0, 3);
@@ -122,8 +144,10 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
     }
     if (in % STRIPES)
         add_tail(&s, format, rows, tokens, w->row, x, in);
-    if (FOURS && format == MH_FORMAT_FP8)
+    if (in_word(format) == 4)
         fold_fours(s.a, sums);
+    else if (in_word(format) == 2)
+        fold_twos(s.a, sums);
     else
         fold_dots(s.a, sums);
 }
@@ -132,11 +156,12 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
 static float dot_generally(const struct weight_row *row, const float *x, int64_t in)
 {
     float a[STRIPES] = {0}, w[STRIPES], ordered[STRIPES];
+    const int each = in_word(MH_FORMAT_FP8);
     for (int64_t k = 0; k < in; k += STRIPES) {
         int64_t n = in - k < STRIPES ? in - k : STRIPES;
         decode_columns(row, k, n, w);
         for (int64_t j = 0; j < n; j++)
-            ordered[j] = x[k + (FOURS ? j % 4 * 16 + j / 4 : j)];
+            ordered[j] = x[k + j % each * 16 + j / each];
         accumulate(a, ordered, w, n);
     }
     return fold(a);

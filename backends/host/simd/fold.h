@@ -52,6 +52,22 @@ static inline void fold_dots(vf a[FOLDED][STEP], float *out)
     store_fourths(fold_1(v, v), out);
 }
 
+/* The same where vectors 0 and 1 hold stripes 2 i and 2 i + 1 of the lower 32, 2 and 3 of the
+ * upper: the last step is between vectors. */
+static inline void fold_twos(vf a[FOLDED][STEP], float *out)
+{
+    vf by[2]; /* four lanes a dot */
+    for (int b = 0; b < 2; b++) {
+        vf dot[FOLDED];
+        for (int d = 0; d < FOLDED; d++)
+            dot[d] = v_add(a[d][b], a[d][b + 2]);
+        by[b] = fold_4(fold_8(dot[0], dot[2]), fold_8(dot[1], dot[3]));
+    }
+    vf v = fold_2(by[0], by[1]); /* of each dot two lanes of even stripes, two of odd ones */
+    v = fold_1(v, v);
+    store_fourths(fold_2(v, v), out);
+}
+
 /* The same where vector b holds stripes 4 i + b: the steps 2 and 1 are between vectors. */
 static inline void fold_fours(vf a[FOLDED][STEP], float *out)
 {
@@ -71,6 +87,11 @@ static inline void fold_fours(vf a[FOLDED][STEP], float *out)
 static inline void fold_dots(vf a[FOLDED][STEP], float *out)
 {
     *out = v_fold(a[0]);
+}
+
+static inline void fold_twos(vf a[FOLDED][STEP], float *out)
+{
+    fold_dots(a, out);
 }
 
 static inline void fold_fours(vf a[FOLDED][STEP], float *out)

@@ -163,7 +163,8 @@ static void order_inputs(void *context, int64_t begin, int64_t end, uint32_t thr
     int64_t pitch = permuted_floats(p->in);
     (void)thread;
     for (int64_t i = begin; i < end; i++)
-        K(by_fours)((float *)(uintptr_t)job->by_fours + i * pitch, p->input(p->op, i), p->in);
+        K(order)
+        (p->w[0]->format, (float *)(uintptr_t)job->ordered + i * pitch, p->input(p->op, i), p->in);
 }
 
 void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
@@ -173,11 +174,11 @@ void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
     if (!wants_fast(job, most))
         job->fast = NULL;
     bool in_place = job->fast ? !wants_fast(job, fewest) : !wants_panel(job, fewest);
-    if (in_place && !p->transposed && K(wants_fours)(p->w[0]->format)) {
-        job->by_fours = (const float *)(const void *)job->shared;
+    if (in_place && !p->transposed && K(wants_order)(p->w[0]->format)) {
+        job->ordered = (const float *)(const void *)job->shared;
         spread(job->run, p->inputs, p->in, order_inputs, job);
     }
-    job->shared += product_by_fours(p->inputs, p->in, p->transposed);
+    job->shared += product_ordered(p->inputs, p->in, p->transposed);
     if (job->fast)
         spread(job->run, p->group_count, p->in * most, convert_groups, job);
     else if (wants_panel(job, most))

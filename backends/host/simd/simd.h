@@ -201,6 +201,17 @@ v_decode(mh_format format, const unsigned char *data, int64_t k, vf v_scale)
 
 #ifdef __AVX512F__
 
+/* 64 bf16 weights; w[0] and w[1] have columns 2 i and 2 i + 1 of the first 32, w[2] and w[3] of the
+ * others. */
+static inline void v_decode_twos(const unsigned char *data, vf w[4])
+{
+    for (int half = 0; half < 2; half++) {
+        vi words = _mm512_loadu_si512(data + 64 * half);
+        w[2 * half] = v_cast(v_shl(words, 16));
+        w[2 * half + 1] = v_cast(v_and(words, v_set1i((int)0xFFFF0000)));
+    }
+}
+
 /* 64 FP8 weights; w[b] has columns 4 i + b. The conditions of v_decode. */
 static inline void v_decode_fours(const unsigned char *data, vf v_scale, vf w[4])
 {
