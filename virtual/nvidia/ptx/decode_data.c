@@ -156,10 +156,10 @@ void ptx_decode_mov(struct ptx_parser *parser, struct ptx_statement *s, const st
         uint16_t p = ptx_pred(parser, to);
         if (p == VN_NO_PRED)
             ptx_error(&parser->lexer, &to->token, "a predicate is expected as the destination");
-        if (from->kind == PTX_OPERAND_INT) {
+        if (from->kind == PTX_OPERAND_INT || from->kind == PTX_OPERAND_FALSE) {
             struct vn_insn *i = ptx_emit(parser, s, VN_OP_set_pred_const);
             i->p = p;
-            i->imm = from->value != 0;
+            i->imm = from->kind == PTX_OPERAND_INT && from->value != 0;
             return;
         }
         uint16_t q = ptx_pred(parser, from);

@@ -74,6 +74,7 @@ enum ptx_operand_kind {
     PTX_OPERAND_INT,
     PTX_OPERAND_FLOAT,
     PTX_OPERAND_SPECIAL, /* code: of base VN_SPECIAL, or an op that reads it */
+    PTX_OPERAND_FALSE,   /* a special register that is a predicate, 0 */
     PTX_OPERAND_SYMBOL,  /* decl + imm */
     PTX_OPERAND_MEMORY,  /* [base + imm]; base: reg, symbol or none */
     PTX_OPERAND_VECTOR,

@@ -61,6 +61,10 @@ static void name_operand(struct ptx_parser *parser, struct ptx_operand *o)
     uint32_t index;
     struct ptx_decl *d = ptx_find_register(parser, t.text, t.length, &index);
     if (!d && t.text[0] == '%') {
+        if (ptx_is_name(&t, "%is_explicit_cluster")) {
+            o->kind = PTX_OPERAND_FALSE; /* clusters are of one block */
+            return;
+        }
         int c = component(&lexer->token);
         if (ptx_special_named(t.text, t.length, c, &o->special)) {
             if (c >= 0)

@@ -436,6 +436,7 @@ static void specials(void **state)
         PTX_HEAD ".extern .shared .b8 dyn[];\n"
                  ".visible .entry k(.param .u64 po) { .reg .b64 o, t, c, d; .reg .b32 i, x, y; "
                  ".shared .b32 own[4]; ld.param.u64 o, [po];\n"
+                 ".reg .pred p; mov.pred p, %%is_explicit_cluster; @p trap;\n"
                  "mov.u64 c, %%clock64; mov.u64 t, %%globaltimer; mov.u64 d, %%gridid;\n"
                  "mov.u32 i, %%ctaid.y; mad.lo.u32 i, i, 3, %%ctaid.x; mov.u32 x, own; "
                  "mov.u32 y, dyn;\n"
