@@ -103,6 +103,8 @@ static void names_and_sizes_follow_the_tables(void **state)
     assert_string_equal(mh_format_name(MH_FORMAT_FP8), "fp8");
     assert_int_equal(mh_format_bytes(MH_FORMAT_FP8, 300, 200), 300 * 200 + 3 * 2 * 4);
     assert_int_equal(mh_format_bytes(MH_FORMAT_F32, INT64_MAX, INT64_MAX), 0);
+    assert_int_equal(mh_format_bytes(MH_FORMAT_F32, -1, 4), 0);
+    assert_int_equal(mh_format_bytes(MH_FORMAT_F32, 4, -1), 0);
     assert_string_equal(mh_status_text(MH_DEVICE_LOST), "device lost");
     assert_int_equal(mh_abi(), MH_ABI);
 }

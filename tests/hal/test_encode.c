@@ -400,6 +400,24 @@ static void the_step_block_goes_round(void **state)
     world_free(w);
 }
 
+static void a_step_block_has_limits(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    static const int64_t bad[] = {0, -1, (1 << 20) + 1, INT64_MAX};
+    mh_step *step;
+    for (int i = 0; i < 4; i++) {
+        mh_step_params p = MH_INIT(mh_step_params);
+        p.rows = bad[i], p.slots = 1, p.pages = 1;
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_create(w->host, &p, &step), "rows is");
+        p.rows = 1, p.slots = bad[i];
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_create(w->host, &p, &step), "slots is");
+        p.slots = 1, p.pages = bad[i];
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_create(w->host, &p, &step), "must be 1 to 2^20");
+    }
+    world_free(w);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +429,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(graphs_replay_what_streams_do),
         cmocka_unit_test(a_device_lost_at_an_op_says_why),
         cmocka_unit_test(the_step_block_goes_round),
+        cmocka_unit_test(a_step_block_has_limits),
     };
     return WORLD_MAIN(tests);
 }
