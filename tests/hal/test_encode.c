@@ -132,6 +132,15 @@ static void what_is_missing_runs_on_the_host_and_is_counted(void **state)
     assert_int_equal(mh_device_fallbacks(w->probe, MH_OP_LINEAR_ADD), 0);
     drop(&f);
 
+    /* Where only the part without a weight is missing, the weight is the device's. */
+    f = make(w->probe, w->probe);
+    w->control->native = 1u << MH_OP_LINEAR;
+    s = ask(w->probe, &f.op.base);
+    assert_int_equal(s.runs, MH_RUNS_ON_HOST);
+    assert_int_equal(s.weights_on_host, 0);
+    w->control->native = 1u << MH_OP_ADD;
+    drop(&f);
+
     /* A weight left on the device that cannot use it is an error that says where to put it. */
     f = make(w->probe, w->probe);
     REFUSED(MH_UNSUPPORTED, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "mh_device_host()");
