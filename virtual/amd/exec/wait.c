@@ -89,9 +89,11 @@ struct va_pending *va_defer(struct va_wave *w, const struct va_insn *insn, bool 
     return p;
 }
 
+/* Constants have codes too, below those of vector registers: a wide one does not reach into them. */
 static bool overlaps(uint16_t code, unsigned width, const struct va_pending *p)
 {
-    return code != VA_NONE && code < p->code + p->width && p->code < code + width;
+    return code != VA_NONE && (code < VA_V0) == (p->code < VA_V0) && code < p->code + p->width &&
+           p->code < code + width;
 }
 
 void va_check_pending(struct va_wave *w, const struct va_insn *i)
@@ -108,7 +110,7 @@ void va_check_pending(struct va_wave *w, const struct va_insn *i)
         if ((!source && !target) || ordered)
             continue;
         va_find(w, "missing-wait", -1, 0, 0, p->insn,
-                "%s %s%u, whose load at text + 0x%llx s_waitcnt has not waited for",
+                "%s %s%u, whose load at text + 0x%llx no s_waitcnt has waited for",
                 source ? "reads" : "writes",
                 p->code >= VA_A0   ? "a"
                 : p->code >= VA_V0 ? "v"

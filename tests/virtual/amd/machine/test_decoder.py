@@ -27,6 +27,7 @@ KNOWN = [
     (r"v_(smfmac|mfma)\w+", "scalar sources, which LLVM accepts in some"),
     (r"v_(addc|subb|subbrev)_co_u32|v_cndmask_b32|v_readlane_b32|v_swap_b32|v_sat_pk_u8_i16", "masks and results that are no SGPRs"),
     (r"v_cvt_(rpi|flr)_i32_f32|v_interp\w+", "forms that were renamed"),
+    (r"v_(lshl|lshr|ashr)rev_[bi]16", "LLVM writes a literal of 16 bits as the f32 of all its 32"),
 ]
 # What LLVM accepts with a warning, or accepts though the registers are not there.
 REFUSED = re.compile(r"/\*|Warning|\bnull\b|lds_direct|pops_exiting|v_readfirstlane_b32 src_|v_cmpx?_\w+ src_"
@@ -76,7 +77,8 @@ def harmless(words):
 
 def texts_of(folders):
     """Words of the executable sections of the code objects."""
-    for path in sorted(path for folder in folders.split(":") for path in glob.glob(folder + "/*.co")):
+    # In an order that does not depend on where the folders lie: the random words follow from it.
+    for path in (p for folder in folders.split(":") for p in sorted(glob.glob(folder + "/*.co"))):
         with open(path, "rb") as file:
             data = file.read()
         if data[48] != 0x4c: # e_flags: gfx942
