@@ -13,7 +13,7 @@
 #include <moehal/moehal.h>
 
 static char frozen_path[1024], probe_path[1024], abi_path[1024], partial_path[1024],
-    half_path[1024], absent_path[1024], other_path[1024];
+    half_path[1024], short_path[1024], absent_path[1024], other_path[1024];
 
 static void assert_message_has(const char *part)
 {
@@ -95,6 +95,15 @@ static void a_module_of_the_frozen_headers_works(void **state)
     mh_buffer_release(buffer);
     mh_stream_release(stream);
     mh_device_release(device);
+    mh_runtime_release(runtime);
+}
+
+static void the_shortest_table_will_do(void **state)
+{
+    (void)state;
+    const char *modules[] = {short_path};
+    mh_runtime *runtime = with_modules(modules, 1);
+    assert_int_equal(backend_of(runtime, short_path).status, MH_OK);
     mh_runtime_release(runtime);
 }
 
@@ -328,6 +337,7 @@ int main(int argc, char **argv)
     snprintf(probe_path, sizeof(probe_path), "%s/probe.so", argv[1]);
     snprintf(frozen_path, sizeof(frozen_path), "%s/frozen_null.so", argv[1]);
     snprintf(half_path, sizeof(half_path), "%s/half.so", argv[1]);
+    snprintf(short_path, sizeof(short_path), "%s/short.so", argv[1]);
     snprintf(absent_path, sizeof(absent_path), "%s/absent.so", argv[1]);
     snprintf(abi_path, sizeof(abi_path), "%s/bad1.so", argv[1]);
     snprintf(partial_path, sizeof(partial_path), "%s/bad2.so", argv[1]);
@@ -336,6 +346,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(host_is_always_first),
         cmocka_unit_test(other_abi_is_refused_naming_both),
         cmocka_unit_test(a_module_of_the_frozen_headers_works),
+        cmocka_unit_test(the_shortest_table_will_do),
         cmocka_unit_test(bad_modules_are_listed_with_reasons),
         cmocka_unit_test(a_broken_device_hides_no_other),
         cmocka_unit_test(environment_only_where_allowed),
