@@ -217,6 +217,12 @@ static void imply(struct va_insn *i)
     }
 }
 
+bool va_second_is_integer(uint16_t op)
+{
+    const char *name = va_rows[op].name;
+    return strstr(name, "_class_") || strstr(name, "_ldexp_");
+}
+
 static bool decode_sdwa(struct va_insn *i)
 {
     uint32_t w = i->raw[1];
@@ -242,9 +248,11 @@ static bool decode_sdwa(struct va_insn *i)
     uint16_t f = va_rows[i->op].flags;
     if (va_reads_part(i->op) && (bits(w, 8, 5) != 6 || w >> 19 & 1))
         return false;
-    bool sext = bits(w, 19, 1) | (i->b != VA_NONE && bits(w, 27, 1));
-    if (f & (VA_ABS | VA_NEG) ? sext : i->abs | i->neg)
-        return false;
+    for (unsigned k = 0; k < (i->b == VA_NONE ? 1 : 2); k++) {
+        bool real = f & (VA_ABS | VA_NEG) && !(k && va_second_is_integer(i->op));
+        if (real ? bits(w, 19 + 8 * k, 1) : (i->abs | i->neg) >> k & 1)
+            return false;
+    }
     if ((i->omod && !(f & VA_OMOD)) || (i->b == VA_NONE && bits(w, 24, 8)))
         return false;
     return source_good(i->a, 1) && (i->b == VA_NONE || source_good(i->b, 1));
@@ -261,6 +269,10 @@ static bool decode_dpp(struct va_insn *i)
     uint16_t f = va_rows[i->op].flags;
     if (i->abs & ~(f & VA_ABS) || i->neg & ~(f >> 3 & 7))
         return false;
+    if (!vector_good(i->a, i->wa))
+        return false;
+    if (i->wd > 1 || i->wa > 1) /* of 64 bits nothing else is exchanged */
+        return control >= 0x150 && control < 0x160;
     bool known = control < 0x100 || (control > 0x100 && control < 0x110) ||
                  (control > 0x110 && control < 0x120) || (control > 0x120 && control < 0x130) ||
                  control == 0x130 || control == 0x134 || control == 0x138 || control == 0x13c ||
@@ -379,8 +391,8 @@ static bool decode_vop3(struct va_insn *i, size_t count)
     uint16_t f = row->flags;
     /* Bits that mean nothing are free with three sources and with halves, else they are zero. */
     bool signs = f & (VA_ABS | VA_NEG), selects = f & VA_OPSEL;
-    bool free_bits =
-        (row->encoding == VA_VOP3 && row->c && (signs || selects)) || (selects && !signs);
+    bool free_bits = (row->encoding == VA_VOP3 && row->c && (signs || selects)) ||
+                     (selects && !signs) || i->op == VA_VOP3_v_cvt_pkaccum_u8_f32;
     if (selects && !row->c && !sdst && i->opsel & ~(f >> 8 & 15))
         return false;
     if ((i->clamp && !(f & VA_CLAMP)) || (i->omod && !(f & VA_OMOD)) ||
@@ -413,6 +425,10 @@ static bool decode_vop3(struct va_insn *i, size_t count)
     if (i->op == VA_VOP3_v_writelane_b32) {
         if (bits(w1, 0, 9) >= VA_V0 || bits(w1, 9, 9) >= VA_V0)
             return false;
+        i->c = i->d;
+        i->wc = 1;
+    }
+    if (i->op == VA_VOP3_v_cvt_pkaccum_u8_f32) {
         i->c = i->d;
         i->wc = 1;
     }
@@ -467,8 +483,8 @@ static bool decode_vop3p(struct va_insn *i, size_t count)
     }
     if (!i->wc && (i->neg & 4 || i->abs & 4 || i->opsel & 4))
         return false;
-    return vop3_source(&i->a, a, i->wa) && vop3_source(&i->b, b, i->wb) &&
-           vop3_source(&i->c, c, i->wc);
+    return vector_good(i->d, i->wd) && vop3_source(&i->a, a, i->wa) &&
+           vop3_source(&i->b, b, i->wb) && vop3_source(&i->c, c, i->wc);
 }
 
 static bool decode_ds(struct va_insn *i, size_t count)

@@ -91,6 +91,7 @@ struct va_insn {
     uint8_t opsel, opsel_hi; /* by source, bit 3 of opsel: destination; matrix: abid in opsel */
     uint8_t wd, wa, wb, wc;  /* widths, in registers */
     uint8_t simple;          /* a vector operation without modifiers, on whole registers */
+    uint8_t relative;        /* one whose registers s_set_gpr_idx_on may move */
     uint16_t d, a, b, c;     /* operands */
     uint16_t sd;             /* scalar destination of VOP3 and of SDWA compares */
     uint16_t flops;          /* a lane */
@@ -115,6 +116,9 @@ static inline bool va_reads_part(uint16_t op)
     return op == VA_VOP1_v_cvt_f32_fp8 || op == VA_VOP1_v_cvt_f32_bf8 ||
            op == VA_VOP1_v_cvt_pk_f32_fp8 || op == VA_VOP1_v_cvt_pk_f32_bf8;
 }
+
+/* Of operations on real numbers: a set of classes, or an exponent. */
+bool va_second_is_integer(uint16_t op);
 
 /* Decodes words[0..count). insn->op is VA_NO_OP if that is no instruction; then *why is a reason.
  */

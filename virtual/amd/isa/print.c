@@ -42,6 +42,8 @@ static enum type type_of(const struct va_insn *i, int which)
         return width == 2 ? DOUBLE : INTEGER;
     if (width == 2)
         return DOUBLE;
+    if (which == 2 && (i->op == VA_VOP3_v_mad_u32_u16 || i->op == VA_VOP3_v_mad_i32_i16))
+        return FLOAT;
     if (n > 4 && (!strcmp(name + n - 4, "_f16") || !strcmp(name + n - 4, "_i16") ||
                   !strcmp(name + n - 4, "_u16") || !strcmp(name + n - 4, "_b16")))
         return !strcmp(name + n - 4, "_f16") ? HALF : SHORT;
@@ -452,9 +454,10 @@ static void vector(struct out *o, const struct va_insn *i)
     bool integer_sext = !(row->flags & (VA_ABS | VA_NEG));
     source(o, i, 0, is_sdwa && integer_sext && w1 >> 19 & 1);
     if (i->b != VA_NONE)
-        source(o, i, 1, is_sdwa && integer_sext && w1 >> 27 & 1);
+        source(o, i, 1, is_sdwa && (integer_sext || va_second_is_integer(i->op)) && w1 >> 27 & 1);
     bool accumulates = row->encoding == VA_VOP2 && i->c == i->d && i->b != VA_LITERAL;
-    if (i->c != VA_NONE && !accumulates && i->op != VA_VOP3_v_writelane_b32)
+    if (i->c != VA_NONE && !accumulates && i->op != VA_VOP3_v_writelane_b32 &&
+        i->op != VA_VOP3_v_cvt_pkaccum_u8_f32)
         source(o, i, 2, false);
     if (i->encoding == VA_VOP3)
         vop3_opsel(o, i);

@@ -3,17 +3,19 @@
 
 usage: test_decoder.py DISASSEMBLE FOLDERS [WORDS [SEED]]
 
-Every instruction of gfx942's code objects in FOLDERS (separated by colons), then WORDS random ones: of each encoding, and those of
-the code objects with some bits changed. What differs must be in KNOWN, which says why.
+Every instruction of gfx942's code objects in FOLDERS (separated by colons), the modifiers of short forms, then WORDS random ones: of
+each encoding, and those of the code objects with some bits changed. What differs must be in KNOWN, which says why.
 """
 import collections
 import ctypes
 import glob
+import os
 import random
 import re
 import subprocess
 import sys
 
+OPCODES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../../virtual/amd/isa/opcodes.def")
 # Mnemonic (a pattern) and why the decoder differs from LLVM 19 there.
 KNOWN = [
     (r"buffer_(wbinvl1|wbinvl1_vol|inv|wbl2)", "bits that mean nothing: LLVM wants other ones zero"),
@@ -30,7 +32,7 @@ KNOWN = [
     (r"v_(lshl|lshr|ashr)rev_[bi]16", "LLVM writes a literal of 16 bits as the f32 of all its 32"),
 ]
 # What LLVM accepts with a warning, or accepts though the registers are not there.
-REFUSED = re.compile(r"/\*|Warning|\bnull\b|lds_direct|pops_exiting|v_readfirstlane_b32 src_|v_cmpx?_\w+ src_"
+REFUSED = re.compile(r"/\*|Warning|\bnull\b|lds_direct|pops_exiting|v_readfirstlane_b32 \S+ src_|v_cmpx?_\w+ src_"
                      r"|v_accvgpr_mov_b32 a\d+, src"
                      r"|s\[\d+:10[2-9]\]|s\[\d+:11\d\]")
 
@@ -112,6 +114,31 @@ def random_words(source, known):
     return words
 
 
+def edges():
+    """What random words seldom are: the forms of short instructions that exchange lanes or take parts, with each modifier and
+    control and with registers at the end of the file; and long ones whose registers end behind it."""
+    for line in open(OPCODES, encoding="ascii"):
+        m = re.match(r"O\((VOP1|VOP2|VOPC|VOP3|VOP3P), (\d+), (\w+), .*, 0x(\w+)\)", line)
+        if not m:
+            continue
+        encoding, op, flags = m[1], int(m[2]), int(m[4], 16)
+        if encoding in ("VOP3", "VOP3P"):
+            for d in (2, 255):
+                for a in (2, 255):
+                    yield [(0xd0000000 if encoding == "VOP3" else 0xd3804000) | op << 16 | d, 0x1c000000 * (encoding == "VOP3P")
+                           | 260 << 18 | 258 << 9 | 256 + a, 0]
+            continue
+        short = {"VOP1": 0x7e000000 | op << 9 | 4 << 17, "VOP2": op << 25 | 4 << 17 | 6 << 9,
+                 "VOPC": 0x7c000000 | op << 17 | 6 << 9}[encoding]
+        if flags & 0x2000:
+            for k in range(512): # sext, neg, abs of each source; clamp, omod; a scalar
+                word = 0x06060002 | (0 if encoding == "VOPC" else 0x600 | (k >> 6 & 1) << 13 | (k >> 7 & 1) << 14)
+                yield [short | 249, word | (k & 7) << 19 | (k >> 3 & 7) << 27 | (k >> 8) << 31, 0]
+        if flags & 0x4000:
+            for control in range(0, 512, 5):
+                yield [short | 250, 0xff000000 | control << 8 | (255 if control % 2 else 3), 0]
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -126,7 +153,7 @@ def main():
             length, _ = llvm(words)
             known.append(words)
             at += length or 1
-    tried = known + [harmless(random_words(source, known)) for _ in range(count)]
+    tried = known + list(edges()) + [harmless(random_words(source, known)) for _ in range(count)]
     lines = "".join("%x %x %x\n" % tuple(words) for words in tried)
     ours = subprocess.run([sys.argv[1]], input=lines, stdout=subprocess.PIPE, text=True,
                           check=True).stdout.splitlines()
