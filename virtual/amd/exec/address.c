@@ -101,3 +101,32 @@ void va_lds_check(struct va_wave *w, uint32_t at, uint32_t bytes, int write, int
         m->insn = (uint32_t)(w->now - w->insns);
     }
 }
+
+/* ---- buffers ---- */
+
+static uint32_t stride_of(const uint32_t *descriptor)
+{
+    return descriptor[1] >> 16 & 0x3fff;
+}
+
+void va_check_buffer(struct va_wave *w, const struct va_insn *i)
+{
+    const uint32_t *r = &w->s[i->b];
+    bool swizzled = r[1] >> 31 && stride_of(r), by_lane = r[3] >> 23 & 1;
+    if (swizzled || by_lane)
+        va_not_implemented(w, i);
+}
+
+bool va_buffer_address(const struct va_wave *w, const struct va_insn *i, int l, uint32_t bytes,
+                       uint64_t *address)
+{
+    const uint32_t *r = &w->s[i->b];
+    bool idxen = i->raw[0] >> 13 & 1, offen = i->raw[0] >> 12 & 1;
+    uint32_t stride = stride_of(r), index = idxen ? va_row(w, i->a)[l] : 0;
+    uint32_t offset = (uint32_t)i->offset + (offen ? va_row(w, i->a + idxen)[l] : 0);
+    uint32_t soffset = va_scalar(w, i, i->c);
+    uint64_t at = (uint64_t)index * stride + offset;
+    *address = ((r[0] | (uint64_t)r[1] << 32) & 0xffffffffffff) + soffset + at;
+    return stride && idxen ? index < r[2] && offset + bytes <= stride
+                           : at + soffset + bytes <= r[2];
+}

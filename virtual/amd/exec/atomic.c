@@ -25,6 +25,8 @@ enum operation {
     PK_F16,
     PK_BF16,
     CMPSWAP_F,
+    WRAP,
+    SWAP_MARKED,
     UNKNOWN
 };
 
@@ -82,6 +84,10 @@ static uint64_t combine32(enum operation op, uint32_t old, uint32_t v, uint32_t 
     case PK_F16:
         return half_bits(half_value(old & 0xffff) + half_value(v & 0xffff)) |
                half_bits(half_value(old >> 16) + half_value(v >> 16)) << 16;
+    case WRAP:
+        return old >= v ? old - v : old + other;
+    case SWAP_MARKED:
+        return v >> 31 ? v & 0x7fffffff : old;
     case PK_BF16:
         return bf16_bits(float_of(old << 16) + float_of(v << 16)) |
                bf16_bits(float_of(old & 0xffff0000) + float_of(v & 0xffff0000)) << 16;
@@ -138,17 +144,8 @@ static void *place(struct va_wave *w, const struct va_insn *i, int l, unsigned b
     const uint32_t *v = i->a == VA_NONE ? NULL : va_row(w, i->a);
     uint64_t at;
     if (i->encoding == VA_MUBUF) {
-        const uint32_t *r = &w->s[i->b];
-        bool idxen = i->raw[0] >> 13 & 1, offen = i->raw[0] >> 12 & 1;
-        uint32_t stride = r[1] >> 16 & 0x3fff, index = idxen ? v[l] : 0;
-        uint32_t offset = (uint32_t)i->offset + (offen ? va_row(w, i->a + idxen)[l] : 0);
-        uint32_t soffset = va_scalar(w, i, i->c);
-        uint64_t in = (uint64_t)index * stride + offset;
-        bool inside = stride && idxen ? index < r[2] && offset + bytes <= stride
-                                      : in + soffset + bytes <= r[2];
-        if (!inside)
+        if (!va_buffer_address(w, i, l, bytes, &at))
             return NULL;
-        at = ((r[0] | (uint64_t)r[1] << 32) & 0xffffffffffff) + soffset + in;
     } else {
         at = i->c != VA_NONE ? w->s64[i->c / 2] + v[l] : v[l] | (uint64_t)v[l + VA_LANES] << 32;
         at += (uint64_t)(int64_t)i->offset;
@@ -205,6 +202,8 @@ static void run_global(struct va_wave *w, const struct va_insn *i)
     uint64_t mask = va_exec(w), v[VA_LANES], other[VA_LANES] = {0};
     if (!mask)
         return;
+    if (i->encoding == VA_MUBUF)
+        va_check_buffer(w, i);
     for (uint64_t m = mask; m; m &= m - 1) {
         int l = __builtin_ctzll(m);
         v[l] = data_of(w, data, l, bytes);
@@ -228,6 +227,23 @@ static void run_global(struct va_wave *w, const struct va_insn *i)
     w->worker->store_bytes += lanes * bytes;
 }
 
+static void check_place(struct va_wave *w, uint32_t at, unsigned bytes, int l)
+{
+    if ((uint64_t)at + bytes > w->group->lds_bytes || at & (bytes - 1))
+        va_fault(w, VA_ILLEGAL_ADDRESS, "lds-out-of-bounds", l, at, bytes,
+                 "atomic of %u bytes at %u of LDS: the workgroup has %u", bytes, at,
+                 w->group->lds_bytes);
+    va_lds_check(w, at, bytes, 2, l);
+}
+
+static void count_lds(struct va_wave *w, const struct va_insn *i, unsigned bytes, uint64_t lanes)
+{
+    w->counts[i - w->insns].lds_bytes += bytes * lanes;
+    w->counts[i - w->insns].lds_passes++;
+    w->worker->lds_accesses++;
+    w->worker->atomics += lanes;
+}
+
 static void run_lds(struct va_wave *w, const struct va_insn *i)
 {
     enum operation op = i->kinds[2];
@@ -243,11 +259,7 @@ static void run_lds(struct va_wave *w, const struct va_insn *i)
         v[l] = data_of(w, i->b, l, bytes);
         if (i->c != VA_NONE)
             other[l] = data_of(w, i->c, l, bytes);
-        if ((uint64_t)at[l] + bytes > w->group->lds_bytes || at[l] & (bytes - 1))
-            va_fault(w, VA_ILLEGAL_ADDRESS, "lds-out-of-bounds", l, at[l], bytes,
-                     "atomic of %u bytes at %u of LDS: the workgroup has %u", bytes, at[l],
-                     w->group->lds_bytes);
-        va_lds_check(w, at[l], bytes, 2, l);
+        check_place(w, at[l], bytes, l);
     }
     uint32_t(*d)[VA_LANES] = results(w, i, false, true, returns, bytes / 4);
     for (uint64_t m = mask; m; m &= m - 1) {
@@ -255,10 +267,53 @@ static void run_lds(struct va_wave *w, const struct va_insn *i)
         uint64_t x = swapped ? other[l] : v[l], y = swapped ? v[l] : other[l];
         put_result(d, l, bytes, change(op, bytes, w->group->lds + at[l], x, y));
     }
-    w->counts[i - w->insns].lds_bytes += bytes * (uint64_t)__builtin_popcountll(mask);
-    w->counts[i - w->insns].lds_passes++;
-    w->worker->lds_accesses++;
-    w->worker->atomics += (uint64_t)__builtin_popcountll(mask);
+    count_lds(w, i, bytes, (uint64_t)__builtin_popcountll(mask));
+}
+
+/* Two exchanges in one instruction: at two offsets, or of the halves of an aligned 64-bit word. */
+static void run_lds2(struct va_wave *w, const struct va_insn *i)
+{
+    enum operation op = i->kinds[2];
+    unsigned bytes = i->kinds[3], n = bytes / 4;
+    unsigned scale = bytes * (strstr(va_rows[i->op].name, "st64") ? 64 : 1);
+    uint64_t mask = va_exec(w), v[2][VA_LANES];
+    uint32_t at[2][VA_LANES];
+    if (!mask)
+        return;
+    for (uint64_t m = mask; m; m &= m - 1) {
+        int l = __builtin_ctzll(m);
+        uint32_t base = va_row(w, i->a)[l];
+        for (unsigned k = 0; k < 2; k++) {
+            bool marked = op == SWAP_MARKED;
+            v[k][l] = data_of(w, marked ? i->b + k : k ? i->c : i->b, l, bytes);
+            at[k][l] = marked ? ((base + (uint32_t)i->offset) & 0xfff8) + 4 * k
+                              : base + ((uint32_t)i->offset >> 8 * k & 255) * scale;
+            check_place(w, at[k][l], bytes, l);
+        }
+    }
+    uint32_t(*d)[VA_LANES] = results(w, i, false, true, true, 2 * n);
+    for (uint64_t m = mask; m; m &= m - 1) {
+        int l = __builtin_ctzll(m);
+        for (unsigned k = 0; k < 2; k++)
+            put_result(d + k * n, l, bytes,
+                       change(op, bytes, w->group->lds + at[k][l], v[k][l], 0));
+    }
+    count_lds(w, i, 2 * bytes, (uint64_t)__builtin_popcountll(mask));
+}
+
+/* The number of active lanes is added to a counter that M0 points at, or taken from it. */
+static void run_lds_counter(struct va_wave *w, const struct va_insn *i)
+{
+    uint64_t mask = va_exec(w), lanes = (uint64_t)__builtin_popcountll(mask);
+    uint32_t at = (w->s[VA_M0] & 0xffff) + (uint32_t)i->offset;
+    if (!mask)
+        return;
+    check_place(w, at, 4, __builtin_ctzll(mask));
+    uint32_t(*d)[VA_LANES] = results(w, i, false, true, true, 1);
+    uint64_t old = change(i->kinds[2], 4, w->group->lds + at, lanes, 0);
+    for (uint64_t m = mask; m; m &= m - 1)
+        put_result(d, __builtin_ctzll(m), 4, old);
+    count_lds(w, i, 4, 1);
 }
 
 static enum operation operation_of(const char *name)
@@ -281,7 +336,11 @@ static enum operation operation_of(const char *name)
                  {"max_f", MAX_F},
                  {"max_rtn_f", MAX_F},
                  {"swap", SWAP},
-                 {"wrxchg_rtn", SWAP},
+                 {"wrxchg", SWAP},
+                 {"wrap", WRAP},
+                 {"condxchg", SWAP_MARKED},
+                 {"append", ADD},
+                 {"consume", SUB},
                  {"rsub", RSUB},
                  {"add", ADD},
                  {"sub", SUB},
@@ -313,10 +372,17 @@ bool VA_NAME(bind_atomic)(struct va_insn *i)
 {
     const char *n = va_rows[i->op].name;
     enum operation op = operation_of(n);
-    if (op == UNKNOWN || strstr(n, "wrxchg2") || strstr(n, "condxchg") || strstr(n, "wrap"))
+    bool two = strstr(n, "wrxchg2") || op == SWAP_MARKED;
+    bool counter = i->op == VA_DS_ds_append || i->op == VA_DS_ds_consume;
+    if (op == UNKNOWN)
         return false;
     i->kinds[2] = (uint8_t)op;
-    i->kinds[3] = strstr(n, "_x2") || strstr(n, "64") ? 8 : 4;
-    i->run = i->encoding == VA_DS ? run_lds : run_global;
+    i->kinds[3] = op == SWAP_MARKED                                      ? 4
+                  : strstr(n, "_x2") || !strcmp(n + strlen(n) - 2, "64") ? 8
+                                                                         : 4;
+    i->run = i->encoding != VA_DS ? run_global
+             : two                ? run_lds2
+             : counter            ? run_lds_counter
+                                  : run_lds;
     return true;
 }

@@ -39,6 +39,33 @@ uint32_t va_to_fp8(float f, int exponent_bits, bool hold)
     return v ? sign | v : 0;
 }
 
+/* Random bits are added to those that do not fit, and the sum is cut off: so the manual's chapter
+ * on 8-bit formats. Its pseudocode (which seed bits: as many as are cut off, from the top) rounds
+ * the sum to nearest instead, which would move even what fits. What is below the smallest normal
+ * number is first brought to its scale, as AMD's host code does. */
+uint32_t va_to_fp8_random(float f, uint32_t random, int exponent_bits, bool hold)
+{
+    int mantissa_bits = 7 - exponent_bits, bias = exponent_bits == 4 ? 8 : 16;
+    int cut = 23 - mantissa_bits;
+    uint32_t u, sign = signbit(f) ? 0x80 : 0;
+    memcpy(&u, &f, 4);
+    u &= 0x7fffffff;
+    if (u >= 0x7f800000)
+        return 0x80;
+    int field = (int)(u >> 23) - 127 + bias; /* of the exponent */
+    uint32_t significand = u >> 23 ? (u & 0x7fffff) | 0x800000 : 0;
+    if (field < 1) {
+        significand = field > -31 ? significand >> (1 - field) : 0;
+        field = 1;
+    }
+    /* With the hidden bit, so that a carry moves into the exponent. */
+    uint32_t v = (significand + (random >> (32 - cut))) >> cut;
+    v += (uint32_t)(field - 1) << mantissa_bits;
+    if (v > 0x7f)
+        return hold ? sign | 0x7f : 0x80;
+    return v ? sign | v : 0;
+}
+
 /* The fraction of 2/pi: its bits, the first one topmost. */
 static const uint64_t two_over_pi[] = {
     0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041, 0xfe5163abdebbc561,

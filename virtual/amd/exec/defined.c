@@ -78,8 +78,6 @@ static void memory(struct va_wave *w, const struct va_insn *i)
 {
     uint64_t exec = va_exec(w);
     bool buffer = i->encoding == VA_MUBUF || i->encoding == VA_MTBUF;
-    bool exchange = i->op == VA_DS_ds_bpermute_b32 || i->op == VA_DS_ds_permute_b32 ||
-                    i->op == VA_DS_ds_swizzle_b32;
     if (exec && !(i->op == VA_DS_ds_swizzle_b32))
         demand(w, i->a, i->wa, exec, "in an address");
     if (buffer)
@@ -89,7 +87,7 @@ static void memory(struct va_wave *w, const struct va_insn *i)
     if ((i->encoding == VA_GLOBAL || i->encoding == VA_FLAT) && exec)
         demand(w, i->b, i->wb, exec, "stored");
     if (!i->store)
-        define(w, i->d, i->wd, exchange ? exec : exec, UINT64_MAX);
+        define(w, i->d, i->wd, exec, UINT64_MAX);
 }
 
 static void scalar(struct va_wave *w, const struct va_insn *i)

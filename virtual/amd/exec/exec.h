@@ -260,6 +260,11 @@ bool va_known_allocation(struct va_wave *w, uint64_t low, uint64_t high, uint32_
                          bool write);
 void va_lds_check(struct va_wave *w, uint32_t at, uint32_t bytes, int write, int lane);
 void va_touch(struct va_launch_state *s, uint64_t address, uint64_t bytes);
+/* Refuses descriptors that spread or number the lanes' elements; else the address of lane's bytes;
+ * false: they lie outside of the buffer. */
+void va_check_buffer(struct va_wave *w, const struct va_insn *insn);
+bool va_buffer_address(const struct va_wave *w, const struct va_insn *insn, int lane,
+                       uint32_t bytes, uint64_t *address);
 
 /* counters.c */
 bool va_counters_collect(struct va_launch_state *s, int workers, struct va_counters *out);

@@ -265,6 +265,18 @@ VA_INLINE int32_t to_norm(float a, float low, int32_t scale)
     return (int32_t)__builtin_roundevenf(v * (float)scale);
 }
 
+/* Rounded as MODE says. */
+VA_INLINE uint32_t to_u8(float a)
+{
+    float r = __builtin_rintf(a);
+    return r >= 255 ? 255 : r > 0 ? (uint32_t)r : 0;
+}
+VA_INLINE uint32_t with_byte(uint32_t old, uint32_t at, uint32_t byte)
+{
+    at = 8 * (at & 3);
+    return (old & ~(255u << at)) | byte << at;
+}
+
 /* ---- integers ---- */
 
 VA_INLINE int64_t sext24(uint32_t a)
@@ -405,6 +417,8 @@ VA_INLINE float cube_ma(float x, float y, float z)
 
 float va_fp8_value(uint32_t v, int exponent_bits);
 uint32_t va_to_fp8(float f, int exponent_bits, bool hold);
+
+uint32_t va_to_fp8_random(float f, uint32_t random, int exponent_bits, bool hold);
 
 VA_INLINE float fp8_value(uint32_t v, int exponent_bits)
 {

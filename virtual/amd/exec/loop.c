@@ -31,6 +31,9 @@ static void run(struct va_wave *w, uint64_t steps)
             va_check_pending(w, i);
         if (VA_UNLIKELY(w->defined != NULL))
             va_check_registers(w, i);
+        if (VA_UNLIKELY(w->slow) && w->mode & VA_MODE_GPR_IDX && !i->relative &&
+            (i->class == VA_CLASS_VALU || i->class == VA_CLASS_MFMA))
+            va_not_implemented(w, i);
         i->run(w, i);
     }
 }

@@ -664,35 +664,14 @@ static void run_flat(struct va_wave *w, const struct va_insn *i)
 
 /* ---- buffers ---- */
 
-struct buffer {
-    uint64_t base;
-    uint32_t stride, records;
-    bool swizzle;
-};
-
 /* Lanes whose bytes lie outside read zeros and write nothing. */
 static uint64_t buffer_addresses(struct va_wave *w, const struct va_insn *i, struct access *a,
                                  unsigned bytes)
 {
-    const uint32_t *r = &w->s[i->b];
-    struct buffer b = {.base = (r[0] | (uint64_t)r[1] << 32) & 0xffffffffffff,
-                       .stride = r[1] >> 16 & 0x3fff,
-                       .records = r[2],
-                       .swizzle = r[1] >> 31};
-    bool idxen = i->raw[0] >> 13 & 1, offen = i->raw[0] >> 12 & 1, add_tid = r[3] >> 23 & 1;
-    uint32_t soffset = va_scalar(w, i, i->c);
     uint64_t inside = 0;
-    if (b.swizzle && b.stride)
-        va_not_implemented(w, i);
-    for (int l = 0; l < VA_LANES; l++) {
-        uint32_t index = (idxen ? va_row(w, i->a)[l] : 0) + (add_tid ? (uint32_t)l : 0);
-        uint32_t offset = (uint32_t)i->offset + (offen ? va_row(w, i->a + idxen)[l] : 0);
-        uint64_t at = (uint64_t)index * b.stride + offset;
-        bool in = b.stride && (idxen || add_tid) ? index < b.records && offset + bytes <= b.stride
-                                                 : at + soffset + bytes <= b.records;
-        a->at[l] = b.base + soffset + at;
-        inside |= (uint64_t)in << l;
-    }
+    va_check_buffer(w, i);
+    for (int l = 0; l < VA_LANES; l++)
+        inside |= (uint64_t)va_buffer_address(w, i, l, bytes, &a->at[l]) << l;
     return inside;
 }
 
@@ -780,6 +759,11 @@ static void run_load_lds(struct va_wave *w, const struct va_insn *i)
 
 /* ---- cache control ---- */
 
+static void run_ds_nop(struct va_wave *w, const struct va_insn *i)
+{
+    (void)w, (void)i;
+}
+
 static void run_fence(struct va_wave *w, const struct va_insn *i)
 {
     note_store(w, i, true, false);
@@ -799,6 +783,10 @@ static bool bind_ds(struct va_insn *i)
     if (i->op == VA_DS_ds_swizzle_b32 || i->op == VA_DS_ds_permute_b32 ||
         i->op == VA_DS_ds_bpermute_b32) {
         i->run = run_exchange;
+        return true;
+    }
+    if (i->op == VA_DS_ds_nop) {
+        i->run = run_ds_nop;
         return true;
     }
     if (i->op == VA_DS_ds_write_addtid_b32 || i->op == VA_DS_ds_read_addtid_b32) {

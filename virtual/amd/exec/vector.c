@@ -280,7 +280,8 @@ static int rounding(const struct va_wave *w, enum va_kind kind)
 static void call(struct va_wave *w, const struct va_insn *i, va_lane_fn fn, uint32_t *d,
                  const uint32_t *a, const uint32_t *b, const uint32_t *c)
 {
-    int direction = w->slow ? rounding(w, i->kinds[0]) : FE_TONEAREST;
+    enum va_kind rounded = i->kinds[0] == VA_K_B32 ? i->kinds[1] : i->kinds[0];
+    int direction = w->slow ? rounding(w, rounded) : FE_TONEAREST;
     bool hold = w->mode & VA_MODE_FP16_OVFL;
     bool by_hand = i->kinds[0] == VA_K_F16 && w->slow && (direction != FE_TONEAREST || hold);
     if (by_hand)
@@ -672,6 +673,22 @@ static void run_div_fmas(struct va_wave *w, const struct va_insn *i)
     store(w, va_row(w, i->d), out[0], i->wd);
 }
 
+/* A byte of the result, the others stay. */
+static void run_random_fp8(struct va_wave *w, const struct va_insn *i)
+{
+    row a, random, out;
+    int exponent_bits = i->op == VA_VOP3_v_cvt_sr_fp8_f32 ? 4 : 5;
+    uint64_t enabled = UINT64_MAX;
+    uint32_t *d = va_row(w, i->d);
+    prepare(w, i, 0, VA_K_F32, a, &enabled);
+    prepare(w, i, 1, VA_K_B32, random, &enabled);
+    for (int l = 0; l < VA_LANES; l++)
+        out[l] = with_byte(d[l], i->opsel >> 2,
+                           va_to_fp8_random(float_of(a[l]), random[l], exponent_bits,
+                                            w->mode & VA_MODE_FP16_OVFL));
+    store(w, d, out, 1);
+}
+
 /* ---- across lanes ---- */
 
 static void run_readfirstlane(struct va_wave *w, const struct va_insn *i)
@@ -770,6 +787,9 @@ static va_handler special(uint16_t op)
         return run_mbcnt;
     case VA_VOP3_v_mqsad_u32_u8:
         return run_mqsad;
+    case VA_VOP3_v_cvt_sr_fp8_f32:
+    case VA_VOP3_v_cvt_sr_bf8_f32:
+        return run_random_fp8;
     case VA_VOP3P_v_pk_mov_b32:
         return run_pk_mov;
     default:
@@ -803,6 +823,7 @@ static bool bind_compare(struct va_insn *i)
     if (strstr(name, "_class_"))
         i->kinds[2] = VA_K_B32;
     i->simple = unmodified(i) && strncmp(name, "v_cmpx", 6);
+    i->relative = i->extension != VA_IS_SDWA;
     i->run = run_compare;
     return i->compare;
 }
@@ -841,9 +862,12 @@ bool VA_NAME(bind_vector)(struct va_insn *i)
     va_handler run = special(i->op);
     if (run) {
         i->flops = strstr(va_rows[i->op].name, "fmas") ? 2 : 0;
+        i->relative = run == run_nop;
         i->run = run;
         if (run == run_mqsad) /* sources as they are usually */
             return !i->clamp && i->a >= VA_V0 && i->c >= VA_V0;
+        if (run == run_random_fp8) /* only the byte is selected */
+            return !(i->opsel & 3);
         return i->extension == VA_PLAIN || run == run_cndmask || run == run_carry;
     }
     if (!op->fn)
@@ -862,6 +886,9 @@ bool VA_NAME(bind_vector)(struct va_insn *i)
     if (i->encoding == VA_VOP3P)
         return bind_packed(i, op);
     i->run = i->simple && !op->keeps ? run_simple : run_full;
+    i->relative = i->extension != VA_IS_SDWA && i->c != i->d && i->c != VA_LITERAL &&
+                  i->b != VA_LITERAL && !strstr(va_rows[i->op].name, "shlrev") &&
+                  !strstr(va_rows[i->op].name, "shrrev");
     const char *name = va_rows[i->op].name;
     bool odd = i->clamp && (strstr(name, "qsad") || !strcmp(name, "v_pack_b32_f16"));
     return !odd && !(strstr(name, "ldexp") && (i->neg | i->abs) & 2); /* nobody says what that is */

@@ -172,11 +172,128 @@ static void test_object(void **state)
     device_close(&d);
 }
 
+/* ---- exchanges in LDS: one lane's do not touch another's, so their order does not matter ---- */
+
+enum { LDS_WORDS = 256, LDS_LANES = 64 };
+
+struct lds_model {
+    uint32_t lds[LDS_WORDS], back[LDS_LANES][4];
+    const uint32_t (*data)[2];
+};
+
+static uint32_t swap(uint32_t *at, uint32_t v)
+{
+    uint32_t old = *at;
+    *at = v;
+    return old;
+}
+
+static void model_wrap(struct lds_model *m)
+{
+    for (int l = 0; l < LDS_LANES; l++) {
+        uint32_t old = m->lds[64 + l], most = m->data[l][0], add = m->data[l][1];
+        m->back[l][0] = swap(&m->lds[64 + l], old >= most ? old - most : old + add);
+    }
+}
+
+static void model_exchange2(struct lds_model *m)
+{
+    for (int l = 0; l < LDS_LANES; l++) {
+        m->back[l][0] = swap(&m->lds[64 + l], m->data[l][0]);
+        m->back[l][1] = swap(&m->lds[128 + l], m->data[l][1]);
+    }
+}
+
+static void model_exchange2_far(struct lds_model *m)
+{
+    for (int l = 0; l < LDS_LANES; l++) {
+        m->back[l][0] = swap(&m->lds[3 * 64 + l], m->data[l][0]);
+        m->back[l][1] = swap(&m->lds[1 * 64 + l], m->data[l][1]);
+    }
+}
+
+static void exchange_wide(struct lds_model *m, int lanes)
+{
+    for (int l = 0; l < lanes; l++)
+        for (int k = 0; k < 4; k++)
+            m->back[l][k] =
+                swap(&m->lds[(k < 2 ? 0 : 128) + 2 * l + (k & 1)], m->data[l][k == 1 || k == 2]);
+}
+
+static void model_exchange2_wide(struct lds_model *m)
+{
+    exchange_wide(m, 32);
+}
+
+static void model_exchange2_wide_far(struct lds_model *m)
+{
+    exchange_wide(m, LDS_LANES);
+}
+
+static void model_exchange_marked(struct lds_model *m)
+{
+    for (int l = 0; l < LDS_LANES; l++)
+        for (int k = 0; k < 2; k++) {
+            uint32_t *at = &m->lds[128 + 2 * l + k], v = m->data[l][k];
+            m->back[l][k] = *at;
+            if (v & 0x80000000)
+                *at = v & 0x7fffffff;
+        }
+}
+
+static void model_counters(struct lds_model *m)
+{
+    uint32_t appended = m->lds[5], consumed = m->lds[200];
+    for (int l = 0; l < LDS_LANES; l++) {
+        m->back[l][0] = l % 3 ? 7 : appended;
+        m->back[l][1] = l < 60 ? 7 : consumed;
+        m->lds[5] += l % 3 == 0;
+        m->lds[200] -= l >= 60;
+    }
+}
+
+static void test_lds(void **state)
+{
+    static const struct {
+        const char *name;
+        void (*model)(struct lds_model *m);
+    } kernels[] = {{"wrap", model_wrap},
+                   {"exchange2", model_exchange2},
+                   {"exchange2_far", model_exchange2_far},
+                   {"exchange2_wide", model_exchange2_wide},
+                   {"exchange2_wide_far", model_exchange2_wide_far},
+                   {"exchange_marked", model_exchange_marked},
+                   {"counters", model_counters}};
+    struct device d = {.checks = VA_CHECK_DEFAULT};
+    (void)state;
+    device_load(&d, folder, "lds.co");
+    for (size_t k = 0; k < sizeof kernels / sizeof kernels[0]; k++) {
+        struct lds_model m = {.data = (const uint32_t(*)[2])b};
+        struct {
+            uint64_t out, in, data;
+        } args = {device_alloc(&d, sizeof m.lds + sizeof m.back),
+                  device_upload(&d, a, sizeof m.lds), device_upload(&d, b, 8 * LDS_LANES)};
+        device_run_clean(&d, kernels[k].name, 1, LDS_LANES, &args, sizeof args);
+        memcpy(m.lds, a, sizeof m.lds);
+        kernels[k].model(&m);
+        const uint32_t *got = (const uint32_t *)(uintptr_t)args.out;
+        for (uint32_t i = 0; i < LDS_WORDS; i++)
+            if (got[i] != m.lds[i])
+                fail_msg("%s: word %u of LDS: %x, not %x", kernels[k].name, i, got[i], m.lds[i]);
+        for (uint32_t i = 0; i < 4 * LDS_LANES; i++)
+            if (got[LDS_WORDS + i] != m.back[i / 4][i % 4])
+                fail_msg("%s: lane %u, result %u: %x, not %x", kernels[k].name, i / 4, i % 4,
+                         got[LDS_WORDS + i], m.back[i / 4][i % 4]);
+    }
+    device_close(&d);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         {"-O0", test_object, NULL, NULL, "plain-O0.co"},
         {"-O3", test_object, NULL, NULL, "plain-O3.co"},
+        cmocka_unit_test(test_lds),
     };
     folder = argc > 1 ? argv[1] : ".";
     make_inputs();
