@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
-"""What the virtual runtime exports: every symbol of its version script with its version, nothing else;
-against Debian's library, where that is installed, symbol by symbol.
+"""What the virtual runtime exports: every symbol of its version script with its version, nothing
+else; against Debian's library, where that is installed, symbol by symbol. What it does not support
+says so and is named in the log.
 
 usage: check_exports.py LIBRARY MAP UNSUPPORTED
 """
+import ctypes
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 # Of Debian's library and not of ours: a compiler's helpers and a debugger's.
 ABSENT = {"__gnu_f2h_ieee", "__gnu_h2f_ieee", "amd_dbgapi_get_build_id",
           "amd_dbgapi_get_build_name", "amd_dbgapi_get_git_hash"}
 # Of ours alone: declared by HIP 5.2's header, exported from 5.3 on.
 EARLY = {"hipLaunchHostFunc"}
+NOT_SUPPORTED = 801
 DEBIAN = pathlib.Path("/usr/lib/x86_64-linux-gnu/libamdhip64.so.5")
 
 
@@ -44,6 +49,23 @@ def named(path):
     return found
 
 
+def refusals(library, table):
+    """What the unsupported entry points do wrong: each says so, and is named in the log."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = os.path.join(folder, "log")
+        os.environ["MOEHAL_VIRTUAL_LOG"] = log
+        os.environ["MOEHAL_VIRTUAL_DEVICES"] = "1"
+        hip = ctypes.CDLL(library)
+        bad = []
+        for kind, name in table:
+            result = getattr(hip, name)()
+            if kind == "U" and result != NOT_SUPPORTED:
+                bad.append(f"{name}: {result}, not hipErrorNotSupported")
+        said = pathlib.Path(log).read_text(encoding="utf-8")
+    return bad + [f"{name}: not named in the log" for _, name in table
+                  if f"{name}: not supported" not in said]
+
+
 def main():
     ours, script = exported(sys.argv[1]), named(sys.argv[2])
     virtual = {name for name in ours if name.startswith("moehal_virtual_")}
@@ -54,8 +76,9 @@ def main():
     bad += [f"{name}: exported and not in the script" for name in set(ours) - set(script) - virtual]
     if "moehal_virtual_driver" not in virtual:
         bad.append("moehal_virtual_driver: not exported")
-    unsupported = re.findall(r"^\w\((\w+)\)", pathlib.Path(sys.argv[3]).read_text(encoding="utf-8"),
-                             re.M)
+    table = pathlib.Path(sys.argv[3]).read_text(encoding="utf-8")
+    unsupported = re.findall(r"^(\w)\((\w+)\)", table, re.M)
+    bad += refusals(sys.argv[1], unsupported)
     if DEBIAN.exists():
         theirs = exported(DEBIAN)
         for name, version in theirs.items():
