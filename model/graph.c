@@ -5,6 +5,7 @@
 
 struct builder {
     struct mh_model *model;
+    struct model_rank *rank;
     const mh_config *config;
     const struct model_step *step;
     model_emit_fn emit;
@@ -157,7 +158,7 @@ static void routed_experts(struct builder *b, struct model_layer *l)
     const struct model_step *s = b->step;
     mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
     up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
-    up.gate = l->expert_gate, up.up = l->expert_up;
+    up.expert_map = b->rank->expert_map, up.gate = l->expert_gate, up.up = l->expert_up;
     PUT(up, "experts", &l->expert_gate, &l->expert_up);
 }
 
@@ -172,6 +173,28 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
     PUT(down, "experts.down_proj", &l->expert_down);
 }
 
+/* Every rank runs the experts it has, and sums the slots of all. */
+static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
+{
+    const struct model_step *s = b->step;
+    routed_experts(b, l);
+    mh_op_experts_down down = MH_OP_INIT(experts_down, EXPERTS_DOWN);
+    down.y = s->expert_slots, down.x = s->expert_ffn, down.experts = s->experts;
+    down.expert_map = b->rank->expert_map, down.fault = s->fault, down.w = l->expert_down;
+    PUT(down, "experts.down_proj", &l->expert_down);
+    if (!b->status)
+        b->status = b->emit(b->context, NULL, NULL);
+    mh_op_combine combine = MH_OP_INIT(combine, COMBINE);
+    combine.y = s->h, combine.h = s->h, combine.e = s->expert_slots, combine.weights = s->weights;
+    combine.fault = s->fault;
+    if (b->config->n_shared_experts) {
+        gated(b, shared_ffn, s->x, l, "shared_experts");
+        linear(b, s->shared, shared_ffn, &l->down, "shared_experts.down_proj");
+        combine.shared = s->shared;
+    }
+    PUT(combine, "experts.combine", NULL);
+}
+
 static void experts(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
@@ -184,6 +207,10 @@ static void experts(struct builder *b, struct model_layer *l)
 
     mh_tensor ffn = mh_tensor_slice(s->ffn, 1, 0, c->n_shared_experts * c->moe_intermediate_size);
     bool shared = c->n_shared_experts != 0;
+    if (s->spread) {
+        spread_experts(b, l, ffn);
+        return;
+    }
     if (shared && same_format(l->gate, l->expert_gate)) {
         mh_op_moe_gate_up up = MH_OP_INIT(moe_gate_up, MOE_GATE_UP);
         up.y = s->expert_ffn, up.shared_y = ffn, up.x = s->x, up.experts = s->experts;
@@ -226,12 +253,12 @@ static void head(struct builder *b)
         return;
     mh_tensor last = mh_tensor_slice(s->h, 0, first, s->head_rows);
     if (all) {
-        norm(b, s->x, s->h, b->model->final_norm, "norm");
+        norm(b, s->x, s->h, b->rank->final_norm, "norm");
         keep_hidden(b, b->config->num_hidden_layers, s->x);
     }
     if (!s->head_rows)
         return;
-    norm_linear(b, s->logits, last, b->model->final_norm, b->config->rms_norm_eps, &b->model->head,
+    norm_linear(b, s->logits, last, b->rank->final_norm, b->config->rms_norm_eps, &b->rank->head,
                 "lm_head");
     mh_op_sample sample = MH_OP_INIT(sample, SAMPLE);
     sample.y = mh_tensor_slice(s->next, 0, first, s->head_rows);
@@ -240,17 +267,18 @@ static void head(struct builder *b)
     PUT(sample, "sample", NULL);
 }
 
-mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,
-                      void *context)
+mh_status model_build(struct mh_model *model, struct model_rank *rank,
+                      const struct model_step *step, model_emit_fn emit, void *context)
 {
-    struct builder builder = {model, model->config, step, emit, context, -1, MH_OK}, *b = &builder;
+    struct builder builder = {model, rank, model->config, step, emit, context, -1, MH_OK};
+    struct builder *b = &builder;
     const mh_config *c = b->config;
     mh_op_embed embed = MH_OP_INIT(embed, EMBED);
-    embed.y = step->h, embed.tokens = step->tokens, embed.table = model->embedding;
+    embed.y = step->h, embed.tokens = step->tokens, embed.table = rank->embedding;
     embed.fault = step->fault;
-    PUT(embed, "embed_tokens", &model->embedding);
+    PUT(embed, "embed_tokens", &rank->embedding);
     for (int64_t i = 0; i < c->num_hidden_layers; i++) {
-        struct model_layer *l = &model->layers[i];
+        struct model_layer *l = &rank->layers[i];
         keep_hidden(b, i, step->h);
         b->layer = (int32_t)i;
         attention(b, l);
@@ -305,6 +333,8 @@ uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step 
     s->expert_ffn = LAY3(k, max(c->moe_intermediate_size, 1));
     s->weights = LAY2(k);
     s->experts = lay(buffer, &used, MH_I32, 2, rows, k, 0);
+    if (s->spread)
+        s->expert_slots = LAY3(k, c->hidden_size);
     s->logits = lay(buffer, &used, MH_F32, 2, max(s->head_rows, 1), c->vocab_size, 0);
 #undef LAY2
 #undef LAY3

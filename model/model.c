@@ -9,14 +9,14 @@
 /* ---- which tensor goes where ---- */
 
 /* The weight a matrix belongs to; the tensors of all experts share one. NULL for vectors. */
-static mh_weight **weight_slot(struct mh_model *model, const struct model_tensor *t)
+static mh_weight **weight_slot(struct model_rank *rank, const struct model_tensor *t)
 {
-    struct model_layer *l = t->layer < 0 ? NULL : &model->layers[t->layer];
+    struct model_layer *l = t->layer < 0 ? NULL : &rank->layers[t->layer];
     switch (t->id) {
     case TENSOR_EMBEDDING:
-        return &model->embedding;
+        return &rank->embedding;
     case TENSOR_HEAD:
-        return &model->head;
+        return &rank->head;
     case TENSOR_Q:
         return &l->q;
     case TENSOR_Q_A:
@@ -49,12 +49,12 @@ static mh_weight **weight_slot(struct mh_model *model, const struct model_tensor
 }
 
 /* The f32 tensor a vector becomes. NULL for matrices. */
-static mh_tensor *vector_slot(struct mh_model *model, const struct model_tensor *t)
+static mh_tensor *vector_slot(struct model_rank *rank, const struct model_tensor *t)
 {
-    struct model_layer *l = t->layer < 0 ? NULL : &model->layers[t->layer];
+    struct model_layer *l = t->layer < 0 ? NULL : &rank->layers[t->layer];
     switch (t->id) {
     case TENSOR_FINAL_NORM:
-        return &model->final_norm;
+        return &rank->final_norm;
     case TENSOR_ATTENTION_NORM:
         return &l->attention_norm;
     case TENSOR_FFN_NORM:
@@ -106,20 +106,31 @@ static mh_status find_matrix(const mh_checkpoint *checkpoint, const char *name,
 
 struct loading {
     struct mh_model *model;
+    struct model_rank *rank; /* the one this pass is about */
     const mh_model_params *params;
     uint64_t done, total;
 };
+
+/* Does this tensor go to the rank? */
+static bool is_wanted(const struct loading *loading, const struct model_tensor *tensor)
+{
+    const struct model_rank *rank = loading->rank;
+    if (tensor->id == TENSOR_HEAD)
+        return rank == loading->model->ranks;
+    return tensor->expert < 0 || (tensor->expert >= rank->expert_begin &&
+                                  tensor->expert < rank->expert_begin + rank->expert_count);
+}
 
 /* A weight without content, on the device, for questions. */
 static mh_status describe(void *context, const struct model_tensor *tensor)
 {
     struct loading *loading = context;
-    struct mh_model *model = loading->model;
-    mh_weight **slot = weight_slot(model, tensor);
+    struct model_rank *rank = loading->rank;
+    mh_weight **slot = weight_slot(rank, tensor);
     mh_checkpoint_tensor data, scale;
-    if (!slot)
+    if (!slot || !is_wanted(loading, tensor))
         return MH_OK;
-    mh_status status = find_matrix(model->checkpoint, tensor->name, &data, &scale);
+    mh_status status = find_matrix(loading->model->checkpoint, tensor->name, &data, &scale);
     if (status)
         return status;
     loading->total += data.bytes + scale.bytes;
@@ -127,11 +138,11 @@ static mh_status describe(void *context, const struct model_tensor *tensor)
         return MH_OK;
     mh_weight_params p = MH_INIT(mh_weight_params);
     p.format = format_of(data.dtype);
-    p.experts = tensor->expert < 0 ? 1 : model->config->n_routed_experts;
+    p.experts = tensor->expert < 0 ? 1 : rank->expert_count;
     p.out = tensor->rows;
     p.in = tensor->columns;
     p.label = tensor->name;
-    return mh_weight_create(model->device, &p, slot);
+    return mh_weight_create(rank->device, &p, slot);
 }
 
 static mh_status move_to_host(mh_device *device, mh_weight **slot)
@@ -161,7 +172,9 @@ static mh_status ask(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct loading *loading = context;
     mh_support answer = MH_INIT(mh_support);
-    mh_device *device = loading->model->device;
+    mh_device *device = loading->rank->device;
+    if (!op)
+        return MH_OK;
     mh_status status = mh_device_supports(device, op, &answer);
     if (status)
         return status;
@@ -182,7 +195,8 @@ static mh_status decide_places(struct loading *loading, int64_t rows)
     const int64_t paged[] = {1, MODEL_PAGE, c->kv_lora_rank + c->qk_rope_head_dim};
     const int64_t angles[] = {MODEL_PAGE, c->qk_rope_head_dim};
     const int64_t single[] = {1, 1};
-    struct model_step step = {.rows = rows, .head_rows = 1};
+    struct model_step step = {.rows = rows, .spread = model->rank_count > 1};
+    step.head_rows = loading->rank == model->ranks;
     mh_tensor *cache = calloc((size_t)c->num_hidden_layers, sizeof(*cache));
     if (!cache)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld layers",
@@ -197,7 +211,7 @@ static mh_status decide_places(struct loading *loading, int64_t rows)
     step.fault = mh_tensor_make(NULL, 0, MH_U32, 1, single);
     step.rope_table = mh_tensor_make(NULL, 0, MH_F32, 2, angles);
     model_lay_out(c, NULL, &step);
-    mh_status status = model_build(model, &step, ask, loading);
+    mh_status status = model_build(model, loading->rank, &step, ask, loading);
     free(cache);
     return status;
 }
@@ -214,10 +228,11 @@ static mh_status report(struct loading *loading, uint64_t bytes)
 static mh_status fill(void *context, const struct model_tensor *tensor)
 {
     struct loading *loading = context;
-    mh_weight **slot = weight_slot(loading->model, tensor);
+    const struct model_rank *rank = loading->rank;
+    mh_weight **slot = weight_slot(loading->rank, tensor);
     mh_weight_info info = MH_INIT(mh_weight_info);
     mh_checkpoint_tensor data = MH_INIT(mh_checkpoint_tensor), scale = data;
-    if (!slot)
+    if (!slot || !is_wanted(loading, tensor))
         return MH_OK;
     mh_status status = mh_weight_get_info(*slot, &info);
     if (!status)
@@ -230,13 +245,13 @@ static mh_status fill(void *context, const struct model_tensor *tensor)
         return status;
     mh_weight_piece piece = MH_INIT(mh_weight_piece);
     piece.flags = MH_PIECE_STAYS;
-    piece.expert_begin = tensor->expert < 0 ? 0 : tensor->expert;
+    piece.expert_begin = tensor->expert < 0 ? 0 : tensor->expert - rank->expert_begin;
     piece.expert_count = 1, piece.row_count = info.out;
     piece.plane[0] = data.data, piece.plane[1] = scale.data;
     status = mh_weight_write(*slot, &piece);
     if (!status)
         status = report(loading, data.bytes + scale.bytes);
-    if (!status && tensor->expert + 1 == (tensor->expert < 0 ? 0 : info.experts))
+    if (!status && (tensor->expert < 0 || piece.expert_begin + 1 == info.experts))
         status = mh_weight_seal(*slot);
     return status;
 }
@@ -285,76 +300,147 @@ static void decode(float *to, const mh_checkpoint_tensor *t, int64_t count)
 /* Two passes over the same list: first the places, then the values. */
 struct params {
     struct mh_model *model;
-    float *host; /* NULL: the first pass */
+    struct model_rank *rank;
+    char *host; /* NULL: the first pass */
     uint64_t used;
 };
+
+/* A vector of 4-byte elements behind those before; its tensor, and in the second pass its values.
+ */
+static void *take_vector(struct params *p, mh_dtype dtype, int64_t count, mh_tensor *out)
+{
+    uint64_t at = p->used;
+    p->used += (4 * (uint64_t)count + 255) & ~UINT64_C(255);
+    if (!p->host)
+        return NULL;
+    *out = mh_tensor_make(p->rank->params, at, dtype, 1, &count);
+    return p->host + at;
+}
 
 static mh_status place_vector(void *context, const struct model_tensor *tensor)
 {
     struct params *p = context;
-    mh_tensor *slot = vector_slot(p->model, tensor);
+    mh_tensor *slot = vector_slot(p->rank, tensor);
     if (!slot)
         return MH_OK;
-    if (p->host) {
-        mh_checkpoint_tensor t = MH_INIT(mh_checkpoint_tensor);
-        mh_status status = mh_checkpoint_find(p->model->checkpoint, tensor->name, &t);
-        if (status)
-            return status;
-        decode(p->host + p->used / 4, &t, tensor->rows);
-        *slot = mh_tensor_make(p->model->params, p->used, MH_F32, 1, &tensor->rows);
-    }
-    p->used += (4 * (uint64_t)tensor->rows + 255) & ~UINT64_C(255);
-    return MH_OK;
+    float *to = take_vector(p, MH_F32, tensor->rows, slot);
+    if (!to)
+        return MH_OK;
+    mh_checkpoint_tensor t = MH_INIT(mh_checkpoint_tensor);
+    mh_status status = mh_checkpoint_find(p->model->checkpoint, tensor->name, &t);
+    if (!status)
+        decode(to, &t, tensor->rows);
+    return status;
 }
 
-static mh_status load_params(struct mh_model *model)
+static void place_map(struct params *p)
 {
-    struct params p = {.model = model};
-    model_for_each_tensor(model->config, place_vector, &p);
-    mh_status status = mh_buffer_create(model->device, p.used, MH_BUFFER_DEVICE, &model->params);
+    struct model_rank *rank = p->rank;
+    int64_t experts = p->model->config->n_routed_experts;
+    int32_t *map = take_vector(p, MH_I32, experts, &rank->expert_map);
+    for (int64_t i = 0; map && i < experts; i++) {
+        int64_t slot = i - rank->expert_begin;
+        map[i] = slot >= 0 && slot < rank->expert_count ? (int32_t)slot : -1;
+    }
+}
+
+static mh_status place_all(struct params *p)
+{
+    p->used = 0;
+    mh_status status = model_for_each_tensor(p->model->config, place_vector, p);
+    if (!status && p->model->rank_count > 1)
+        place_map(p);
+    return status;
+}
+
+static mh_status load_params(struct mh_model *model, struct model_rank *rank)
+{
+    struct params p = {.model = model, .rank = rank};
+    mh_status status = place_all(&p);
+    if (!status)
+        status = mh_buffer_create(rank->device, p.used, MH_BUFFER_DEVICE, &rank->params);
     if (status)
         return status;
     p.host = calloc(1, p.used);
     if (!p.host)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: %llu bytes for norms could not be had",
                        (unsigned long long)p.used);
-    p.used = 0;
-    status = model_for_each_tensor(model->config, place_vector, &p);
+    status = place_all(&p);
     if (!status)
-        status = mh_buffer_write(model->params, 0, p.host, p.used);
+        status = mh_buffer_write(rank->params, 0, p.host, p.used);
     free(p.host);
     return status;
 }
 
 /* ---- the API ---- */
 
+/* Everything is asked of every device before a weight is read. */
 static mh_status load(struct mh_model *model, const mh_model_params *params)
 {
     struct loading loading = {.model = model, .params = params};
     mh_status status = mh_checkpoint_check(model->checkpoint);
-    if (!status)
-        status = load_params(model);
-    if (!status)
-        status = model_for_each_tensor(model->config, describe, &loading);
-    if (!status)
-        status = decide_places(&loading, 1);
-    if (!status)
-        status = decide_places(&loading, 64);
-    return status ? status : model_for_each_tensor(model->config, fill, &loading);
+    for (uint32_t i = 0; !status && i < model->rank_count; i++) {
+        loading.rank = &model->ranks[i];
+        status = load_params(model, loading.rank);
+        if (!status)
+            status = model_for_each_tensor(model->config, describe, &loading);
+        if (!status)
+            status = decide_places(&loading, 1);
+        if (!status)
+            status = decide_places(&loading, 64);
+    }
+    for (uint32_t i = 0; !status && i < model->rank_count; i++) {
+        loading.rank = &model->ranks[i];
+        status = model_for_each_tensor(model->config, fill, &loading);
+    }
+    return status;
+}
+
+/* As many experts on each, as near as can be. */
+static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)
+{
+    const mh_config *c = model->config;
+    int64_t experts = c->n_routed_experts, count = model->rank_count;
+    if (count > 1 && count > experts)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_model_load: %lld devices given for the %lld experts of a layer",
+                       (long long)count, (long long)experts);
+    model->ranks = calloc((size_t)count, sizeof(*model->ranks));
+    if (!model->ranks)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
+    for (int64_t i = 0; i < count; i++) {
+        struct model_rank *rank = &model->ranks[i];
+        rank->device = mh_device_retain(devices[i]);
+        rank->expert_begin = experts * i / count;
+        rank->expert_count = experts * (i + 1) / count - rank->expert_begin;
+        rank->layers = calloc((size_t)c->num_hidden_layers, sizeof(*rank->layers));
+        if (!rank->layers)
+            return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
+    }
+    return MH_OK;
+}
+
+static mh_status check_devices(mh_device *const *devices, uint64_t count)
+{
+    if (!count || count > MODEL_DEVICES)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_load: %llu devices given, must be 1 to %d",
+                       (unsigned long long)count, MODEL_DEVICES);
+    for (uint64_t i = 0; i < count; i++)
+        if (!devices[i])
+            return mh_fail(MH_INVALID_ARGUMENT, "mh_model_load: devices[%llu] is NULL",
+                           (unsigned long long)i);
+    return MH_OK;
 }
 
 mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, uint64_t device_count,
                         const mh_model_params *params, mh_model **out)
 {
-    if (!checkpoint || !devices || !out || (device_count && !devices[0]))
+    if (!checkpoint || !devices || !out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_model_load: an argument is NULL");
     *out = NULL;
-    if (device_count != 1)
-        return mh_fail(MH_UNSUPPORTED, "mh_model_load: %llu devices given, this version takes 1",
-                       (unsigned long long)device_count);
     mh_model_params p = MH_INIT(mh_model_params);
-    mh_status status = MH_OK;
-    if (params)
+    mh_status status = check_devices(devices, device_count);
+    if (!status && params)
         status = mh_struct_in(&p, params, sizeof(p), "mh_model_params");
     if (status)
         return status;
@@ -367,11 +453,11 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     atomic_init(&model->refs, 1);
     model->checkpoint = mh_checkpoint_retain(checkpoint);
     model->config = mh_checkpoint_config(checkpoint);
-    model->device = mh_device_retain(devices[0]);
     model->profile = p.profile;
-    model->layers = calloc((size_t)model->config->num_hidden_layers, sizeof(*model->layers));
-    status = model->layers ? load(model, &p)
-                           : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
+    model->rank_count = (uint32_t)device_count;
+    status = make_ranks(model, devices);
+    if (!status)
+        status = load(model, &p);
     if (status)
         mh_model_release(model);
     else
@@ -400,11 +486,15 @@ void mh_model_release(mh_model *model)
 {
     if (!model || atomic_fetch_sub_explicit(&model->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (model->layers)
-        model_for_each_tensor(model->config, drop, model);
-    free(model->layers);
-    mh_buffer_release(model->params);
-    mh_device_release(model->device);
+    for (uint32_t i = 0; model->ranks && i < model->rank_count; i++) {
+        struct model_rank *rank = &model->ranks[i];
+        if (rank->layers)
+            model_for_each_tensor(model->config, drop, rank);
+        free(rank->layers);
+        mh_buffer_release(rank->params);
+        mh_device_release(rank->device);
+    }
+    free(model->ranks);
     mh_checkpoint_release(model->checkpoint);
     free(model);
 }
@@ -416,5 +506,5 @@ const mh_config *mh_model_config(const mh_model *model)
 
 mh_device *mh_model_device(const mh_model *model)
 {
-    return model ? model->device : NULL;
+    return model ? model->ranks[0].device : NULL;
 }

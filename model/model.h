@@ -8,6 +8,7 @@
 #include <moehal-model/session.h>
 
 #define MODEL_PAGE 64 /* tokens a page of the cache; the chunk of numerics rule 3 */
+#define MODEL_DEVICES 64
 
 /* Weights of a layer; what a layer does not have stays NULL or of rank 0. */
 struct model_layer {
@@ -18,16 +19,25 @@ struct model_layer {
     mh_weight *expert_gate, *expert_up, *expert_down; /* banks */
 };
 
+/* What one device holds: the whole model, or all of it but the experts of other ranks. Ranks past
+ * the first have no head: every rank computes every hidden state, the first alone the logits. */
+struct model_rank {
+    mh_device *device;
+    mh_buffer *params; /* norms and biases, f32, and the map of experts */
+    mh_tensor final_norm;
+    mh_weight *embedding, *head;
+    struct model_layer *layers;
+    int64_t expert_begin, expert_count; /* those that are here, in this order in the banks */
+    mh_tensor expert_map;               /* i32 [E] of ops; of rank 0 where all are here */
+};
+
 struct mh_model {
     atomic_uint refs;
     mh_checkpoint *checkpoint;
     const mh_config *config;
-    mh_device *device;
     uint32_t profile;
-    mh_buffer *params; /* norms and biases, f32 */
-    mh_tensor final_norm;
-    mh_weight *embedding, *head;
-    struct model_layer *layers;
+    uint32_t rank_count;
+    struct model_rank *ranks;
 };
 
 /* Operands of one step of `rows` tokens. */
@@ -41,15 +51,17 @@ struct model_step {
     mh_tensor logits;        /* f32 [head_rows, vocabulary] */
     /* activations, [rows, ...] */
     mh_tensor h, x, q_a, q, kv, query, attended, values, ffn, shared, expert_ffn, experts, weights;
+    bool spread;            /* experts are on several ranks, */
+    mh_tensor expert_slots; /* which exchange these: f32 [rows, k, hidden] */
 };
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
- * order of ops.def, NULL at the end. */
+ * order of ops.def, NULL at the end. An op of NULL: here the ranks exchange `expert_slots`. */
 typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight ***slots);
 
 /* graph.c: the ops of a step, in order. */
-mh_status model_build(struct mh_model *model, const struct model_step *step, model_emit_fn emit,
-                      void *context);
+mh_status model_build(struct mh_model *model, struct model_rank *rank,
+                      const struct model_step *step, model_emit_fn emit, void *context);
 
 /* Fills the activations of `step` as views of `buffer` (NULL: only shapes), for `rows` rows;
  * returns the bytes they take. */

@@ -7,7 +7,7 @@
 
 /* ---- life ---- */
 
-static mh_status make_rope(mh_session *s)
+static mh_status make_rope(const mh_session *s, struct session_rank *r)
 {
     const mh_config *c = s->model->config;
     int64_t positions = s->slot_pages * MODEL_PAGE;
@@ -20,12 +20,12 @@ static mh_status make_rope(mh_session *s)
         status = mh_fail(MH_OUT_OF_MEMORY, "host memory: %llu bytes for angles could not be had",
                          (unsigned long long)bytes);
     if (!status)
-        status = mh_buffer_create(s->model->device, bytes, 0, &s->rope);
+        status = mh_buffer_create(r->model->device, bytes, 0, &r->rope);
     if (!status) {
         mh_config_rope_frequencies(c, inv);
         mh_rope_table(inv, c->qk_rope_head_dim / 2, mh_config_rope_amplitude(c), positions, table);
-        s->rope_table = mh_tensor_make(s->rope, 0, MH_F32, 2, shape);
-        status = mh_buffer_write(s->rope, 0, table, bytes);
+        r->rope_table = mh_tensor_make(r->rope, 0, MH_F32, 2, shape);
+        status = mh_buffer_write(r->rope, 0, table, bytes);
     }
     free(inv);
     free(table);
@@ -85,6 +85,56 @@ static void start_sequence(struct sequence *q)
     q->sampling = (mh_sampling){.top_p = 65536};
 }
 
+/* Streams, and what joins them. */
+static mh_status make_ranks(mh_session *s)
+{
+    mh_model *model = s->model;
+    mh_stream *streams[MODEL_DEVICES];
+    mh_status status = MH_OK;
+    s->rank_count = model->rank_count;
+    s->ranks = calloc(s->rank_count, sizeof(*s->ranks));
+    s->owners = calloc((size_t)model->config->n_routed_experts + 1, sizeof(*s->owners));
+    if (!s->ranks || !s->owners) {
+        s->rank_count = 0;
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
+    }
+    for (uint32_t i = 0; !status && i < s->rank_count; i++) {
+        struct session_rank *r = &s->ranks[i];
+        r->model = &model->ranks[i];
+        for (int64_t e = 0; e < r->model->expert_count; e++)
+            s->owners[r->model->expert_begin + e] = i;
+        /* Where kernels run on the host a graph is a list, recorded in less time than a row of
+         * padding takes to compute; elsewhere graphs are compiled, so a few shapes have to do. */
+        mh_device_info info = MH_INIT(mh_device_info);
+        status = mh_device_get_info(r->model->device, &info);
+        if (!(info.flags & MH_DEVICE_HOST_MEMORY))
+            s->padded = true;
+        if (!status)
+            status = mh_stream_create(r->model->device, &r->stream);
+        streams[i] = r->stream;
+    }
+    if (!status && s->rank_count > 1)
+        status = mh_comm_create(streams, s->rank_count, &s->comm);
+    return status;
+}
+
+static void drop_ranks(mh_session *s)
+{
+    mh_comm_release(s->comm);
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        struct session_rank *r = &s->ranks[i];
+        mh_step_release(r->step);
+        mh_buffer_release(r->scratch);
+        mh_buffer_release(r->activations);
+        mh_buffer_release(r->cache);
+        mh_buffer_release(r->rope);
+        mh_stream_release(r->stream);
+        free(r->cache_tensors);
+    }
+    free(s->owners);
+    free(s->ranks);
+}
+
 mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh_session **out)
 {
     if (!model || !out)
@@ -107,19 +157,13 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
     s->kv_dtype = p.kv_dtype;
     s->context = p.context, s->chunk = p.chunk, s->sequence_count = p.sequences;
     s->progress = p.progress, s->progress_user = p.progress_user;
-    /* Where kernels run on the host a graph is a list, recorded in less time than a row of padding
-     * takes to compute; elsewhere graphs are compiled, so a few shapes have to do. */
-    mh_device_info info = MH_INIT(mh_device_info);
-    status = mh_device_get_info(model->device, &info);
-    s->padded = !(info.flags & MH_DEVICE_HOST_MEMORY);
+    status = make_ranks(s);
     s->rows = session_bucket(s, s->chunk);
     s->heads = session_bucket(s, s->sequence_count);
     if (!status)
-        status = mh_stream_create(model->device, &s->stream);
-    if (!status)
         status = session_pages_create(s, p.cache_tokens);
-    if (!status)
-        status = make_rope(s);
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = make_rope(s, &s->ranks[i]);
     if (!status)
         status = session_steps_create(s);
     if (status) {
@@ -145,22 +189,24 @@ void mh_session_release(mh_session *s)
     session_graphs_destroy(s);
     session_steps_destroy(s);
     session_pages_destroy(s);
-    mh_buffer_release(s->rope);
-    mh_stream_release(s->stream);
+    drop_ranks(s);
     mh_model_release(s->model);
     free(s);
 }
 
 void mh_session_cancel(mh_session *s, uint32_t cancel)
 {
-    if (s)
-        mh_stream_cancel(s->stream, cancel);
+    for (uint32_t i = 0; s && i < s->rank_count; i++)
+        mh_stream_cancel(s->ranks[i].stream, cancel);
 }
 
 mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
 {
     if (!s)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_observe: session is NULL");
+    if (observe && s->rank_count > 1)
+        return mh_fail(MH_UNSUPPORTED, "mh_session_observe: the session is spread over %u devices",
+                       s->rank_count);
     s->observe = observe;
     s->observe_user = user;
     return MH_OK;
@@ -170,7 +216,7 @@ mh_status mh_session_get_info(const mh_session *s, mh_session_info *out)
 {
     if (!s)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_get_info: session is NULL");
-    const mh_tensor *layer = &s->cache_tensors[0];
+    const mh_tensor *layer = &s->ranks[0].cache_tensors[0];
     mh_session_info info = MH_INIT(mh_session_info);
     info.sequences = s->sequence_count;
     for (uint32_t i = 0; i < s->sequence_count; i++)

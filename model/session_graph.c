@@ -9,11 +9,12 @@ int64_t session_bucket(const mh_session *s, int64_t rows)
 }
 
 /* Logits of more rows than there are sequences have a buffer of their own. */
-struct model_step session_operands(mh_session *s, int64_t rows, int64_t head_rows)
+struct model_step session_operands(mh_session *s, const struct session_rank *r, int64_t rows,
+                                   int64_t head_rows)
 {
     const mh_config *c = s->model->config;
-    struct model_step step = {.rows = rows, .head_rows = s->heads};
-    model_lay_out(c, s->activations, &step);
+    struct model_step step = {.rows = rows, .head_rows = s->heads, .spread = s->rank_count > 1};
+    model_lay_out(c, r->activations, &step);
     step.head_rows = head_rows;
     if (head_rows > s->heads) {
         const int64_t shape[] = {head_rows, c->vocab_size};
@@ -21,15 +22,15 @@ struct model_step session_operands(mh_session *s, int64_t rows, int64_t head_row
     } else {
         step.logits = mh_tensor_slice(step.logits, 0, 0, head_rows ? head_rows : 1);
     }
-    step.tokens = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_TOKENS), 0, 0, rows);
-    step.positions = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_POSITIONS), 0, 0, rows);
-    step.slots = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_SLOTS), 0, 0, rows);
-    step.sampling = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_SAMPLING), 0, 0, rows);
-    step.next = mh_tensor_slice(mh_step_tensor(s->step, MH_STEP_NEXT), 0, 0, rows);
-    step.page_table = mh_step_tensor(s->step, MH_STEP_PAGE_TABLE);
-    step.fault = mh_step_tensor(s->step, MH_STEP_FAULT);
-    step.rope_table = s->rope_table;
-    step.cache = s->cache_tensors;
+    step.tokens = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_TOKENS), 0, 0, rows);
+    step.positions = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_POSITIONS), 0, 0, rows);
+    step.slots = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_SLOTS), 0, 0, rows);
+    step.sampling = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_SAMPLING), 0, 0, rows);
+    step.next = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_NEXT), 0, 0, rows);
+    step.page_table = mh_step_tensor(r->step, MH_STEP_PAGE_TABLE);
+    step.fault = mh_step_tensor(r->step, MH_STEP_FAULT);
+    step.rope_table = r->rope_table;
+    step.cache = r->cache_tensors;
     return step;
 }
 
@@ -40,120 +41,187 @@ mh_tensor session_hidden(mh_session *s, int64_t index, int64_t rows)
     return mh_tensor_make(s->hidden, bytes * (uint64_t)index, MH_F32, 2, shape);
 }
 
-/* Hands the ops of a step of this shape to `emit`. */
-static mh_status build(mh_session *s, int64_t rows, int64_t head_rows, bool hidden,
+/* Hands the ops of a step of this shape on one rank to `emit`. Only the first has outputs. */
+static mh_status build(mh_session *s, struct session_rank *r, const struct session_graph *shape,
                        model_emit_fn emit, void *context)
 {
     int64_t layers = s->model->config->num_hidden_layers;
+    bool outputs = r == s->ranks;
     mh_tensor *copies = NULL;
-    if (hidden) {
+    if (shape->hidden && outputs) {
         copies = calloc((size_t)layers + 1, sizeof(*copies));
         if (!copies)
             return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
         for (int64_t i = 0; i <= layers; i++)
-            copies[i] = session_hidden(s, i, rows);
+            copies[i] = session_hidden(s, i, shape->rows);
     }
-    struct model_step step = session_operands(s, rows, head_rows);
+    struct model_step step = session_operands(s, r, shape->rows, outputs ? shape->head_rows : 0);
     step.hidden = copies;
-    mh_status status = model_build(s->model, &step, emit, context);
+    mh_status status = model_build(s->model, r->model, &step, emit, context);
     free(copies);
     return status;
 }
 
-static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
+/* ---- recording ---- */
+
+static void release_parts(const mh_session *s, struct session_graph *g)
 {
-    (void)slots;
-    return mh_encode(context, op);
+    for (uint32_t i = 0; g->parts && i < s->rank_count * g->part_count; i++)
+        mh_graph_release(g->parts[i]);
+    free(g->parts);
+    *g = (struct session_graph){0};
 }
 
-/* Makes s->scratch hold `bytes`. A larger one takes the place of the one before and of the graphs
- * that are bound to that: they are recorded again when they are next asked for. */
-static mh_status grow_scratch(mh_session *s, uint64_t bytes)
+static mh_status count_part(void *context, const mh_op *op, mh_weight ***slots)
 {
-    uint64_t size = mh_buffer_size(s->scratch);
+    struct session_graph *g = context;
+    (void)slots;
+    if (!op)
+        g->part_count++;
+    return MH_OK;
+}
+
+struct recording {
+    mh_device *device;
+    mh_graph **at; /* the part that is being recorded */
+};
+
+static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
+{
+    struct recording *r = context;
+    (void)slots;
+    if (op)
+        return mh_encode(mh_graph_encoder(*r->at), op);
+    return mh_graph_create(r->device, ++r->at);
+}
+
+/* Makes the rank's scratch hold `bytes`. A larger one takes the place of the one before and of the
+ * graphs that are bound to that: they are recorded again when they are next asked for. */
+static mh_status grow_scratch(mh_session *s, struct session_rank *r, uint64_t bytes)
+{
+    uint64_t size = mh_buffer_size(r->scratch);
     if (bytes <= size)
         return MH_OK;
     session_graphs_destroy(s);
-    return mh_buffer_create(s->model->device, bytes > size + size / 2 ? bytes : size + size / 2,
-                            MH_BUFFER_DEVICE, &s->scratch);
+    mh_buffer_release(r->scratch);
+    r->scratch = NULL;
+    return mh_buffer_create(r->model->device, bytes > size + size / 2 ? bytes : size + size / 2,
+                            MH_BUFFER_DEVICE, &r->scratch);
 }
 
-static mh_status give_scratch(mh_session *s, mh_graph *graph)
+/* Scratch for all of a rank's parts, and their seals. */
+static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **parts, uint32_t count)
 {
-    mh_graph_info info = MH_INIT(mh_graph_info);
-    mh_status status = mh_graph_get_info(graph, &info);
+    mh_status status = MH_OK;
+    uint64_t most = 0;
+    for (uint32_t i = 0; !status && i < count; i++) {
+        mh_graph_info info = MH_INIT(mh_graph_info);
+        status = mh_graph_get_info(parts[i], &info);
+        most = info.scratch_bytes > most ? info.scratch_bytes : most;
+    }
     if (!status)
-        status = grow_scratch(s, info.scratch_bytes);
-    return status ? status : mh_encoder_set_scratch(mh_graph_encoder(graph), s->scratch);
+        status = grow_scratch(s, r, most);
+    for (uint32_t i = 0; !status && i < count; i++) {
+        status = mh_encoder_set_scratch(mh_graph_encoder(parts[i]), r->scratch);
+        if (!status)
+            status = mh_graph_seal(parts[i]);
+    }
+    return status;
 }
 
 /* Records into *g, which is not among the session's yet. */
 static mh_status record_graph(mh_session *s, struct session_graph *g)
 {
-    mh_status status = mh_graph_create(s->model->device, &g->graph);
-    if (!status)
-        status = build(s, g->rows, g->head_rows, g->hidden, record, mh_graph_encoder(g->graph));
-    if (!status)
-        status = give_scratch(s, g->graph);
-    if (!status)
-        status = mh_graph_seal(g->graph);
-    if (status) {
-        mh_graph_release(g->graph);
-        g->graph = NULL;
+    g->part_count = 1;
+    mh_status status = build(s, s->ranks, g, count_part, g);
+    if (status)
+        return status;
+    g->parts = calloc((size_t)s->rank_count * g->part_count, sizeof(*g->parts));
+    if (!g->parts)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
+    for (uint32_t i = 0; !status && i < s->rank_count; i++) {
+        struct session_rank *r = &s->ranks[i];
+        struct recording recording = {r->model->device, g->parts + i * g->part_count};
+        status = mh_graph_create(recording.device, recording.at);
+        if (!status)
+            status = build(s, r, g, record, &recording);
+        if (!status)
+            status = seal_parts(s, r, g->parts + i * g->part_count, g->part_count);
     }
+    if (status)
+        release_parts(s, g);
     return status;
 }
 
-static mh_status find_graph(mh_session *s, int64_t rows, int64_t head_rows, bool hidden,
-                            mh_graph **out)
+static mh_status find_graph(mh_session *s, const struct session_graph *shape,
+                            struct session_graph **out)
 {
     struct session_graph *oldest = &s->graphs[0];
     for (int i = 0; i < SESSION_GRAPHS; i++) {
         struct session_graph *g = &s->graphs[i];
-        if (g->graph && g->rows == rows && g->head_rows == head_rows && g->hidden == hidden) {
+        if (g->parts && g->rows == shape->rows && g->head_rows == shape->head_rows &&
+            g->hidden == shape->hidden) {
             g->used = ++s->runs;
-            *out = g->graph;
+            *out = g;
             return MH_OK;
         }
         if (g->used < oldest->used)
             oldest = g;
     }
-    struct session_graph made = {.rows = rows, .head_rows = head_rows, .hidden = hidden};
+    struct session_graph made = *shape;
     mh_status status = record_graph(s, &made);
     if (status)
         return status;
-    mh_graph_release(oldest->graph);
+    release_parts(s, oldest);
     *oldest = made;
     oldest->used = ++s->runs;
-    *out = oldest->graph;
+    *out = oldest;
     return MH_OK;
 }
+
+/* ---- launching ---- */
 
 static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots)
 {
     mh_session *s = context;
+    mh_stream *stream = s->ranks[0].stream;
     (void)slots;
-    mh_status status = mh_encode(mh_stream_encoder(s->stream), op);
+    mh_status status = mh_encode(mh_stream_encoder(stream), op);
     if (!status)
-        status = mh_stream_wait(s->stream, MH_FOREVER);
+        status = mh_stream_wait(stream, MH_FOREVER);
     return status ? status : s->observe(s->observe_user, op);
+}
+
+/* Every rank gets the slots of all. */
+static mh_status exchange(mh_session *s, int64_t rows)
+{
+    mh_tensor slots[MODEL_DEVICES], experts = {0};
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
+        slots[i] = step.expert_slots;
+        if (!i)
+            experts = step.experts;
+    }
+    return mh_comm_combine(s->comm, slots, &experts, s->owners, s->model->config->n_routed_experts);
 }
 
 mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
 {
+    struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden}, *g;
     if (s->observe)
-        return build(s, rows, head_rows, hidden, run_observed, s);
-    mh_graph *graph;
-    mh_status status = find_graph(s, rows, head_rows, hidden, &graph);
-    return status ? status : mh_graph_launch(graph, s->stream);
+        return build(s, s->ranks, &shape, run_observed, s);
+    mh_status status = find_graph(s, &shape, &g);
+    for (uint32_t part = 0; !status && part < g->part_count; part++) {
+        if (part)
+            status = exchange(s, rows);
+        for (uint32_t i = 0; !status && i < s->rank_count; i++)
+            status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);
+    }
+    return status;
 }
 
 void session_graphs_destroy(mh_session *s)
 {
-    for (int i = 0; i < SESSION_GRAPHS; i++) {
-        mh_graph_release(s->graphs[i].graph);
-        s->graphs[i] = (struct session_graph){0};
-    }
-    mh_buffer_release(s->scratch);
-    s->scratch = NULL;
+    for (int i = 0; i < SESSION_GRAPHS; i++)
+        release_parts(s, &s->graphs[i]);
 }

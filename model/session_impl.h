@@ -2,13 +2,17 @@
 #ifndef SESSION_IMPL_H
 #define SESSION_IMPL_H
 
+#include <moehal/comm.h>
+
 #include "model.h"
 
 /* Graphs are kept by what is baked into them: decode steps of a few sizes, and prefill. */
 #define SESSION_GRAPHS 8
 
+/* A step's graphs: of each rank its parts one after the other, between which ranks exchange. */
 struct session_graph {
-    mh_graph *graph;
+    mh_graph **parts; /* [ranks * part_count]; NULL: nothing here */
+    uint32_t part_count;
     int64_t rows, head_rows;
     bool hidden;
     uint64_t used; /* when it last ran */
@@ -33,11 +37,24 @@ struct page_change {
     int64_t index;
 };
 
+/* What a session has on one device: ranks run the same rows over caches of their own. */
+struct session_rank {
+    struct model_rank *model;
+    mh_stream *stream;
+    mh_step *step;
+    mh_buffer *cache, *rope, *activations;
+    mh_tensor *cache_tensors; /* [layers] */
+    mh_tensor rope_table;
+    mh_buffer *scratch; /* of all graphs, which run one after the other; NULL: none needed yet */
+};
+
 struct mh_session {
     atomic_uint refs;
     mh_model *model;
-    mh_stream *stream;
-    mh_step *step;
+    uint32_t rank_count;
+    struct session_rank *ranks; /* [0] is whose results are read */
+    mh_comm *comm;              /* between them; NULL with one */
+    uint32_t *owners;           /* [experts]: the rank that has it */
     mh_dtype kv_dtype;
     int64_t context;
     int64_t chunk;      /* most rows of a launch */
@@ -50,12 +67,8 @@ struct mh_session {
     mh_observe_fn observe; /* NULL: steps are graphs */
     void *observe_user;
 
-    mh_buffer *cache, *rope, *activations;
     mh_buffer *all_logits, *hidden; /* made when first asked for */
-    mh_tensor *cache_tensors;       /* [layers] */
-    mh_tensor rope_table;
     struct session_graph graphs[SESSION_GRAPHS];
-    mh_buffer *scratch; /* of all graphs, which run one after the other; NULL: none needed yet */
     uint64_t runs;
 
     uint32_t sequence_count;
@@ -97,7 +110,9 @@ void session_pages_share(mh_session *session, const struct sequence *from, int64
 /* session_graph.c */
 /* Rows that a launch of `rows` has, padding counted. Observers see none. */
 int64_t session_bucket(const mh_session *session, int64_t rows);
-struct model_step session_operands(mh_session *session, int64_t rows, int64_t head_rows);
+/* Of one rank. */
+struct model_step session_operands(mh_session *session, const struct session_rank *rank,
+                                   int64_t rows, int64_t head_rows);
 mh_tensor session_hidden(mh_session *session, int64_t index, int64_t rows);
 /* Enqueues a step whose inputs are written. */
 mh_status session_launch(mh_session *session, int64_t rows, int64_t head_rows, bool hidden);

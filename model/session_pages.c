@@ -6,7 +6,7 @@
 
 /* ---- life ---- */
 
-static mh_status make_cache(mh_session *s)
+static mh_status make_cache(const mh_session *s, struct session_rank *r)
 {
     const mh_config *c = s->model->config;
     int64_t row = c->kv_lora_rank + c->qk_rope_head_dim;
@@ -14,9 +14,13 @@ static mh_status make_cache(mh_session *s)
     uint64_t bytes = (uint64_t)(s->pages * MODEL_PAGE * row) * mh_dtype_size(s->kv_dtype);
     bytes = (bytes + 255) & ~UINT64_C(255);
     mh_status status =
-        mh_buffer_create(s->model->device, bytes * (uint64_t)c->num_hidden_layers, 0, &s->cache);
+        mh_buffer_create(r->model->device, bytes * (uint64_t)c->num_hidden_layers, 0, &r->cache);
+    r->cache_tensors = calloc((size_t)c->num_hidden_layers, sizeof(*r->cache_tensors));
+    if (!status && !r->cache_tensors)
+        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld layers",
+                         (long long)c->num_hidden_layers);
     for (int64_t i = 0; !status && i < c->num_hidden_layers; i++)
-        s->cache_tensors[i] = mh_tensor_make(s->cache, bytes * (uint64_t)i, s->kv_dtype, 3, shape);
+        r->cache_tensors[i] = mh_tensor_make(r->cache, bytes * (uint64_t)i, s->kv_dtype, 3, shape);
     return status;
 }
 
@@ -31,10 +35,8 @@ mh_status session_pages_create(mh_session *s, int64_t cache_tokens)
     s->free_pages = malloc((size_t)s->pages * sizeof(*s->free_pages));
     s->page_refs = calloc((size_t)s->pages, sizeof(*s->page_refs));
     s->changes = malloc((size_t)s->pages * sizeof(*s->changes));
-    s->cache_tensors =
-        calloc((size_t)s->model->config->num_hidden_layers, sizeof(*s->cache_tensors));
     if (!s->sequences || !s->page_tables || !s->ids || !s->free_pages || !s->page_refs ||
-        !s->changes || !s->cache_tensors)
+        !s->changes)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u sequences of %lld tokens",
                        s->sequence_count, (long long)s->context);
     for (size_t i = 0; i < slots; i++)
@@ -47,13 +49,14 @@ mh_status session_pages_create(mh_session *s, int64_t cache_tokens)
         s->free_pages[s->free_count] = (int32_t)(s->pages - 1 - s->free_count);
         s->free_count++;
     }
-    return make_cache(s);
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = make_cache(s, &s->ranks[i]);
+    return status;
 }
 
 void session_pages_destroy(mh_session *s)
 {
-    mh_buffer_release(s->cache);
-    free(s->cache_tensors);
     free(s->changes);
     free(s->page_refs);
     free(s->free_pages);
@@ -125,7 +128,7 @@ mh_status session_pages_take(mh_session *s, uint32_t sequence, int64_t count)
     return MH_OK;
 }
 
-mh_status session_pages_copy(mh_session *s)
+static mh_status copy_pages(const mh_session *s, const struct session_rank *r)
 {
     mh_status status = MH_OK;
     for (int64_t i = 0; i < s->change_count; i++) {
@@ -134,13 +137,21 @@ mh_status session_pages_copy(mh_session *s)
             continue;
         int64_t rows = s->sequences[change->sequence].position - change->index * MODEL_PAGE;
         for (int64_t l = 0; !status && l < s->model->config->num_hidden_layers; l++) {
-            const mh_tensor *t = &s->cache_tensors[l];
-            status = mh_stream_copy(s->stream, t->buffer,
+            const mh_tensor *t = &r->cache_tensors[l];
+            status = mh_stream_copy(r->stream, t->buffer,
                                     t->offset + (uint64_t)(change->to * t->stride[0]), t->buffer,
                                     t->offset + (uint64_t)(change->from * t->stride[0]),
                                     (uint64_t)(rows * t->stride[1]));
         }
     }
+    return status;
+}
+
+mh_status session_pages_copy(mh_session *s)
+{
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = copy_pages(s, &s->ranks[i]);
     return status;
 }
 

@@ -90,7 +90,7 @@ static mh_status transfer_begin(struct transfer *t, const mh_session *s, FILE *f
     t->file = file;
     t->path = path;
     crc64_begin(&t->crc);
-    t->piece = malloc((size_t)s->cache_tensors[0].stride[0]);
+    t->piece = malloc((size_t)s->ranks[0].cache_tensors[0].stride[0]);
     return t->piece ? MH_OK : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a page");
 }
 
@@ -111,24 +111,34 @@ static mh_status read_bytes(struct transfer *t, void *data, size_t bytes)
     return MH_OK;
 }
 
-typedef mh_status (*page_fn)(struct transfer *t, mh_buffer *cache, uint64_t offset, size_t bytes);
+/* `bytes` of a page, at `offset` in the layer's cache of every rank. */
+typedef mh_status (*page_fn)(struct transfer *t, const mh_session *s, int64_t layer,
+                             uint64_t offset, size_t bytes);
 
-static mh_status save_page(struct transfer *t, mh_buffer *cache, uint64_t offset, size_t bytes)
+static mh_status save_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
+                           size_t bytes)
 {
-    mh_status status = mh_buffer_read(cache, offset, t->piece, bytes);
+    const mh_tensor *c = &s->ranks[0].cache_tensors[layer];
+    mh_status status = mh_buffer_read(c->buffer, c->offset + offset, t->piece, bytes);
     return status ? status : write_bytes(t, t->piece, bytes);
 }
 
-static mh_status load_page(struct transfer *t, mh_buffer *cache, uint64_t offset, size_t bytes)
+static mh_status load_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
+                           size_t bytes)
 {
     mh_status status = read_bytes(t, t->piece, bytes);
-    return status ? status : mh_buffer_write(cache, offset, t->piece, bytes);
+    for (uint32_t i = 0; !status && i < s->rank_count; i++) {
+        const mh_tensor *c = &s->ranks[i].cache_tensors[layer];
+        status = mh_buffer_write(c->buffer, c->offset + offset, t->piece, bytes);
+    }
+    return status;
 }
 
 /* Only reads, for the checksum. */
-static mh_status skim_page(struct transfer *t, mh_buffer *cache, uint64_t offset, size_t bytes)
+static mh_status skim_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
+                           size_t bytes)
 {
-    (void)cache, (void)offset;
+    (void)s, (void)layer, (void)offset;
     return read_bytes(t, t->piece, bytes);
 }
 
@@ -138,12 +148,11 @@ static mh_status each_page(struct transfer *t, const mh_session *s, const int32_
 {
     mh_status status = MH_OK;
     for (int64_t l = 0; !status && l < s->model->config->num_hidden_layers; l++) {
-        const mh_tensor *c = &s->cache_tensors[l];
+        const mh_tensor *c = &s->ranks[0].cache_tensors[l];
         for (int64_t first = 0; !status && first < tokens; first += MODEL_PAGE) {
             int64_t rows = tokens - first < MODEL_PAGE ? tokens - first : MODEL_PAGE;
             int64_t page = pages ? pages[first / MODEL_PAGE] : 0;
-            status = act(t, c->buffer, c->offset + (uint64_t)(page * c->stride[0]),
-                         (size_t)(rows * c->stride[1]));
+            status = act(t, s, l, (uint64_t)(page * c->stride[0]), (size_t)(rows * c->stride[1]));
         }
     }
     return status;

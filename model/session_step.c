@@ -11,18 +11,21 @@ mh_status session_steps_create(mh_session *s)
     s->next_ids = malloc((size_t)s->rows * sizeof(*s->next_ids));
     if (!s->next_ids)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)s->rows);
-    mh_status status = mh_step_create(s->model->device, &p, &s->step);
     struct model_step sizes = {.rows = s->rows, .head_rows = s->heads};
-    return status
-               ? status
-               : mh_buffer_create(s->model->device, model_lay_out(s->model->config, NULL, &sizes),
-                                  0, &s->activations);
+    sizes.spread = s->rank_count > 1;
+    uint64_t bytes = model_lay_out(s->model->config, NULL, &sizes);
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < s->rank_count; i++) {
+        struct session_rank *r = &s->ranks[i];
+        status = mh_step_create(r->model->device, &p, &r->step);
+        if (!status)
+            status = mh_buffer_create(r->model->device, bytes, 0, &r->activations);
+    }
+    return status;
 }
 
 void session_steps_destroy(mh_session *s)
 {
-    mh_step_release(s->step);
-    mh_buffer_release(s->activations);
     mh_buffer_release(s->all_logits);
     mh_buffer_release(s->hidden);
     free(s->next_ids);
@@ -36,13 +39,14 @@ struct row {
     int32_t token, position;
 };
 
-static void fill_inputs(mh_session *s, const struct row *rows, int64_t count, int64_t padding)
+static void fill_inputs(const mh_session *s, mh_step *step, const struct row *rows, int64_t count,
+                        int64_t padding)
 {
-    int32_t *tokens = mh_step_input(s->step, MH_STEP_TOKENS);
-    int32_t *positions = mh_step_input(s->step, MH_STEP_POSITIONS);
-    int32_t *slots = mh_step_input(s->step, MH_STEP_SLOTS);
-    mh_sampling *sampling = mh_step_input(s->step, MH_STEP_SAMPLING);
-    memcpy(mh_step_input(s->step, MH_STEP_PAGE_TABLE), s->page_tables,
+    int32_t *tokens = mh_step_input(step, MH_STEP_TOKENS);
+    int32_t *positions = mh_step_input(step, MH_STEP_POSITIONS);
+    int32_t *slots = mh_step_input(step, MH_STEP_SLOTS);
+    mh_sampling *sampling = mh_step_input(step, MH_STEP_SAMPLING);
+    memcpy(mh_step_input(step, MH_STEP_PAGE_TABLE), s->page_tables,
            s->sequence_count * (size_t)s->slot_pages * sizeof(*s->page_tables));
     for (int64_t i = 0; i < padding; i++) {
         tokens[i] = positions[i] = 0;
@@ -61,7 +65,7 @@ static void fill_inputs(mh_session *s, const struct row *rows, int64_t count, in
 static mh_status read_tensor(mh_session *s, mh_tensor t, float *to)
 {
     uint64_t bytes = 4 * (uint64_t)(t.shape[0] * t.shape[1]);
-    return mh_stream_read(s->stream, t.buffer, t.offset, to, bytes);
+    return mh_stream_read(s->ranks[0].stream, t.buffer, t.offset, to, bytes);
 }
 
 /* What a run asked for, of `count` rows that begin with its token `first`. */
@@ -91,16 +95,22 @@ static mh_status launch(mh_session *s, const struct row *rows, int64_t count, in
 {
     int64_t total = session_bucket(s, count), heads = session_bucket(s, head_rows);
     heads = heads < total ? heads : total;
-    fill_inputs(s, rows, count, total - count);
+    mh_status status = MH_OK;
     s->steps++;
-    s->logits = session_operands(s, total, heads).logits;
-    mh_status status = mh_step_write(s->step, s->stream);
+    s->logits = session_operands(s, &s->ranks[0], total, heads).logits;
+    for (uint32_t i = 0; !status && i < s->rank_count; i++) {
+        fill_inputs(s, s->ranks[i].step, rows, count, total - count);
+        status = mh_step_write(s->ranks[i].step, s->ranks[i].stream);
+    }
     if (!status)
         status = session_launch(s, total, heads, outputs->hidden != NULL);
     if (!status)
         status = read_outputs(s, outputs, first, count, head_rows);
     if (!status)
-        status = mh_step_read(s->step, s->stream, heads ? s->next_ids : NULL, heads ? total : 0);
+        status = mh_step_read(s->ranks[0].step, s->ranks[0].stream, heads ? s->next_ids : NULL,
+                              heads ? total : 0);
+    for (uint32_t i = 1; !status && i < s->rank_count; i++) /* their errors */
+        status = mh_step_read(s->ranks[i].step, s->ranks[i].stream, NULL, 0);
     return status;
 }
 
@@ -118,7 +128,8 @@ static void take_next(mh_session *s, struct sequence *q, int64_t count, int64_t 
 static mh_status settle(mh_session *s, mh_status status)
 {
     if (status) {
-        mh_stream_wait(s->stream, MH_FOREVER);
+        for (uint32_t i = 0; i < s->rank_count; i++)
+            mh_stream_wait(s->ranks[i].stream, MH_FOREVER);
         session_pages_undo(s);
     } else {
         session_pages_keep(s);
@@ -182,7 +193,7 @@ static mh_status check_run(mh_session *s, const int32_t *ids, uint64_t count,
 static mh_status make_outputs(mh_session *s, const mh_session_outputs *outputs)
 {
     const mh_config *c = s->model->config;
-    mh_device *device = s->model->device;
+    mh_device *device = s->model->ranks[0].device;
     mh_status status = MH_OK;
     if (outputs->logits && !s->all_logits)
         status =

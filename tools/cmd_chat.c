@@ -121,7 +121,8 @@ static int run_chat(struct setup *setup, const struct setup_options *options,
     c.generation = (struct generation){
         .tokenizer = setup->tokenizer,
         .config = setup->config,
-        .device = setup->device,
+        .devices = setup->devices,
+        .device_count = setup->device_count,
         .timeline = setup->timeline,
         .max_tokens = sampling_options->has_max_tokens ? sampling_options->max_tokens : 512,
         .stream = true,
@@ -144,7 +145,7 @@ static int run_chat(struct setup *setup, const struct setup_options *options,
 
 static int run(int argc, char **argv)
 {
-    struct setup_options options = {0};
+    struct setup_options options = {.spreads = true};
     struct sampling_options sampling = {0};
     const char *name = NULL;
     const struct option table[] = {

@@ -90,11 +90,11 @@ static int eval_ids(const struct inputs *in, struct setup *setup)
         status = write_results(in, setup->config, count, &r);
     if (!status && in->setup.json)
         printf("{\"device\": \"%s\", \"virtual\": %s, \"tokens\": %llu}\n",
-               mh_device_uri(setup->device),
+               setup->uri,
                setup->info.flags & MH_DEVICE_IS_VIRTUAL ? "true" : "false",
                (unsigned long long)count);
     else if (!status)
-        printf("%llu tokens on %s%s%s\n", (unsigned long long)count, mh_device_uri(setup->device),
+        printf("%llu tokens on %s%s%s\n", (unsigned long long)count, setup->uri,
                in->out ? ", written to " : "", in->out ? in->out : "");
     free(r.logits);
     free(r.hidden);
@@ -201,7 +201,7 @@ static int eval_text(const struct inputs *in, struct setup *setup)
     if (!status && in->setup.json)
         printf("{\"device\": \"%s\", \"virtual\": %s, \"tokens\": %llu, \"nll\": %.9g, "
                "\"perplexity\": %.9g}\n",
-               mh_device_uri(setup->device),
+               setup->uri,
                setup->info.flags & MH_DEVICE_IS_VIRTUAL ? "true" : "false",
                (unsigned long long)count, nll, exp(nll));
     else if (!status)
@@ -215,7 +215,7 @@ static int eval_text(const struct inputs *in, struct setup *setup)
 
 static int run(int argc, char **argv)
 {
-    struct inputs in = {0};
+    struct inputs in = {.setup = {.spreads = true}};
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "logits of these tokens"},

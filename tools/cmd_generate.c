@@ -32,13 +32,14 @@ static json_t *text_json(const struct generation *g)
     return value;
 }
 
-static json_t *fallbacks_json(mh_device *device)
+static json_t *fallbacks_json(const struct setup *setup)
 {
     json_t *object = json_object();
-    for (mh_op_id op = 1; mh_op_size(op); op++)
-        if (mh_device_fallbacks(device, op))
-            json_object_set_new(object, mh_op_name(op),
-                                json_integer((json_int_t)mh_device_fallbacks(device, op)));
+    for (mh_op_id op = 1; mh_op_size(op); op++) {
+        uint64_t count = setup_fallbacks(setup, op);
+        if (count)
+            json_object_set_new(object, mh_op_name(op), json_integer((json_int_t)count));
+    }
     return object;
 }
 
@@ -53,14 +54,14 @@ static void print_json(const struct generation *g, const struct setup *setup, co
     double steps = g->count > 1 ? (double)(g->count - 1) : 0;
     json_t *object = json_pack(
         "{s:s, s:b, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "device",
-        mh_device_uri(setup->device), "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL),
-        "profile", setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
+        setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "profile",
+        setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
         ids_json(prompt, prompt_count), "token_ids", ids_json(g->ids, g->count), "text",
         text_json(g), "stop", g->stop, "logit_hash", g->logit_hash, "first_token_ms",
         g->first_token_ms, "prefill_tokens_per_s", rate((double)prompt_count, g->prefill_seconds),
         "decode_tokens_per_s", rate(steps, g->decode_seconds), "launches_per_token",
         rate((double)g->launches, steps), "graph_launches_per_token",
-        rate((double)g->graph_launches, steps), "fallbacks", fallbacks_json(setup->device));
+        rate((double)g->graph_launches, steps), "fallbacks", fallbacks_json(setup));
     if (object && !json_dumpf(object, stdout, JSON_REAL_PRECISION(9)))
         putchar('\n');
     json_decref(object);
@@ -92,7 +93,8 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
     struct generation g = {
         .tokenizer = setup->tokenizer,
         .config = setup->config,
-        .device = setup->device,
+        .devices = setup->devices,
+        .device_count = setup->device_count,
         .timeline = setup->timeline,
         .max_tokens = in->sampling.has_max_tokens ? in->sampling.max_tokens : 256,
         .echo = in->prompt,
@@ -125,7 +127,7 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
 
 static int run(int argc, char **argv)
 {
-    struct inputs in = {0};
+    struct inputs in = {.setup = {.spreads = true}};
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
         {"prompt", OPTION_TEXT, &in.prompt, "TEXT", "text to continue"},

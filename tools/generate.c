@@ -115,10 +115,22 @@ static mh_status take_token(struct generation *g, struct loop *loop, int32_t *id
     return emit_text(g, loop->detokenizer, *id);
 }
 
+/* Of all devices so far. */
+static void count_launches(const struct generation *g, uint64_t *launches, uint64_t *graphs)
+{
+    *launches = *graphs = 0;
+    for (uint64_t i = 0; i < g->device_count; i++) {
+        mh_device_counters c = MH_INIT(mh_device_counters);
+        mh_device_get_counters(g->devices[i], &c);
+        *launches += c.native + c.fallback;
+        *graphs += c.graph_launches;
+    }
+}
+
 static mh_status write_tokens(struct generation *g, struct loop *loop)
 {
-    mh_device_counters before = MH_INIT(mh_device_counters), after = before;
-    mh_device_get_counters(g->device, &before);
+    uint64_t launches, graph_launches;
+    count_launches(g, &launches, &graph_launches);
     int32_t id;
     mh_status status = take_token(g, loop, &id);
     g->first_token_ms = 1e3 * seconds_since_process_start();
@@ -147,9 +159,8 @@ static mh_status write_tokens(struct generation *g, struct loop *loop)
             status = take_token(g, loop, &id);
     }
     g->decode_seconds = now_seconds() - begin;
-    mh_device_get_counters(g->device, &after);
-    g->launches = after.native + after.fallback - before.native - before.fallback;
-    g->graph_launches = after.graph_launches - before.graph_launches;
+    count_launches(g, &g->launches, &g->graph_launches);
+    g->launches -= launches, g->graph_launches -= graph_launches;
     return status;
 }
 
@@ -193,11 +204,11 @@ void generation_free(struct generation *g)
 
 /* ---- what ran ---- */
 
-static void print_fallbacks(mh_device *device)
+static void print_fallbacks(const struct setup *setup)
 {
     const char *separator = "; fell back to the host: ";
     for (mh_op_id op = 1; mh_op_size(op); op++) {
-        uint64_t count = mh_device_fallbacks(device, op);
+        uint64_t count = setup_fallbacks(setup, op);
         if (count) {
             fprintf(stderr, "%s%s %llu x", separator, mh_op_name(op), (unsigned long long)count);
             separator = ", ";
@@ -207,14 +218,13 @@ static void print_fallbacks(mh_device *device)
 
 void print_summary(const struct generation *g, const struct setup *setup, uint64_t prompt_tokens)
 {
-    fprintf(stderr, "%s%s (%s), %s: %llu prompt tokens at %.1f tokens/s, ",
-            mh_device_uri(setup->device),
+    fprintf(stderr, "%s%s (%s), %s: %llu prompt tokens at %.1f tokens/s, ", setup->uri,
             setup->info.flags & MH_DEVICE_IS_VIRTUAL ? " (virtual)" : "", setup->info.name,
             setup->profile == MH_PROFILE_FAST ? "fast" : "exact", (unsigned long long)prompt_tokens,
             (double)prompt_tokens / g->prefill_seconds);
     fprintf(stderr, "%llu written", (unsigned long long)g->count);
     if (g->count > 1)
         fprintf(stderr, " at %.1f tokens/s", (double)(g->count - 1) / g->decode_seconds);
-    print_fallbacks(setup->device);
+    print_fallbacks(setup);
     fputc('\n', stderr);
 }

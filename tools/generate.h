@@ -47,7 +47,8 @@ struct generation {
     mh_session *session;
     mh_tokenizer *tokenizer; /* may be NULL */
     const mh_config *config;
-    mh_device *device;
+    mh_device *const *devices;
+    uint64_t device_count;
     mh_timeline *timeline; /* or NULL */
     int64_t max_tokens;
     const char *echo; /* text to show before the first token, or NULL */

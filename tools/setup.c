@@ -22,9 +22,53 @@ static int check_options(struct setup *setup, const struct command *command,
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
     if (o->placement && strcmp(o->placement, "auto") && strcmp(o->placement, "strict"))
         return usage_error(command, "--placement: '%s', must be auto or strict", o->placement);
-    if (o->device && strchr(o->device, ','))
-        return usage_error(command, "--device: '%s': this version runs on one device", o->device);
+    if (o->device && strchr(o->device, ',') && !o->spreads)
+        return usage_error(command, "--device: '%s': %s runs on one device", o->device,
+                           command->name);
     return -1;
+}
+
+static mh_status open_one(struct setup *setup, const char *uri, const mh_device_params *params)
+{
+    const uint64_t most = sizeof(setup->devices) / sizeof(setup->devices[0]);
+    if (setup->device_count == most)
+        return mh_fail(MH_INVALID_ARGUMENT, "--device: more than %llu devices",
+                       (unsigned long long)most);
+    mh_device **device = &setup->devices[setup->device_count];
+    mh_device_info info = MH_INIT(mh_device_info);
+    mh_status status = mh_device_open(setup->runtime, uri, params, device);
+    if (status)
+        return status;
+    setup->device_count++;
+    status = mh_device_get_info(*device, &info);
+    if (setup->device_count == 1)
+        setup->device = *device, setup->info = info;
+    setup->info.flags |= info.flags & MH_DEVICE_IS_VIRTUAL;
+    size_t used = strlen(setup->uri);
+    snprintf(setup->uri + used, sizeof(setup->uri) - used, "%s%s", used ? "," : "",
+             mh_device_uri(*device));
+    return status;
+}
+
+/* `uris` with commas between; NULL: whatever is best. */
+static mh_status open_devices(struct setup *setup, const char *uris, const mh_device_params *params)
+{
+    if (!uris)
+        return open_one(setup, NULL, params);
+    mh_status status = MH_OK;
+    for (const char *at = uris; !status; at++) {
+        char uri[256];
+        size_t length = strcspn(at, ",");
+        if (!length || length >= sizeof(uri))
+            return mh_fail(MH_INVALID_ARGUMENT, "--device: '%s': an empty or overlong name", uris);
+        memcpy(uri, at, length);
+        uri[length] = '\0';
+        status = open_one(setup, uri, params);
+        at += length;
+        if (!*at)
+            break;
+    }
+    return status;
 }
 
 static mh_status open_device(struct setup *setup, const struct setup_options *o)
@@ -42,10 +86,7 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
                                lines ? MH_TIMELINE_LINES : MH_TIMELINE_CHROME, &setup->timeline);
     }
     params.timeline = setup->timeline;
-    if (!status)
-        status = mh_device_open(setup->runtime, o->device, &params, &setup->device);
-    setup->info = MH_INIT(mh_device_info);
-    return status ? status : mh_device_get_info(setup->device, &setup->info);
+    return status ? status : open_devices(setup, o->device, &params);
 }
 
 static mh_status open_tokenizer(struct setup *setup, const char *dir)
@@ -78,7 +119,8 @@ int setup_open(struct setup *setup, const struct command *command, const struct 
     params.profile = setup->profile;
     params.progress = show_progress;
     params.progress_user = &progress;
-    status = mh_model_load(setup->checkpoint, &setup->device, 1, &params, &setup->model);
+    status = mh_model_load(setup->checkpoint, setup->devices, setup->device_count, &params,
+                           &setup->model);
     end_progress(&progress);
     return status ? report_failure(status) : -1;
 }
@@ -88,13 +130,22 @@ int setup_close(struct setup *setup, int code)
     mh_model_release(setup->model);
     mh_tokenizer_release(setup->tokenizer);
     mh_checkpoint_release(setup->checkpoint);
-    mh_device_release(setup->device);
+    for (uint64_t i = 0; i < setup->device_count; i++)
+        mh_device_release(setup->devices[i]);
     mh_status status = setup->timeline ? mh_timeline_finish(setup->timeline) : MH_OK;
     if (status && code <= 0)
         code = report_failure(status);
     mh_timeline_release(setup->timeline);
     mh_runtime_release(setup->runtime);
     return code;
+}
+
+uint64_t setup_fallbacks(const struct setup *setup, mh_op_id op)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < setup->device_count; i++)
+        count += mh_device_fallbacks(setup->devices[i], op);
+    return count;
 }
 
 mh_status setup_session(struct setup *setup, const struct setup_options *o, int64_t context,

@@ -69,11 +69,12 @@ struct setup_options {
     const char *model, *device, *profile, *kv, *placement, *timeline;
     int64_t threads, chunk;
     bool strict, is_virtual, json;
+    bool spreads; /* takes a list of devices */
 };
 #define SETUP_OPTIONS(s)                                                                             \
     {"model", OPTION_TEXT, &(s).model, "DIR", "the model's directory (Hugging Face layout)"},        \
         {"device", OPTION_TEXT, &(s).device, "URI",                                                  \
-         "host, nvidia:0, ...; default: MOEHAL_DEVICE, else auto"},                                  \
+         "host, nvidia:0, ...; default: MOEHAL_DEVICE, else auto; a,b: experts spread"},                                  \
         {"virtual", OPTION_FLAG, &(s).is_virtual, NULL,                                              \
          "use the project's virtual GPUs"},                                   \
         {"profile", OPTION_TEXT, &(s).profile, "exact|fast", "arithmetic; default exact"},           \
@@ -93,8 +94,11 @@ struct setup_options {
 struct setup {
     mh_runtime *runtime;
     mh_timeline *timeline; /* or NULL */
-    mh_device *device;
-    mh_device_info info;
+    mh_device *devices[64];
+    uint64_t device_count;
+    mh_device *device;   /* the first */
+    mh_device_info info; /* of it; MH_DEVICE_IS_VIRTUAL if any is */
+    char uri[1024];      /* of all, with commas between */
     mh_checkpoint *checkpoint;
     const mh_config *config;
     mh_tokenizer *tokenizer; /* NULL: the directory has none; why is in tokenizer_reason */
@@ -109,6 +113,8 @@ int setup_open(struct setup *setup, const struct command *command,
                const struct setup_options *options);
 /* Returns `code`, unless the timeline could not be written. */
 int setup_close(struct setup *setup, int code);
+/* Launches of an op that fell back to the host, on all devices. */
+uint64_t setup_fallbacks(const struct setup *setup, mh_op_id op);
 /* A session with room for `context` tokens, at most the model's limit. */
 mh_status setup_session(struct setup *setup, const struct setup_options *options, int64_t context,
                         struct progress *progress, mh_session **out);

@@ -35,7 +35,7 @@ static uint32_t next_random(struct soak *k, uint32_t below)
 static uint64_t device_bytes(const struct soak *k)
 {
     mh_memory_info info = MH_INIT(mh_memory_info);
-    OK(mh_device_memory(k->world.device, &info));
+    OK(mh_device_memory(k->world.devices[0], &info));
     return info.used;
 }
 

@@ -1,7 +1,7 @@
 /*
  * Whole models against transformers (golden.safetensors, by tolerance) and against an independent
  * implementation of docs/numerics.md (exact.safetensors, bit for bit); with chunks of 1, 7, 64 and
- * all, 1 to 3 threads, and by fallback on the null device.
+ * all, 1 to 3 threads, by fallback on the null device, and with experts spread over devices.
  *
  * argv: GOLDEN_DIR MODEL_DIR NULL_MODULE full|quick. Quick, for sanitizers, takes the two shortest
  * prompts.
@@ -28,9 +28,12 @@ static bool quick;
             fail_msg("%s: %s", #call, mh_last_message());                                          \
     } while (0)
 
+enum { MOST_DEVICES = 4 };
+
 struct world {
     mh_runtime *runtime;
-    mh_device *device;
+    mh_device *devices[MOST_DEVICES];
+    uint32_t device_count;
     mh_checkpoint *checkpoint, *golden, *exact;
     const mh_config *config;
     mh_model *model;
@@ -45,7 +48,8 @@ static mh_checkpoint *open_file(const char *name)
     return file;
 }
 
-static struct world open_world(const char *uri, uint32_t threads)
+/* `uris` with commas between. */
+static struct world open_world(const char *uris, uint32_t threads)
 {
     struct world w = {0};
     mh_runtime_params params = MH_INIT(mh_runtime_params);
@@ -55,9 +59,12 @@ static struct world open_world(const char *uri, uint32_t threads)
     mh_device_params device = MH_INIT(mh_device_params);
     device.threads = threads;
     OK(mh_runtime_create(&params, &w.runtime));
-    OK(mh_device_open(w.runtime, uri, &device, &w.device));
+    char uri[64], *rest = uri;
+    snprintf(uri, sizeof(uri), "%s", uris);
+    for (char *one; (one = strtok_r(rest, ",", &rest)); w.device_count++)
+        OK(mh_device_open(w.runtime, one, &device, &w.devices[w.device_count]));
     OK(mh_checkpoint_open(model_dir, &w.checkpoint));
-    OK(mh_model_load(w.checkpoint, &w.device, 1, NULL, &w.model));
+    OK(mh_model_load(w.checkpoint, w.devices, w.device_count, NULL, &w.model));
     w.config = mh_model_config(w.model);
     w.golden = open_file("golden.safetensors");
     w.exact = open_file("exact.safetensors");
@@ -70,7 +77,8 @@ static void close_world(struct world *w)
     mh_checkpoint_release(w->checkpoint);
     mh_checkpoint_release(w->golden);
     mh_checkpoint_release(w->exact);
-    mh_device_release(w->device);
+    for (uint32_t i = 0; i < w->device_count; i++)
+        mh_device_release(w->devices[i]);
     mh_runtime_release(w->runtime);
 }
 
@@ -250,12 +258,31 @@ static void null_gives_the_same_bits_by_fallback(void **state)
     check_prompt(&w, 1, 1);
     check_greedy(&w, 1);
     mh_device_counters counters = MH_INIT(mh_device_counters);
-    OK(mh_device_get_counters(w.device, &counters));
+    OK(mh_device_get_counters(w.devices[0], &counters));
     assert_int_equal(counters.native, 0);
     assert_true(counters.expanded > 0 && counters.fallback > 0);
-    assert_true(mh_device_fallbacks(w.device, MH_OP_LINEAR) > 0);
-    assert_int_equal(mh_device_fallbacks(w.device, MH_OP_LINEAR_ADD), 0); /* it expands */
+    assert_true(mh_device_fallbacks(w.devices[0], MH_OP_LINEAR) > 0);
+    assert_int_equal(mh_device_fallbacks(w.devices[0], MH_OP_LINEAR_ADD), 0); /* it expands */
     close_world(&w);
+}
+
+/* With memory the host cannot touch, and an odd share of the experts. */
+static void experts_on_several_devices(void **state)
+{
+    (void)state;
+    static const char *const lists[] = {"host,host", "null,host,null", "host,null,host,host"};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        struct world w = open_world(lists[i], 2);
+        check_prompt(&w, 1, 0);
+        check_prompt(&w, 1, 1);
+        check_greedy(&w, 1);
+        for (uint32_t d = 0; d < w.device_count; d++) { /* each has experts, and its share */
+            mh_device_counters counters = MH_INIT(mh_device_counters);
+            OK(mh_device_get_counters(w.devices[d], &counters));
+            assert_true(counters.native + counters.fallback > 0);
+        }
+        close_world(&w);
+    }
 }
 
 int main(int argc, char **argv)
@@ -270,6 +297,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(logits_hidden_states_and_continuations),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(null_gives_the_same_bits_by_fallback),
+        cmocka_unit_test(experts_on_several_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

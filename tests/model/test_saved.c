@@ -96,7 +96,7 @@ static void restored_sequences_go_on(void **state)
     close_world(&w);
 
     texts_isa = "avx2";
-    w = open_world(model_dir, "host", 3); /* another process would look like this */
+    w = open_world(model_dir, "host,host", 3); /* another process would look like this */
     texts_isa = NULL;
     session = make_session(&w, 2, 5, 0);
     OK(mh_sequence_restore(session, 0, path));

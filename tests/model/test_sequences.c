@@ -76,6 +76,9 @@ static void batches_leave_no_trace(void **state)
     w = open_world(model_dir, "null", 2); /* rows padded to a multiple of 8 */
     write_beside_others(&w, texts, 20, 50);
     close_world(&w);
+    w = open_world(model_dir, "null,host,host", 2); /* experts spread */
+    write_beside_others(&w, texts, 20, 50);
+    close_world(&w);
     for (uint32_t i = 0; i < TEXTS; i++)
         free(texts[i].logits);
 }
@@ -93,7 +96,7 @@ static void forks_share_pages_until_they_write(void **state)
     write_alone(&w, &b);
     close_world(&w);
     texts_isa = "avx2";
-    w = open_world(model_dir, "host", 3);
+    w = open_world(model_dir, "host,null", 3); /* two caches to share and copy pages of */
     texts_isa = NULL;
     mh_session *session = make_session(&w, 4, 64, 0);
     mh_sequence_rows r = MH_INIT(mh_sequence_rows);

@@ -116,9 +116,15 @@ static void bad_arguments_are_named(void **state)
     mh_session *other;
     REFUSED(MH_INVALID_ARGUMENT, mh_session_create(w.model, &newer.known, &other),
             "mh_session_params");
-    mh_device *two[] = {w.device, w.device};
+    mh_device *many[65] = {w.device, NULL, w.device};
     mh_model *model;
-    REFUSED(MH_UNSUPPORTED, mh_model_load(w.checkpoint, two, 2, NULL, &model), "2 devices");
+    REFUSED(MH_INVALID_ARGUMENT, mh_model_load(w.checkpoint, many, 0, NULL, &model), "1 to 64");
+    REFUSED(MH_INVALID_ARGUMENT, mh_model_load(w.checkpoint, many, 65, NULL, &model), "1 to 64");
+    REFUSED(MH_INVALID_ARGUMENT, mh_model_load(w.checkpoint, many, 3, NULL, &model), "devices[1]");
+    for (int i = 0; i < 64; i++)
+        many[i] = w.device;
+    REFUSED(MH_INVALID_ARGUMENT, mh_model_load(w.checkpoint, many, 64, NULL, &model),
+            "64 devices given for the");
     free(logits);
     mh_session_release(session);
     close_world(&w);

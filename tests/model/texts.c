@@ -1,5 +1,6 @@
 #include "texts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 const char *texts_null_module, *texts_isa;
@@ -7,17 +8,18 @@ const char *texts_null_module, *texts_isa;
 static void open_form(struct world *w, const mh_device_params *device)
 {
     setenv("MOEHAL_HOST_ISA", texts_isa, 1);
-    mh_status status = mh_device_open(w->runtime, "host", device, &w->device);
+    mh_device **out = &w->devices[w->device_count];
+    mh_status status = mh_device_open(w->runtime, "host", device, out);
     unsetenv("MOEHAL_HOST_ISA");
     if (status == MH_UNSUPPORTED ||
         status == MH_INVALID_ARGUMENT) { /* processor, or build, without */
         print_message("%s: not tried: %s\n", texts_isa, mh_last_message());
-        status = mh_device_open(w->runtime, "host", device, &w->device);
+        status = mh_device_open(w->runtime, "host", device, out);
     }
     OK(status);
 }
 
-struct world open_world(const char *model_dir, const char *uri, uint32_t threads)
+struct world open_world(const char *model_dir, const char *uris, uint32_t threads)
 {
     struct world w = {0};
     mh_runtime_params params = MH_INIT(mh_runtime_params);
@@ -26,12 +28,15 @@ struct world open_world(const char *model_dir, const char *uri, uint32_t threads
     mh_device_params device = MH_INIT(mh_device_params);
     device.threads = threads;
     OK(mh_runtime_create(&params, &w.runtime));
-    if (texts_isa && !strcmp(uri, "host"))
-        open_form(&w, &device);
-    else
-        OK(mh_device_open(w.runtime, uri, &device, &w.device));
+    char uri[64], *rest = uri;
+    snprintf(uri, sizeof(uri), "%s", uris);
+    for (char *one; (one = strtok_r(rest, ",", &rest)); w.device_count++)
+        if (texts_isa && !strcmp(one, "host"))
+            open_form(&w, &device);
+        else
+            OK(mh_device_open(w.runtime, one, &device, &w.devices[w.device_count]));
     OK(mh_checkpoint_open(model_dir, &w.checkpoint));
-    OK(mh_model_load(w.checkpoint, &w.device, 1, NULL, &w.model));
+    OK(mh_model_load(w.checkpoint, w.devices, w.device_count, NULL, &w.model));
     return w;
 }
 
@@ -39,7 +44,8 @@ void close_world(struct world *w)
 {
     mh_model_release(w->model);
     mh_checkpoint_release(w->checkpoint);
-    mh_device_release(w->device);
+    for (uint32_t i = 0; i < w->device_count; i++)
+        mh_device_release(w->devices[i]);
     mh_runtime_release(w->runtime);
 }
 

@@ -27,11 +27,12 @@
             fail_msg("message '%s' lacks '%s'", mh_last_message(), (part));                        \
     } while (0)
 
-enum { VOCABULARY = 4096, WRITTEN = 8 }; /* of the bundled model; tokens after a prompt */
+enum { VOCABULARY = 4096, WRITTEN = 8, TEXTS_DEVICES = 4 }; /* of the bundled model; tokens after a prompt */
 
 struct world {
     mh_runtime *runtime;
-    mh_device *device;
+    mh_device *devices[TEXTS_DEVICES];
+    uint32_t device_count;
     mh_checkpoint *checkpoint;
     mh_model *model;
 };
@@ -40,7 +41,8 @@ extern const char *texts_null_module; /* for the device null; may be NULL */
 /* The form of the host's kernels that open_world asks for; NULL, or one that this processor lacks
  * (said so): the best. */
 extern const char *texts_isa;
-struct world open_world(const char *model_dir, const char *uri, uint32_t threads);
+/* `uris` with commas between. */
+struct world open_world(const char *model_dir, const char *uris, uint32_t threads);
 void close_world(struct world *w);
 /* Sequences of 200 tokens. */
 mh_session *make_session(const struct world *w, uint32_t sequences, int64_t chunk, int64_t cache);

@@ -4,6 +4,7 @@
 
 #include <moehal/base.h>
 #include <moehal/buffer.h>
+#include <moehal/comm.h>
 #include <moehal/device.h>
 #include <moehal/error.h>
 #include <moehal/faults.h>

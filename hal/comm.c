@@ -1,0 +1,453 @@
+/* comm.c: collective operations, by way of host memory. The definition of what they compute. */
+#include <string.h>
+
+#include "hal.h"
+
+/* Staging of two operations: when the third begins every stream has passed the first. */
+#define TURNS 2
+
+struct mh_comm {
+    atomic_uint refs;
+    mh_runtime *runtime;
+    mh_stream **streams;
+    mh_comm_info info;
+    struct {
+        char *data;
+        uint64_t size;
+    } staging[TURNS];
+    uint32_t turn;
+};
+
+/* ---- life ---- */
+
+static mh_status check_streams(mh_stream *const *streams, uint32_t count)
+{
+    if (!streams || !count)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_comm_create: no streams given");
+    for (uint32_t i = 0; i < count; i++) {
+        mh_status status = hal_stream_check(streams[i]);
+        if (status)
+            return status;
+        const mh_runtime *runtime = streams[i]->encoder.device->runtime;
+        if (runtime != streams[0]->encoder.device->runtime)
+            return mh_fail(MH_INVALID_ARGUMENT,
+                           "mh_comm_create: streams[0] and streams[%u] are of two runtimes", i);
+        for (uint32_t j = 0; j < i; j++)
+            if (streams[i] == streams[j])
+                return mh_fail(MH_INVALID_ARGUMENT,
+                               "mh_comm_create: streams[%u] and streams[%u] are the same", j, i);
+    }
+    return MH_OK;
+}
+
+mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_comm **out)
+{
+    if (!out)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_comm_create: out is NULL");
+    *out = NULL;
+    mh_status status = check_streams(streams, count);
+    if (status)
+        return status;
+    mh_runtime *runtime = streams[0]->encoder.device->runtime;
+    mh_comm *comm = hal_alloc(runtime, sizeof(*comm));
+    if (!comm)
+        return MH_OUT_OF_MEMORY;
+    comm->streams = hal_alloc(runtime, count * sizeof(*comm->streams));
+    if (!comm->streams) {
+        hal_free(runtime, comm);
+        return MH_OUT_OF_MEMORY;
+    }
+    atomic_init(&comm->refs, 1);
+    comm->runtime = mh_runtime_retain(runtime);
+    comm->info.struct_size = sizeof(comm->info);
+    comm->info.ranks = count;
+    for (uint32_t i = 0; i < count; i++)
+        comm->streams[i] = mh_stream_retain(streams[i]);
+    *out = comm;
+    return MH_OK;
+}
+
+mh_comm *mh_comm_retain(mh_comm *comm)
+{
+    if (comm)
+        atomic_fetch_add_explicit(&comm->refs, 1, memory_order_relaxed);
+    return comm;
+}
+
+void mh_comm_release(mh_comm *comm)
+{
+    if (!comm || atomic_fetch_sub_explicit(&comm->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mh_runtime *runtime = comm->runtime;
+    for (uint32_t i = 0; i < comm->info.ranks; i++) {
+        mh_stream_wait(comm->streams[i], MH_FOREVER); /* it may still read the staging */
+        mh_stream_release(comm->streams[i]);
+    }
+    for (int i = 0; i < TURNS; i++)
+        hal_free(runtime, comm->staging[i].data);
+    hal_free(runtime, comm->streams);
+    hal_free(runtime, comm);
+    mh_runtime_release(runtime);
+}
+
+mh_status mh_comm_get_info(const mh_comm *comm, mh_comm_info *out)
+{
+    if (!comm)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_comm_get_info: comm is NULL");
+    return mh_struct_out(out, &comm->info, sizeof(comm->info));
+}
+
+/* ---- tensors ---- */
+
+static bool is_dense(const mh_tensor *t)
+{
+    int64_t stride = (int64_t)mh_dtype_size(t->dtype);
+    for (uint32_t i = t->rank; i-- > 0; stride *= t->shape[i])
+        if (t->shape[i] > 1 && t->stride[i] != stride)
+            return false;
+    return true;
+}
+
+/* Bytes of a tensor whose shape has been checked. */
+static uint64_t bytes_of(const mh_tensor *t)
+{
+    uint64_t bytes = mh_dtype_size(t->dtype);
+    for (uint32_t i = 0; i < t->rank; i++)
+        bytes *= (uint64_t)t->shape[i];
+    return bytes;
+}
+
+static mh_status check_tensor(const mh_comm *comm, const char *function, const char *name,
+                              uint32_t rank, const mh_tensor *t)
+{
+    const mh_device *device = comm->streams[rank]->encoder.device;
+    uint64_t bytes = mh_dtype_size(t->dtype);
+    if (!t->buffer || !bytes || !t->rank || t->rank > MH_MAX_RANK)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "%s: %s[%u]: no buffer, or rank %u, or dtype %u", function, name, rank,
+                        t->rank, t->dtype);
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (t->shape[i] < 0 ||
+            (t->shape[i] && __builtin_mul_overflow(bytes, (uint64_t)t->shape[i], &bytes)))
+            return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                            "%s: %s[%u]: shape[%u] is %lld: out of range", function, name, rank, i,
+                            (long long)t->shape[i]);
+    if (!is_dense(t))
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: %s[%u] is not dense", function,
+                        name, rank);
+    if (t->buffer->device != device)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: %s[%u] is on %s, the rank on %s",
+                        function, name, rank, t->buffer->device->uri, device->uri);
+    return MH_OK;
+}
+
+/* One tensor a rank, all alike. */
+static mh_status check_tensors(const mh_comm *comm, const char *function, const char *name,
+                               const mh_tensor *t)
+{
+    if (!comm || !t)
+        return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", function, comm ? name : "comm");
+    mh_status status = MH_OK;
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++) {
+        status = check_tensor(comm, function, name, r, &t[r]);
+        bool same = t[r].dtype == t->dtype && t[r].rank == t->rank;
+        for (uint32_t i = 0; same && i < t->rank; i++)
+            same = t[r].shape[i] == t->shape[i];
+        if (!status && !same)
+            status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                              "%s: %s[%u] has another dtype or shape than %s[0]", function, name, r,
+                              name);
+    }
+    return status;
+}
+
+/* `more` has the shape of `less`, but `times` as many of its first dimension. */
+static mh_status check_pair(const mh_comm *comm, const char *function, const char *name,
+                            const mh_tensor *more, const mh_tensor *less, uint32_t times)
+{
+    bool good = more->dtype == less->dtype && more->rank == less->rank &&
+                more->shape[0] == less->shape[0] * times;
+    for (uint32_t i = 1; good && i < more->rank; i++)
+        good = more->shape[i] == less->shape[i];
+    return good ? MH_OK
+                : hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                           "%s: %s: of %u ranks, its dtype or shape does not fit x", function, name,
+                           comm->info.ranks);
+}
+
+static mh_status check_sum(const mh_comm *comm, const char *function, const mh_tensor *x)
+{
+    return x->dtype == MH_F32 || x->dtype == MH_BF16
+               ? MH_OK
+               : hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: x is %s, must be f32 or bf16",
+                          function, mh_dtype_name(x->dtype));
+}
+
+/* ---- bytes ---- */
+
+/* Staging of this operation, `size` bytes. */
+static mh_status take_staging(mh_comm *comm, uint64_t size, char **out)
+{
+    comm->turn = (comm->turn + 1) % TURNS;
+    comm->info.operations++;
+    if (comm->staging[comm->turn].size < size) {
+        hal_free(comm->runtime, comm->staging[comm->turn].data);
+        comm->staging[comm->turn].size = 0;
+        comm->staging[comm->turn].data = hal_alloc(comm->runtime, size);
+        if (!comm->staging[comm->turn].data)
+            return MH_OUT_OF_MEMORY;
+        comm->staging[comm->turn].size = size;
+    }
+    *out = comm->staging[comm->turn].data;
+    return MH_OK;
+}
+
+static mh_status take(mh_comm *comm, uint32_t rank, const mh_tensor *t, uint64_t offset, char *to,
+                      uint64_t bytes)
+{
+    comm->info.bytes_out += bytes;
+    return mh_stream_read(comm->streams[rank], t->buffer, t->offset + offset, to, bytes);
+}
+
+static mh_status give(mh_comm *comm, uint32_t rank, const mh_tensor *t, uint64_t offset,
+                      const char *from, uint64_t bytes)
+{
+    comm->info.bytes_in += bytes;
+    return mh_stream_write(comm->streams[rank], t->buffer, t->offset + offset, from, bytes);
+}
+
+/* What was taken is there, and what was given by the operation before too. */
+static mh_status wait_all(const mh_comm *comm)
+{
+    mh_status status = MH_OK;
+    for (uint32_t r = 0; r < comm->info.ranks; r++) {
+        mh_status this = mh_stream_wait(comm->streams[r], MH_FOREVER);
+        status = status ? status : this;
+    }
+    return status;
+}
+
+/* x of all ranks, one behind the other. */
+static mh_status take_all(mh_comm *comm, const mh_tensor *x, uint64_t spare, char **out)
+{
+    uint64_t bytes = bytes_of(x), all;
+    if (__builtin_mul_overflow(bytes, comm->info.ranks, &all) ||
+        __builtin_add_overflow(all, spare, &all))
+        return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm: x of %llu bytes a rank",
+                        (unsigned long long)bytes);
+    mh_status status = take_staging(comm, all, out);
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = take(comm, r, &x[r], 0, *out + r * bytes, bytes);
+    mh_status waited = wait_all(comm);
+    return status ? status : waited;
+}
+
+/* ---- operations ---- */
+
+mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root)
+{
+    char *staging;
+    mh_status status = check_tensors(comm, "mh_comm_broadcast", "x", x);
+    if (status)
+        return status;
+    if (root >= comm->info.ranks)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "mh_comm_broadcast: root is %u of %u ranks", root, comm->info.ranks);
+    uint64_t bytes = bytes_of(x);
+    status = take_staging(comm, bytes, &staging);
+    if (!status)
+        status = take(comm, root, &x[root], 0, staging, bytes);
+    mh_status waited = wait_all(comm);
+    status = status ? status : waited;
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        if (r != root)
+            status = give(comm, r, &x[r], 0, staging, bytes);
+    return status;
+}
+
+mh_status mh_comm_all_gather(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
+{
+    char *all;
+    mh_status status = check_tensors(comm, "mh_comm_all_gather", "x", x);
+    if (!status)
+        status = check_tensors(comm, "mh_comm_all_gather", "y", y);
+    if (!status)
+        status = check_pair(comm, "mh_comm_all_gather", "y", y, x, comm->info.ranks);
+    if (!status)
+        status = take_all(comm, x, 0, &all);
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = give(comm, r, &y[r], 0, all, bytes_of(y));
+    return status;
+}
+
+static float from_bf16(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+
+/* Nearest, ties to even; a NaN stays one. */
+static uint16_t to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (value != value)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* The sum of `ranks` arrays one behind the other, over the first of them. */
+static void sum(char *all, uint32_t ranks, uint64_t bytes, mh_dtype dtype)
+{
+    uint64_t size = mh_dtype_size(dtype), count = bytes / size;
+    for (uint64_t i = 0; i < count; i++) {
+        float total = 0;
+        uint16_t half;
+        for (uint32_t r = 0; r < ranks; r++) {
+            float value;
+            const char *at = all + r * bytes + i * size;
+            if (dtype == MH_F32) {
+                memcpy(&value, at, 4);
+            } else {
+                memcpy(&half, at, 2);
+                value = from_bf16(half);
+            }
+            total = r ? total + value : value;
+        }
+        if (dtype == MH_F32) {
+            memcpy(all + i * size, &total, 4);
+        } else {
+            half = to_bf16(total);
+            memcpy(all + i * size, &half, 2);
+        }
+    }
+}
+
+mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
+{
+    char *all;
+    mh_status status = check_tensors(comm, "mh_comm_all_reduce", "x", x);
+    if (!status)
+        status = check_tensors(comm, "mh_comm_all_reduce", "y", y);
+    if (!status)
+        status = check_pair(comm, "mh_comm_all_reduce", "y", y, x, 1);
+    if (!status)
+        status = check_sum(comm, "mh_comm_all_reduce", x);
+    if (!status)
+        status = take_all(comm, x, 0, &all);
+    if (!status)
+        sum(all, comm->info.ranks, bytes_of(x), x->dtype);
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = give(comm, r, &y[r], 0, all, bytes_of(y));
+    return status;
+}
+
+mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
+{
+    char *all;
+    mh_status status = check_tensors(comm, "mh_comm_reduce_scatter", "x", x);
+    if (!status)
+        status = check_tensors(comm, "mh_comm_reduce_scatter", "y", y);
+    if (!status)
+        status = check_pair(comm, "mh_comm_reduce_scatter", "y", x, y, comm->info.ranks);
+    if (!status)
+        status = check_sum(comm, "mh_comm_reduce_scatter", x);
+    if (!status)
+        status = take_all(comm, x, 0, &all);
+    if (!status)
+        sum(all, comm->info.ranks, bytes_of(x), x->dtype);
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = give(comm, r, &y[r], 0, all + r * bytes_of(y), bytes_of(y));
+    return status;
+}
+
+/* ---- experts ---- */
+
+struct slots {
+    const int32_t *experts;
+    const uint32_t *owners;
+    int64_t expert_count, count; /* of experts, of slots */
+    uint64_t bytes;              /* of a slot */
+};
+
+/* The rank that slot i comes from; -1: none. */
+static int64_t owner(const struct slots *s, int64_t i)
+{
+    int32_t expert = s->experts[i];
+    return expert >= 0 && expert < s->expert_count ? (int64_t)s->owners[expert] : -1;
+}
+
+/* Moves the runs of slots that come from the rank, or from others. */
+static mh_status move_slots(mh_comm *comm, uint32_t rank, const mh_tensor *e, const struct slots *s,
+                            char *staging, bool own)
+{
+    mh_status status = MH_OK;
+    for (int64_t i = 0; !status && i < s->count;) {
+        int64_t first = i;
+        while (i < s->count && owner(s, i) >= 0 && (owner(s, i) == rank) == own)
+            i++;
+        uint64_t at = (uint64_t)first * s->bytes, bytes = (uint64_t)(i - first) * s->bytes;
+        if (i == first)
+            i++;
+        else if (own)
+            status = take(comm, rank, e, at, staging + at, bytes);
+        else
+            status = give(comm, rank, e, at, staging + at, bytes);
+    }
+    return status;
+}
+
+static mh_status check_experts(const mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
+                               const uint32_t *owners, int64_t count)
+{
+    static const char name[] = "mh_comm_combine";
+    mh_status status = check_tensors(comm, name, "e", e);
+    if (status)
+        return status;
+    if (!experts || !owners || count < 1)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: no experts, or no owners", name);
+    status = check_tensor(comm, name, "experts", 0, experts);
+    if (!status &&
+        (e->dtype != MH_F32 || e->rank != 3 || experts->dtype != MH_I32 || experts->rank != 2 ||
+         e->shape[0] != experts->shape[0] || e->shape[1] != experts->shape[1]))
+        status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                          "%s: e must be f32 [T, k, D], experts i32 [T, k]", name);
+    for (int64_t i = 0; !status && i < count; i++)
+        if (owners[i] >= comm->info.ranks)
+            status =
+                hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: owners[%lld] is %u of %u ranks",
+                         name, (long long)i, owners[i], comm->info.ranks);
+    return status;
+}
+
+mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
+                          const uint32_t *owners, int64_t expert_count)
+{
+    char *staging;
+    mh_status status = check_experts(comm, e, experts, owners, expert_count);
+    if (status)
+        return status;
+    uint64_t all = bytes_of(e), ids = bytes_of(experts), total;
+    if (__builtin_add_overflow(all, ids, &total))
+        return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm_combine: e of %llu bytes",
+                        (unsigned long long)all);
+    status = take_staging(comm, total, &staging);
+    if (status)
+        return status;
+    int64_t count = experts->shape[0] * experts->shape[1];
+    struct slots s = {.experts = (const int32_t *)(void *)(staging + all), .owners = owners};
+    s.expert_count = expert_count, s.count = count;
+    s.bytes = 4 * (uint64_t)e->shape[2];
+    status = mh_stream_read(comm->streams[0], experts->buffer, experts->offset, staging + all, ids);
+    if (!status)
+        status = mh_stream_wait(comm->streams[0], MH_FOREVER);
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = move_slots(comm, r, &e[r], &s, staging, true);
+    mh_status waited = wait_all(comm);
+    status = status ? status : waited;
+    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = move_slots(comm, r, &e[r], &s, staging, false);
+    return status;
+}
