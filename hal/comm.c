@@ -5,11 +5,15 @@
 
 /* Staging of two operations: when the third begins every stream has passed the first. */
 #define TURNS 2
+#define MOST_RANKS 65536u
 
 struct mh_comm {
     atomic_uint refs;
     mh_runtime *runtime;
-    mh_stream **streams;
+    mh_transport *transport; /* NULL: one process */
+    mh_stream **streams;     /* of this process: info.count */
+    uint32_t *counts;        /* [processes]: their ranks */
+    uint64_t *parts;         /* [processes]: bytes, of the operation at hand */
     mh_comm_info info;
     struct {
         char *data;
@@ -40,7 +44,29 @@ static mh_status check_streams(mh_stream *const *streams, uint32_t count)
     return MH_OK;
 }
 
-mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_comm **out)
+/* How many ranks the other processes have. */
+static mh_status count_ranks(mh_comm *comm, uint32_t own)
+{
+    uint32_t processes = mh_transport_processes(comm->transport);
+    uint32_t self = mh_transport_process(comm->transport);
+    for (uint32_t p = 0; p < processes; p++)
+        comm->parts[p] = sizeof(*comm->counts);
+    comm->counts[self] = own;
+    mh_status status =
+        comm->transport ? mh_transport_gather(comm->transport, comm->counts, comm->parts) : MH_OK;
+    for (uint32_t p = 0; !status && p < processes; p++) {
+        if (!comm->counts[p] || comm->counts[p] > MOST_RANKS - comm->info.ranks)
+            return hal_fail(comm->runtime, MH_BAD_DATA,
+                            "mh_comm_create: process %u says that it has %u ranks", p,
+                            comm->counts[p]);
+        comm->info.first += p < self ? comm->counts[p] : 0;
+        comm->info.ranks += comm->counts[p];
+    }
+    return status;
+}
+
+mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_transport *transport,
+                         mh_comm **out)
 {
     if (!out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_comm_create: out is NULL");
@@ -52,19 +78,25 @@ mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_comm **ou
     mh_comm *comm = hal_alloc(runtime, sizeof(*comm));
     if (!comm)
         return MH_OUT_OF_MEMORY;
-    comm->streams = hal_alloc(runtime, count * sizeof(*comm->streams));
-    if (!comm->streams) {
-        hal_free(runtime, comm);
-        return MH_OUT_OF_MEMORY;
-    }
+    uint32_t processes = mh_transport_processes(transport);
     atomic_init(&comm->refs, 1);
     comm->runtime = mh_runtime_retain(runtime);
+    comm->transport = mh_transport_retain(transport);
     comm->info.struct_size = sizeof(comm->info);
-    comm->info.ranks = count;
-    for (uint32_t i = 0; i < count; i++)
+    comm->streams = hal_alloc(runtime, count * sizeof(*comm->streams));
+    comm->counts = hal_alloc(runtime, processes * sizeof(*comm->counts));
+    comm->parts = hal_alloc(runtime, processes * sizeof(*comm->parts));
+    if (!comm->streams || !comm->counts || !comm->parts)
+        status = MH_OUT_OF_MEMORY;
+    for (uint32_t i = 0; !status && i < count; i++, comm->info.count++)
         comm->streams[i] = mh_stream_retain(streams[i]);
-    *out = comm;
-    return MH_OK;
+    if (!status)
+        status = count_ranks(comm, count);
+    if (status)
+        mh_comm_release(comm);
+    else
+        *out = comm;
+    return status;
 }
 
 mh_comm *mh_comm_retain(mh_comm *comm)
@@ -79,13 +111,16 @@ void mh_comm_release(mh_comm *comm)
     if (!comm || atomic_fetch_sub_explicit(&comm->refs, 1, memory_order_acq_rel) != 1)
         return;
     mh_runtime *runtime = comm->runtime;
-    for (uint32_t i = 0; i < comm->info.ranks; i++) {
+    for (uint32_t i = 0; i < comm->info.count; i++) {
         mh_stream_wait(comm->streams[i], MH_FOREVER); /* it may still read the staging */
         mh_stream_release(comm->streams[i]);
     }
     for (int i = 0; i < TURNS; i++)
         hal_free(runtime, comm->staging[i].data);
     hal_free(runtime, comm->streams);
+    hal_free(runtime, comm->counts);
+    hal_free(runtime, comm->parts);
+    mh_transport_release(comm->transport);
     hal_free(runtime, comm);
     mh_runtime_release(runtime);
 }
@@ -148,7 +183,7 @@ static mh_status check_tensors(const mh_comm *comm, const char *function, const 
     if (!comm || !t)
         return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", function, comm ? name : "comm");
     mh_status status = MH_OK;
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++) {
+    for (uint32_t r = 0; !status && r < comm->info.count; r++) {
         status = check_tensor(comm, function, name, r, &t[r]);
         bool same = t[r].dtype == t->dtype && t[r].rank == t->rank;
         for (uint32_t i = 0; same && i < t->rank; i++)
@@ -216,30 +251,43 @@ static mh_status give(mh_comm *comm, uint32_t rank, const mh_tensor *t, uint64_t
     return mh_stream_write(comm->streams[rank], t->buffer, t->offset + offset, from, bytes);
 }
 
-/* What was taken is there, and what was given by the operation before too. */
-static mh_status wait_all(const mh_comm *comm)
+/* What was taken is there, and what was given by the operation before too; then, with comm->parts
+ * set, what other processes took. */
+static mh_status wait_all(mh_comm *comm, mh_status status, char *all)
 {
-    mh_status status = MH_OK;
-    for (uint32_t r = 0; r < comm->info.ranks; r++) {
-        mh_status this = mh_stream_wait(comm->streams[r], MH_FOREVER);
-        status = status ? status : this;
+    for (uint32_t r = 0; r < comm->info.count; r++) {
+        mh_status waited = mh_stream_wait(comm->streams[r], MH_FOREVER);
+        status = status ? status : waited;
     }
+    if (!status && comm->transport)
+        status = mh_transport_gather(comm->transport, all, comm->parts);
     return status;
 }
 
 /* x of all ranks, one behind the other. */
-static mh_status take_all(mh_comm *comm, const mh_tensor *x, uint64_t spare, char **out)
+static mh_status take_all(mh_comm *comm, const mh_tensor *x, char **out)
 {
     uint64_t bytes = bytes_of(x), all;
-    if (__builtin_mul_overflow(bytes, comm->info.ranks, &all) ||
-        __builtin_add_overflow(all, spare, &all))
+    if (__builtin_mul_overflow(bytes, comm->info.ranks, &all))
         return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm: x of %llu bytes a rank",
                         (unsigned long long)bytes);
     mh_status status = take_staging(comm, all, out);
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
-        status = take(comm, r, &x[r], 0, *out + r * bytes, bytes);
-    mh_status waited = wait_all(comm);
-    return status ? status : waited;
+    if (status)
+        return status;
+    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
+        comm->parts[p] = bytes * comm->counts[p];
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
+        status = take(comm, r, &x[r], 0, *out + (comm->info.first + r) * bytes, bytes);
+    return wait_all(comm, status, *out);
+}
+
+/* The process that has a rank. */
+static uint32_t process_of(const mh_comm *comm, uint32_t rank)
+{
+    uint32_t p = 0;
+    for (; rank >= comm->counts[p]; p++)
+        rank -= comm->counts[p];
+    return p;
 }
 
 /* ---- operations ---- */
@@ -254,13 +302,17 @@ mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root)
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
                         "mh_comm_broadcast: root is %u of %u ranks", root, comm->info.ranks);
     uint64_t bytes = bytes_of(x);
+    uint32_t own = root - comm->info.first; /* one of ours if less than info.count */
     status = take_staging(comm, bytes, &staging);
-    if (!status)
-        status = take(comm, root, &x[root], 0, staging, bytes);
-    mh_status waited = wait_all(comm);
-    status = status ? status : waited;
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
-        if (r != root)
+    if (status)
+        return status;
+    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
+        comm->parts[p] = p == process_of(comm, root) ? bytes : 0;
+    if (own < comm->info.count)
+        status = take(comm, own, &x[own], 0, staging, bytes);
+    status = wait_all(comm, status, staging);
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
+        if (r != own)
             status = give(comm, r, &x[r], 0, staging, bytes);
     return status;
 }
@@ -274,8 +326,8 @@ mh_status mh_comm_all_gather(mh_comm *comm, const mh_tensor *y, const mh_tensor 
     if (!status)
         status = check_pair(comm, "mh_comm_all_gather", "y", y, x, comm->info.ranks);
     if (!status)
-        status = take_all(comm, x, 0, &all);
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+        status = take_all(comm, x, &all);
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = give(comm, r, &y[r], 0, all, bytes_of(y));
     return status;
 }
@@ -336,10 +388,10 @@ mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor 
     if (!status)
         status = check_sum(comm, "mh_comm_all_reduce", x);
     if (!status)
-        status = take_all(comm, x, 0, &all);
+        status = take_all(comm, x, &all);
     if (!status)
         sum(all, comm->info.ranks, bytes_of(x), x->dtype);
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = give(comm, r, &y[r], 0, all, bytes_of(y));
     return status;
 }
@@ -355,11 +407,11 @@ mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_ten
     if (!status)
         status = check_sum(comm, "mh_comm_reduce_scatter", x);
     if (!status)
-        status = take_all(comm, x, 0, &all);
+        status = take_all(comm, x, &all);
     if (!status)
         sum(all, comm->info.ranks, bytes_of(x), x->dtype);
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
-        status = give(comm, r, &y[r], 0, all + r * bytes_of(y), bytes_of(y));
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
+        status = give(comm, r, &y[r], 0, all + (comm->info.first + r) * bytes_of(y), bytes_of(y));
     return status;
 }
 
@@ -370,6 +422,7 @@ struct slots {
     const uint32_t *owners;
     int64_t expert_count, count; /* of experts, of slots */
     uint64_t bytes;              /* of a slot */
+    uint64_t *places;            /* [count]: where in the staging: by processes, then in order */
 };
 
 /* The rank that slot i comes from; -1: none. */
@@ -379,22 +432,41 @@ static int64_t owner(const struct slots *s, int64_t i)
     return expert >= 0 && expert < s->expert_count ? (int64_t)s->owners[expert] : -1;
 }
 
-/* Moves the runs of slots that come from the rank, or from others. */
+/* Finds every slot its place; what belongs to nobody has none. */
+static void place_slots(const mh_comm *comm, const struct slots *s)
+{
+    uint64_t used = 0;
+    uint32_t first = 0;
+    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); first += comm->counts[p++]) {
+        uint64_t begin = used;
+        for (int64_t i = 0; i < s->count; i++) {
+            int64_t rank = owner(s, i) - first;
+            if (rank < 0 || rank >= comm->counts[p])
+                continue;
+            s->places[i] = used;
+            used += s->bytes;
+        }
+        comm->parts[p] = used - begin;
+    }
+}
+
+/* Moves the slots that come from this process's rank, or those that come from others: those that
+ * are side by side in both places together. */
 static mh_status move_slots(mh_comm *comm, uint32_t rank, const mh_tensor *e, const struct slots *s,
                             char *staging, bool own)
 {
+    int64_t self = (int64_t)(comm->info.first + rank);
     mh_status status = MH_OK;
-    for (int64_t i = 0; !status && i < s->count;) {
-        int64_t first = i;
-        while (i < s->count && owner(s, i) >= 0 && (owner(s, i) == rank) == own)
-            i++;
-        uint64_t at = (uint64_t)first * s->bytes, bytes = (uint64_t)(i - first) * s->bytes;
-        if (i == first)
-            i++;
-        else if (own)
-            status = take(comm, rank, e, at, staging + at, bytes);
-        else
-            status = give(comm, rank, e, at, staging + at, bytes);
+    for (int64_t i = 0, next; !status && i < s->count; i = next) {
+        next = i + 1;
+        if (owner(s, i) < 0 || (owner(s, i) == self) != own)
+            continue;
+        while (next < s->count && owner(s, next) >= 0 && (owner(s, next) == self) == own &&
+               s->places[next] == s->places[next - 1] + s->bytes)
+            next++;
+        uint64_t at = (uint64_t)i * s->bytes, bytes = (uint64_t)(next - i) * s->bytes;
+        status = own ? take(comm, rank, e, at, staging + s->places[i], bytes)
+                     : give(comm, rank, e, at, staging + s->places[i], bytes);
     }
     return status;
 }
@@ -429,25 +501,31 @@ mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *ex
     mh_status status = check_experts(comm, e, experts, owners, expert_count);
     if (status)
         return status;
-    uint64_t all = bytes_of(e), ids = bytes_of(experts), total;
-    if (__builtin_add_overflow(all, ids, &total))
+    /* Slots, then their places, then the experts. */
+    uint64_t slots = bytes_of(e), ids = bytes_of(experts), total = 3 * ids;
+    int64_t count = experts->shape[0] * experts->shape[1];
+    slots += slots & 4; /* places are of 8 bytes */
+    if (__builtin_add_overflow(slots, total, &total))
         return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm_combine: e of %llu bytes",
-                        (unsigned long long)all);
+                        (unsigned long long)slots);
     status = take_staging(comm, total, &staging);
     if (status)
         return status;
-    int64_t count = experts->shape[0] * experts->shape[1];
-    struct slots s = {.experts = (const int32_t *)(void *)(staging + all), .owners = owners};
-    s.expert_count = expert_count, s.count = count;
+    struct slots s = {.owners = owners, .expert_count = expert_count, .count = count};
     s.bytes = 4 * (uint64_t)e->shape[2];
-    status = mh_stream_read(comm->streams[0], experts->buffer, experts->offset, staging + all, ids);
+    s.places = (uint64_t *)(void *)(staging + slots);
+    int32_t *choice = (int32_t *)(void *)(s.places + count);
+    s.experts = choice;
+    status = mh_stream_read(comm->streams[0], experts->buffer, experts->offset, choice, ids);
     if (!status)
         status = mh_stream_wait(comm->streams[0], MH_FOREVER);
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+    if (status)
+        return status;
+    place_slots(comm, &s);
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = move_slots(comm, r, &e[r], &s, staging, true);
-    mh_status waited = wait_all(comm);
-    status = status ? status : waited;
-    for (uint32_t r = 0; !status && r < comm->info.ranks; r++)
+    status = wait_all(comm, status, staging);
+    for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = move_slots(comm, r, &e[r], &s, staging, false);
     return status;
 }

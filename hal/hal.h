@@ -7,6 +7,7 @@
 #ifndef HAL_H
 #define HAL_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -54,6 +55,9 @@ struct mh_runtime {
 extern const mh_backend_table mh_host_backend; /* backends/host, linked in */
 
 mh_status hal_load_backends(mh_runtime *runtime, const mh_runtime_params *params);
+/* moehal/<name> in the folder of the library that holds this code; "" if that cannot be told. A
+ * static library lies nowhere, so it is told the folder when it is built. */
+void hal_folder_beside(char folder[PATH_MAX], const char *name);
 void *hal_alloc(mh_runtime *runtime, uint64_t size); /* zeroed; NULL fails with a message */
 void hal_free(mh_runtime *runtime, void *memory);
 const char *hal_environment(mh_runtime *runtime, const char *name);

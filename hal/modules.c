@@ -240,24 +240,22 @@ static mh_status load_folders(mh_runtime *runtime, const char *list)
     return status;
 }
 
-/* <folder of the library that holds this code>/moehal/backends; a static library lies nowhere, so
- * it is told the folder when it is built. */
-static mh_status load_beside_library(mh_runtime *runtime)
+void hal_folder_beside(char folder[PATH_MAX], const char *name)
 {
-#ifdef MH_BACKEND_DIR
-    return load_folder(runtime, MH_BACKEND_DIR);
+    folder[0] = 0;
+#ifdef MH_MODULE_DIR
+    snprintf(folder, PATH_MAX, "%s/%s", MH_MODULE_DIR, name);
 #else
     Dl_info self;
-    char folder[PATH_MAX];
     if (!dladdr((const void *)(uintptr_t)&mh_host_backend, &self) || !self.dli_fname)
-        return MH_OK;
+        return;
     char *real = realpath(self.dli_fname, NULL);
     if (!real)
-        return MH_OK;
+        return;
     *strrchr(real, '/') = 0;
-    int length = snprintf(folder, sizeof(folder), "%s/moehal/backends", real);
+    if (snprintf(folder, PATH_MAX, "%s/moehal/%s", real, name) >= PATH_MAX)
+        folder[0] = 0;
     free(real);
-    return length < (int)sizeof(folder) ? load_folder(runtime, folder) : MH_OK;
 #endif
 }
 
@@ -276,7 +274,7 @@ mh_status hal_load_backends(mh_runtime *runtime, const mh_runtime_params *params
     const char *folders = hal_environment(runtime, "MOEHAL_BACKENDS");
     if (!status && folders)
         status = load_folders(runtime, folders);
-    if (!status)
-        status = load_beside_library(runtime);
-    return status;
+    char beside[PATH_MAX];
+    hal_folder_beside(beside, "backends");
+    return status ? status : load_folder(runtime, beside);
 }

@@ -195,7 +195,7 @@ static mh_status decide_places(struct loading *loading, int64_t rows)
     const int64_t paged[] = {1, MODEL_PAGE, c->kv_lora_rank + c->qk_rope_head_dim};
     const int64_t angles[] = {MODEL_PAGE, c->qk_rope_head_dim};
     const int64_t single[] = {1, 1};
-    struct model_step step = {.rows = rows, .spread = model->rank_count > 1};
+    struct model_step step = {.rows = rows, .spread = model->world > 1};
     step.head_rows = loading->rank == model->ranks;
     mh_tensor *cache = calloc((size_t)c->num_hidden_layers, sizeof(*cache));
     if (!cache)
@@ -348,7 +348,7 @@ static mh_status place_all(struct params *p)
 {
     p->used = 0;
     mh_status status = model_for_each_tensor(p->model->config, place_vector, p);
-    if (!status && p->model->rank_count > 1)
+    if (!status && p->model->world > 1)
         place_map(p);
     return status;
 }
@@ -396,23 +396,55 @@ static mh_status load(struct mh_model *model, const mh_model_params *params)
     return status;
 }
 
-/* As many experts on each, as near as can be. */
+int64_t model_expert_begin(const struct mh_model *model, int64_t rank)
+{
+    return model->config->n_routed_experts * rank / model->world;
+}
+
+/* Where this process's devices are among all. */
+static mh_status find_place(struct mh_model *model)
+{
+    uint32_t processes = mh_transport_processes(model->transport);
+    uint32_t self = mh_transport_process(model->transport);
+    uint32_t *counts = calloc(processes, sizeof(*counts));
+    uint64_t *parts = calloc(processes, sizeof(*parts));
+    mh_status status = MH_OK;
+    if (!counts || !parts)
+        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u processes", processes);
+    for (uint32_t p = 0; !status && p < processes; p++)
+        parts[p] = sizeof(*counts);
+    if (!status)
+        counts[self] = model->rank_count;
+    if (!status && model->transport)
+        status = mh_transport_gather(model->transport, counts, parts);
+    for (uint32_t p = 0; !status && p < processes; p++) {
+        if (!counts[p] || counts[p] > MODEL_DEVICES)
+            status = mh_fail(MH_BAD_DATA, "mh_model_load: process %u says that it has %u devices",
+                             p, counts[p]);
+        model->first_rank += p < self ? counts[p] : 0;
+        model->world += counts[p];
+    }
+    free(counts);
+    free(parts);
+    return status;
+}
+
 static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)
 {
     const mh_config *c = model->config;
-    int64_t experts = c->n_routed_experts, count = model->rank_count;
+    int64_t experts = c->n_routed_experts, count = model->world, first = model->first_rank;
     if (count > 1 && count > experts)
         return mh_fail(MH_INVALID_ARGUMENT,
                        "mh_model_load: %lld devices given for the %lld experts of a layer",
                        (long long)count, (long long)experts);
-    model->ranks = calloc((size_t)count, sizeof(*model->ranks));
+    model->ranks = calloc(model->rank_count, sizeof(*model->ranks));
     if (!model->ranks)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
-    for (int64_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < model->rank_count; i++) {
         struct model_rank *rank = &model->ranks[i];
         rank->device = mh_device_retain(devices[i]);
-        rank->expert_begin = experts * i / count;
-        rank->expert_count = experts * (i + 1) / count - rank->expert_begin;
+        rank->expert_begin = model_expert_begin(model, first + i);
+        rank->expert_count = model_expert_begin(model, first + i + 1) - rank->expert_begin;
         rank->layers = calloc((size_t)c->num_hidden_layers, sizeof(*rank->layers));
         if (!rank->layers)
             return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
@@ -455,7 +487,10 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     model->config = mh_checkpoint_config(checkpoint);
     model->profile = p.profile;
     model->rank_count = (uint32_t)device_count;
-    status = make_ranks(model, devices);
+    model->transport = mh_transport_retain(p.transport);
+    status = find_place(model);
+    if (!status)
+        status = make_ranks(model, devices);
     if (!status)
         status = load(model, &p);
     if (status)
@@ -495,6 +530,7 @@ void mh_model_release(mh_model *model)
         mh_device_release(rank->device);
     }
     free(model->ranks);
+    mh_transport_release(model->transport);
     mh_checkpoint_release(model->checkpoint);
     free(model);
 }

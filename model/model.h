@@ -36,7 +36,9 @@ struct mh_model {
     mh_checkpoint *checkpoint;
     const mh_config *config;
     uint32_t profile;
-    uint32_t rank_count;
+    mh_transport *transport;    /* or NULL */
+    uint32_t rank_count;        /* of this process */
+    uint32_t first_rank, world; /* the number of its first, and how many there are in all */
     struct model_rank *ranks;
 };
 
@@ -54,6 +56,9 @@ struct model_step {
     bool spread;            /* experts are on several ranks, */
     mh_tensor expert_slots; /* which exchange these: f32 [rows, k, hidden] */
 };
+
+/* The first expert of a rank: as many on each, as near as can be. `world` is behind the last. */
+int64_t model_expert_begin(const struct mh_model *model, int64_t rank);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
  * order of ops.def, NULL at the end. An op of NULL: here the ranks exchange `expert_slots`. */

@@ -101,8 +101,6 @@ static mh_status make_ranks(mh_session *s)
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {
         struct session_rank *r = &s->ranks[i];
         r->model = &model->ranks[i];
-        for (int64_t e = 0; e < r->model->expert_count; e++)
-            s->owners[r->model->expert_begin + e] = i;
         /* Where kernels run on the host a graph is a list, recorded in less time than a row of
          * padding takes to compute; elsewhere graphs are compiled, so a few shapes have to do. */
         mh_device_info info = MH_INIT(mh_device_info);
@@ -113,8 +111,11 @@ static mh_status make_ranks(mh_session *s)
             status = mh_stream_create(r->model->device, &r->stream);
         streams[i] = r->stream;
     }
-    if (!status && s->rank_count > 1)
-        status = mh_comm_create(streams, s->rank_count, &s->comm);
+    for (uint32_t i = 0; i < model->world; i++)
+        for (int64_t e = model_expert_begin(model, i); e < model_expert_begin(model, i + 1); e++)
+            s->owners[e] = i;
+    if (!status && model->world > 1)
+        status = mh_comm_create(streams, s->rank_count, model->transport, &s->comm);
     return status;
 }
 
@@ -204,9 +205,9 @@ mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
 {
     if (!s)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_observe: session is NULL");
-    if (observe && s->rank_count > 1)
+    if (observe && s->comm)
         return mh_fail(MH_UNSUPPORTED, "mh_session_observe: the session is spread over %u devices",
-                       s->rank_count);
+                       s->model->world);
     s->observe = observe;
     s->observe_user = user;
     return MH_OK;

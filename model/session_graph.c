@@ -13,7 +13,7 @@ struct model_step session_operands(mh_session *s, const struct session_rank *r, 
                                    int64_t head_rows)
 {
     const mh_config *c = s->model->config;
-    struct model_step step = {.rows = rows, .head_rows = s->heads, .spread = s->rank_count > 1};
+    struct model_step step = {.rows = rows, .head_rows = s->heads, .spread = s->comm != NULL};
     model_lay_out(c, r->activations, &step);
     step.head_rows = head_rows;
     if (head_rows > s->heads) {

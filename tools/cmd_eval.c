@@ -215,7 +215,7 @@ static int eval_text(const struct inputs *in, struct setup *setup)
 
 static int run(int argc, char **argv)
 {
-    struct inputs in = {.setup = {.spreads = true}};
+    struct inputs in = {.setup = {.spreads = true, .joins = true}};
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "logits of these tokens"},

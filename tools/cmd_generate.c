@@ -53,8 +53,9 @@ static void print_json(const struct generation *g, const struct setup *setup, co
 {
     double steps = g->count > 1 ? (double)(g->count - 1) : 0;
     json_t *object = json_pack(
-        "{s:s, s:b, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "device",
-        setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "profile",
+        "{s:s, s:b, s:i, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "device",
+        setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "processes",
+        (int)mh_transport_processes(setup->transport), "profile",
         setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
         ids_json(prompt, prompt_count), "token_ids", ids_json(g->ids, g->count), "text",
         text_json(g), "stop", g->stop, "logit_hash", g->logit_hash, "first_token_ms",
@@ -116,7 +117,7 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
         code = report_failure(status);
     else if (in->setup.json)
         print_json(&g, setup, prompt, count);
-    else
+    else if (!setup->quiet)
         print_summary(&g, setup, count);
     if (!status && interrupted())
         code = EXIT_FAILED;
@@ -127,7 +128,7 @@ static int run_session(const struct inputs *in, struct setup *setup, const int32
 
 static int run(int argc, char **argv)
 {
-    struct inputs in = {.setup = {.spreads = true}};
+    struct inputs in = {.setup = {.spreads = true, .joins = true}};
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
         {"prompt", OPTION_TEXT, &in.prompt, "TEXT", "text to continue"},

@@ -1,4 +1,5 @@
 /* setup.c: from options to a loaded model. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "tool.h"
@@ -50,23 +51,59 @@ static mh_status open_one(struct setup *setup, const char *uri, const mh_device_
     return status;
 }
 
-/* `uris` with commas between; NULL: whatever is best. */
+/* What a launcher of processes says in the environment, under the names of Open MPI and MPICH. */
+static uint32_t told(const char *open_mpi, const char *mpich, uint32_t otherwise)
+{
+    const char *text = getenv(open_mpi);
+    if (!text)
+        text = getenv(mpich);
+    long value = text ? strtol(text, NULL, 10) : -1;
+    return value < 0 || value > 1 << 20 ? otherwise : (uint32_t)value;
+}
+
+/* Under mpirun: MPI; else, and with MOEHAL_TRANSPORT=none, nothing. */
+static mh_status open_transport(struct setup *setup, bool joins)
+{
+    const char *name = getenv("MOEHAL_TRANSPORT");
+    if (!name)
+        name = told("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", 1) > 1 ? "mpi" : "none";
+    if (!strcmp(name, "none"))
+        return MH_OK;
+    if (!joins)
+        return mh_fail(MH_UNSUPPORTED, "transport %s: this command runs in one process", name);
+    mh_status status = mh_transport_open(setup->runtime, name, &setup->transport);
+    setup->quiet = !status && mh_transport_process(setup->transport);
+    if (setup->quiet && !freopen("/dev/null", "w", stdout))
+        status = mh_fail(MH_IO_ERROR, "/dev/null could not be opened");
+    return status;
+}
+
+/* `uris` with commas between; NULL: whatever is best. Of several processes on a machine each takes
+ * its own, in turn; where there are fewer, they share. */
 static mh_status open_devices(struct setup *setup, const char *uris, const mh_device_params *params)
 {
+    uint32_t self = 0, count = 1, given = 1, number = 0;
     if (!uris)
         return open_one(setup, NULL, params);
+    if (setup->transport) {
+        self = told("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                    mh_transport_process(setup->transport));
+        count = told("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
+                     mh_transport_processes(setup->transport));
+    }
+    for (const char *at = uris; (at = strchr(at, ',')); at++)
+        given++;
     mh_status status = MH_OK;
-    for (const char *at = uris; !status; at++) {
+    for (const char *at = uris; !status && number < given; number++) {
         char uri[256];
         size_t length = strcspn(at, ",");
         if (!length || length >= sizeof(uri))
             return mh_fail(MH_INVALID_ARGUMENT, "--device: '%s': an empty or overlong name", uris);
         memcpy(uri, at, length);
         uri[length] = '\0';
-        status = open_one(setup, uri, params);
-        at += length;
-        if (!*at)
-            break;
+        if (given < count ? number == self % given : number % count == self)
+            status = open_one(setup, uri, params);
+        at += length + 1;
     }
     return status;
 }
@@ -86,6 +123,8 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
                                lines ? MH_TIMELINE_LINES : MH_TIMELINE_CHROME, &setup->timeline);
     }
     params.timeline = setup->timeline;
+    if (!status)
+        status = open_transport(setup, o->joins);
     return status ? status : open_devices(setup, o->device, &params);
 }
 
@@ -117,6 +156,7 @@ int setup_open(struct setup *setup, const struct command *command, const struct 
     struct progress progress = {.what = "loading", .bytes = true};
     mh_model_params params = MH_INIT(mh_model_params);
     params.profile = setup->profile;
+    params.transport = setup->transport;
     params.progress = show_progress;
     params.progress_user = &progress;
     status = mh_model_load(setup->checkpoint, setup->devices, setup->device_count, &params,
@@ -136,6 +176,9 @@ int setup_close(struct setup *setup, int code)
     if (status && code <= 0)
         code = report_failure(status);
     mh_timeline_release(setup->timeline);
+    if (code > 0) /* the others may be waiting for this process */
+        mh_transport_abort(setup->transport, code);
+    mh_transport_release(setup->transport);
     mh_runtime_release(setup->runtime);
     return code;
 }

@@ -70,6 +70,7 @@ struct setup_options {
     int64_t threads, chunk;
     bool strict, is_virtual, json;
     bool spreads; /* takes a list of devices */
+    bool joins;   /* runs in several processes */
 };
 #define SETUP_OPTIONS(s)                                                                             \
     {"model", OPTION_TEXT, &(s).model, "DIR", "the model's directory (Hugging Face layout)"},        \
@@ -93,7 +94,9 @@ struct setup_options {
 
 struct setup {
     mh_runtime *runtime;
-    mh_timeline *timeline; /* or NULL */
+    mh_timeline *timeline;   /* or NULL */
+    mh_transport *transport; /* NULL: this process is alone */
+    bool quiet;              /* another process tells what came out */
     mh_device *devices[64];
     uint64_t device_count;
     mh_device *device;   /* the first */

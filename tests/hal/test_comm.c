@@ -18,7 +18,7 @@ static struct party meet(void)
         p.devices[i] = devices[i];
         OK(mh_stream_create(devices[i], &p.streams[i]));
     }
-    OK(mh_comm_create(p.streams, RANKS, &p.comm));
+    OK(mh_comm_create(p.streams, RANKS, NULL, &p.comm));
     return p;
 }
 
@@ -208,8 +208,8 @@ static void what_does_not_fit_is_named(void **state)
                   wide[] = {RANKS * N, D + 1};
     mh_comm *comm;
     mh_stream *twice[] = {p.streams[0], p.streams[1], p.streams[0]};
-    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(p.streams, 0, &comm), "no streams");
-    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(twice, 3, &comm), "streams[0] and streams[2]");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(p.streams, 0, NULL, &comm), "no streams");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(twice, 3, NULL, &comm), "streams[0] and streams[2]");
     mh_runtime *runtime;
     mh_device *host;
     mh_stream *strangers[] = {p.streams[1], NULL};
@@ -218,7 +218,7 @@ static void what_does_not_fit_is_named(void **state)
     OK(mh_runtime_create(&params, &runtime));
     OK(mh_device_open(runtime, "host", NULL, &host));
     OK(mh_stream_create(host, &strangers[1]));
-    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(strangers, 2, &comm), "two runtimes");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_create(strangers, 2, NULL, &comm), "two runtimes");
     mh_stream_release(strangers[1]);
     mh_device_release(host);
     mh_runtime_release(runtime);

@@ -16,6 +16,7 @@
 #include <moehal/stream.h>
 #include <moehal/tensor.h>
 #include <moehal/timeline.h>
+#include <moehal/transport.h>
 #include <moehal/weight.h>
 
 #endif

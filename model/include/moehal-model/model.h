@@ -27,12 +27,15 @@ typedef struct mh_model_params {
     uint32_t reserved;
     mh_progress_fn progress; /* may be NULL */
     void *progress_user;
+    mh_transport *transport; /* joins processes that load the same; NULL: this one is alone */
 } mh_model_params;
 
 /* Checks the checkpoint against its config and loads it for 1 to 64 devices of one runtime, of any
  * vendors. The routed experts of a layer are dealt out evenly, in order; all else is on every
  * device, the head on the first alone. Sessions of the model run every token on all of them and
- * exchange what experts give (mh_comm_combine), with the bits of one device. params may be NULL.
+ * exchange what experts give (mh_comm_combine), with the bits of one device. With a transport
+ * that goes for the devices of all processes: each loads the same checkpoint for its own devices,
+ * and runs the same tokens in the same order. params may be NULL.
  * Under strict placement, an op a device cannot run is an error naming the op. The caller owns *out;
  * the model keeps the checkpoint and the devices. */
 MH_API mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices,

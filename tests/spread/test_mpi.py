@@ -1,0 +1,115 @@
+"""Several processes joined by MPI: the logit hash of one device, and an end for all when one fails.
+
+argv: as command.py; then the folder of the transport. Exit status 77 without mpirun.
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal
+
+TRANSPORTS = sys.argv[5]
+IDS = ("--ids", "0 5 9 17 3", "--max-tokens", "4")
+ENV = dict(os.environ, MOEHAL_TRANSPORTS=TRANSPORTS, OMPI_ALLOW_RUN_AS_ROOT="1",
+           OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
+           OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_btl="self,vader,tcp")
+
+
+def start(count, *arguments, env=None):
+    return subprocess.Popen(["mpirun", "-n", str(count), TOOL, *arguments], env=dict(ENV, **(env or {})),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def children(pid):
+    """{rank: pid} of an mpirun's processes."""
+    found = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (path / "stat").read_text()
+            if int(stat.rsplit(")", 1)[1].split()[1]) != pid:
+                continue
+            for word in (path / "environ").read_bytes().split(b"\0"):
+                if word.startswith(b"OMPI_COMM_WORLD_RANK="):
+                    found[int(word.split(b"=")[1])] = int(path.name)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+class Processes(unittest.TestCase):
+    def finish(self, mpirun, timeout):
+        out, err = mpirun.communicate(timeout=timeout)
+        return mpirun.returncode, out.decode(), err.decode("utf-8", "replace")
+
+    def test_bits_are_those_of_one_device(self):
+        for name in ("v3", "v3-fp8", "v2-lite", "v2", "moonlight"):
+            model = os.path.join(GOLDEN, name)
+            one = generate(*IDS, "--device", "host", model=model)
+            for count, devices in ((2, "host"), (4, "host"), (2, "host,host,host")):
+                with self.subTest(model=name, processes=count, devices=devices):
+                    status, out, err = self.finish(
+                        start(count, "generate", "--model", model, *IDS, "--device", devices,
+                              "--threads", "1", "--json"), 120)
+                    self.assertEqual(status, 0, err)
+                    many = json.loads(out)  # of one process alone
+                    self.assertEqual(many["processes"], count)
+                    self.assertEqual(many["token_ids"], one["token_ids"])
+                    self.assertEqual(many["logit_hash"], one["logit_hash"])
+
+    def kill(self, rank, after):
+        """Of three that write for long one is killed: `after` an event of the run."""
+        began = time.monotonic()
+        run = start(3, "generate", "--model", FAIRY, "--prompt", "Once", "--max-tokens", "100000",
+                    "--threads", "1", "--device", "host")
+        while not (ranks := children(run.pid)) or len(ranks) < 3:
+            self.assertLess(time.monotonic() - began, 60, "three processes have not started")
+            time.sleep(0.01)
+        if after == "a token":
+            self.assertTrue(run.stdout.read(1))
+        os.kill(ranks[rank], signal.SIGKILL)
+        killed = time.monotonic()
+        status, _, err = self.finish(run, 10)  # a hang is an exception
+        self.assertNotEqual(status, 0)
+        self.assertIn("signal 9", err)
+        print(f"rank {rank}, killed after {after}: all ended within "
+              f"{time.monotonic() - killed:.1f} s", file=sys.stderr)
+
+    def test_a_killed_process_ends_all(self):
+        for rank in range(3):
+            for after in ("the start", "a token"):
+                with self.subTest(rank=rank, after=after):
+                    self.kill(rank, after)
+
+    def test_a_process_that_fails_ends_all_with_the_cause(self):
+        script = ('if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then d=nowhere:0; else d=host; fi; '
+                  f'exec "$0" generate --model "$1" --prompt Once --max-tokens 100000 --device $d')
+        run = subprocess.Popen(["mpirun", "-n", "3", "sh", "-c", script, TOOL, FAIRY], env=ENV,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        status, _, err = self.finish(run, 60)
+        self.assertNotEqual(status, 0)
+        self.assertIn("nowhere", err)
+
+    def test_a_transport_that_is_not_there(self):
+        arguments = ("generate", "--model", os.path.join(GOLDEN, "v3"), *IDS, "--device", "host")
+        for name, part in (("smoke", "no moehal_smoke.so"), ("a/b", "neither"),
+                           (os.path.join(ROOT, "README.md"), "README.md")):
+            status, _, err = moehal(*arguments, env={"MOEHAL_TRANSPORT": name})
+            self.assertEqual(status, 1)
+            self.assertIn(part, err)
+        status, _, err = moehal("chat", "--model", FAIRY, "--device", "host",
+                                env={"MOEHAL_TRANSPORT": "mpi"})
+        self.assertEqual(status, 1)
+        self.assertIn("one process", err)
+
+
+if __name__ == "__main__":
+    if not shutil.which("mpirun"):
+        print("SKIP: mpirun is not installed (Debian: openmpi-bin)")
+        sys.exit(77)
+    unittest.main(argv=sys.argv[:1])

@@ -1,0 +1,56 @@
+"""Experts spread over devices: the tokens and the logit hash of one device, over whatever mixture.
+
+argv: as command.py; then the folders of backends, and quick|full. Devices that this build has no
+backend for are left out, and said. The virtual GPUs are virtual.
+"""
+import os
+import sys
+import unittest
+
+BACKENDS, FORM = sys.argv[5:7]
+from command import GOLDEN, generate, good, moehal  # noqa: E402
+
+IDS = ("--ids", "0 5 9 17 3", "--max-tokens", 3)
+ENV = {"MOEHAL_BACKENDS": BACKENDS}
+MIXTURES = {
+    "quick": ["host,host,host", "nvidia:0,nvidia:1", "amd:0,amd:1", "nvidia:0,amd:0,host"],
+    "full": [",".join(f"{vendor}:{i}" for i in range(count))
+             for vendor, count in (("nvidia", 4), ("nvidia", 8), ("amd", 8))] +
+            ["opencl:0,nvidia:0,amd:0,host"],
+}
+MODELS = {"quick": ["v3"], "full": ["v2", "v2-lite", "v3", "v3-fp8", "moonlight"]}
+
+
+class Spread(unittest.TestCase):
+    def test_bits_are_those_of_one_device(self):
+        listed = good("devices", "--virtual", "--json", env=ENV)
+        for model in MODELS[FORM]:
+            path = os.path.join(GOLDEN, model)
+            one = generate(*IDS, "--device", "host", model=path)
+            for devices in MIXTURES[FORM]:
+                missing = [d for d in devices.split(",") if d != "host" and f'"{d}"' not in listed]
+                if missing:
+                    print(f"{model} on {devices}: not tried: this build has no {missing[0]}")
+                    continue
+                with self.subTest(model=model, devices=devices):
+                    many = generate(*IDS, "--device", devices, "--virtual", "--strict", model=path,
+                                    env=ENV)
+                    for key in ("token_ids", "logit_hash"):
+                        self.assertEqual(many[key], one[key], key)
+                    self.assertEqual(len(many["device"].split(",")), len(devices.split(",")))
+                    self.assertEqual(many["fallbacks"], {})
+
+    def test_what_does_not_fit_is_told(self):
+        path = os.path.join(GOLDEN, "v3-fp8")
+        for devices, part in ((",".join(["host"] * 9), "9 devices given for the 8 experts"),
+                              ("host,,host", "empty"), ("host,nowhere:0", "nowhere")):
+            status, _, err = moehal("generate", "--model", path, *IDS, "--device", devices)
+            self.assertNotEqual(status, 0)
+            self.assertIn(part, err)
+        status, _, err = moehal("trace", "--model", path, "--device", "host,host", "--save", "/nowhere/x")
+        self.assertEqual(status, 2)
+        self.assertIn("one device", err)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
