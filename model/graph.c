@@ -177,11 +177,13 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
 static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
 {
     const struct model_step *s = b->step;
-    routed_experts(b, l);
     mh_op_experts_down down = MH_OP_INIT(experts_down, EXPERTS_DOWN);
     down.y = s->expert_slots, down.x = s->expert_ffn, down.experts = s->experts;
     down.expert_map = b->rank->expert_map, down.fault = s->fault, down.w = l->expert_down;
-    PUT(down, "experts.down_proj", &l->expert_down);
+    if (b->rank->expert_count) {
+        routed_experts(b, l);
+        PUT(down, "experts.down_proj", &l->expert_down);
+    }
     if (!b->status)
         b->status = b->emit(b->context, NULL, NULL);
     mh_op_combine combine = MH_OP_INIT(combine, COMBINE);

@@ -378,7 +378,7 @@ static mh_status load_params(struct mh_model *model, struct model_rank *rank)
 static mh_status load(struct mh_model *model, const mh_model_params *params)
 {
     struct loading loading = {.model = model, .params = params};
-    mh_status status = mh_checkpoint_check(model->checkpoint);
+    mh_status status = MH_OK;
     for (uint32_t i = 0; !status && i < model->rank_count; i++) {
         loading.rank = &model->ranks[i];
         status = load_params(model, loading.rank);
@@ -396,17 +396,12 @@ static mh_status load(struct mh_model *model, const mh_model_params *params)
     return status;
 }
 
-int64_t model_expert_begin(const struct mh_model *model, int64_t rank)
-{
-    return model->config->n_routed_experts * rank / model->world;
-}
-
 /* Where this process's devices are among all. */
 static mh_status find_place(struct mh_model *model)
 {
     uint32_t processes = mh_transport_processes(model->transport);
     uint32_t self = mh_transport_process(model->transport);
-    uint32_t *counts = calloc(processes, sizeof(*counts));
+    uint32_t *counts = model->process_ranks = calloc(processes, sizeof(*counts));
     uint64_t *parts = calloc(processes, sizeof(*parts));
     mh_status status = MH_OK;
     if (!counts || !parts)
@@ -424,7 +419,6 @@ static mh_status find_place(struct mh_model *model)
         model->first_rank += p < self ? counts[p] : 0;
         model->world += counts[p];
     }
-    free(counts);
     free(parts);
     return status;
 }
@@ -432,19 +426,16 @@ static mh_status find_place(struct mh_model *model)
 static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)
 {
     const mh_config *c = model->config;
-    int64_t experts = c->n_routed_experts, count = model->world, first = model->first_rank;
-    if (count > 1 && count > experts)
+    if (model->world > 1 && model->world > c->n_routed_experts)
         return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_model_load: %lld devices given for the %lld experts of a layer",
-                       (long long)count, (long long)experts);
+                       "mh_model_load: %u devices given for the %lld experts of a layer",
+                       model->world, (long long)c->n_routed_experts);
     model->ranks = calloc(model->rank_count, sizeof(*model->ranks));
     if (!model->ranks)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
     for (uint32_t i = 0; i < model->rank_count; i++) {
         struct model_rank *rank = &model->ranks[i];
         rank->device = mh_device_retain(devices[i]);
-        rank->expert_begin = model_expert_begin(model, first + i);
-        rank->expert_count = model_expert_begin(model, first + i + 1) - rank->expert_begin;
         rank->layers = calloc((size_t)c->num_hidden_layers, sizeof(*rank->layers));
         if (!rank->layers)
             return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
@@ -492,6 +483,10 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     if (!status)
         status = make_ranks(model, devices);
     if (!status)
+        status = mh_checkpoint_check(model->checkpoint);
+    if (!status)
+        status = model_place_experts(model);
+    if (!status)
         status = load(model, &p);
     if (status)
         mh_model_release(model);
@@ -530,6 +525,8 @@ void mh_model_release(mh_model *model)
         mh_device_release(rank->device);
     }
     free(model->ranks);
+    free(model->process_ranks);
+    free(model->expert_begin);
     mh_transport_release(model->transport);
     mh_checkpoint_release(model->checkpoint);
     free(model);
@@ -538,6 +535,21 @@ void mh_model_release(mh_model *model)
 const mh_config *mh_model_config(const mh_model *model)
 {
     return model ? model->config : NULL;
+}
+
+uint32_t mh_model_ranks(const mh_model *model)
+{
+    return model ? model->world : 0;
+}
+
+mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t *begin, int64_t *count)
+{
+    if (!model || !begin || !count || rank >= model->world)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_experts: NULL given, or rank %u of %u", rank,
+                       model ? model->world : 0);
+    *begin = model->expert_begin[rank];
+    *count = model->expert_begin[rank + 1] - *begin;
+    return MH_OK;
 }
 
 mh_device *mh_model_device(const mh_model *model)

@@ -39,6 +39,8 @@ struct mh_model {
     mh_transport *transport;    /* or NULL */
     uint32_t rank_count;        /* of this process */
     uint32_t first_rank, world; /* the number of its first, and how many there are in all */
+    uint32_t *process_ranks;    /* [processes]: how many each has */
+    int64_t *expert_begin;      /* [world + 1]: the first expert of a rank; behind the last, all */
     struct model_rank *ranks;
 };
 
@@ -57,8 +59,8 @@ struct model_step {
     mh_tensor expert_slots; /* which exchange these: f32 [rows, k, hidden] */
 };
 
-/* The first expert of a rank: as many on each, as near as can be. `world` is behind the last. */
-int64_t model_expert_begin(const struct mh_model *model, int64_t rank);
+/* placement.c: fills expert_begin and the ranks' experts. Collective. */
+mh_status model_place_experts(struct mh_model *model);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
  * order of ops.def, NULL at the end. An op of NULL: here the ranks exchange `expert_slots`. */

@@ -112,7 +112,7 @@ static mh_status make_ranks(mh_session *s)
         streams[i] = r->stream;
     }
     for (uint32_t i = 0; i < model->world; i++)
-        for (int64_t e = model_expert_begin(model, i); e < model_expert_begin(model, i + 1); e++)
+        for (int64_t e = model->expert_begin[i]; e < model->expert_begin[i + 1]; e++)
             s->owners[e] = i;
     if (!status && model->world > 1)
         status = mh_comm_create(streams, s->rank_count, model->transport, &s->comm);

@@ -89,8 +89,7 @@ static int eval_ids(const struct inputs *in, struct setup *setup)
     if (!status && in->out)
         status = write_results(in, setup->config, count, &r);
     if (!status && in->setup.json)
-        printf("{\"device\": \"%s\", \"virtual\": %s, \"tokens\": %llu}\n",
-               setup->uri,
+        printf("{\"device\": \"%s\", \"virtual\": %s, \"tokens\": %llu}\n", setup->uri,
                setup->info.flags & MH_DEVICE_IS_VIRTUAL ? "true" : "false",
                (unsigned long long)count);
     else if (!status)
@@ -201,8 +200,7 @@ static int eval_text(const struct inputs *in, struct setup *setup)
     if (!status && in->setup.json)
         printf("{\"device\": \"%s\", \"virtual\": %s, \"tokens\": %llu, \"nll\": %.9g, "
                "\"perplexity\": %.9g}\n",
-               setup->uri,
-               setup->info.flags & MH_DEVICE_IS_VIRTUAL ? "true" : "false",
+               setup->uri, setup->info.flags & MH_DEVICE_IS_VIRTUAL ? "true" : "false",
                (unsigned long long)count, nll, exp(nll));
     else if (!status)
         printf("tokens %llu\nnll %.6f\nperplexity %.4f\n", (unsigned long long)count, nll,

@@ -43,6 +43,18 @@ static json_t *fallbacks_json(const struct setup *setup)
     return object;
 }
 
+/* How many of a layer's experts each rank has. */
+static json_t *experts_json(const mh_model *model)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < mh_model_ranks(model); i++) {
+        int64_t begin, count;
+        if (!mh_model_experts(model, i, &begin, &count))
+            json_array_append_new(list, json_integer((json_int_t)count));
+    }
+    return list;
+}
+
 static double rate(double count, double seconds)
 {
     return seconds > 0 ? count / seconds : 0;
@@ -53,10 +65,10 @@ static void print_json(const struct generation *g, const struct setup *setup, co
 {
     double steps = g->count > 1 ? (double)(g->count - 1) : 0;
     json_t *object = json_pack(
-        "{s:s, s:b, s:i, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "device",
-        setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "processes",
-        (int)mh_transport_processes(setup->transport), "profile",
-        setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
+        "{s:s, s:b, s:i, s:o, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}",
+        "device", setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "processes",
+        (int)mh_transport_processes(setup->transport), "experts", experts_json(setup->model),
+        "profile", setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
         ids_json(prompt, prompt_count), "token_ids", ids_json(g->ids, g->count), "text",
         text_json(g), "stop", g->stop, "logit_hash", g->logit_hash, "first_token_ms",
         g->first_token_ms, "prefill_tokens_per_s", rate((double)prompt_count, g->prefill_seconds),

@@ -31,6 +31,7 @@ def walls(path):
         "model": ({"moehal", "moehal-model"}, ["model/"], False),
         "conformance": ({"moehal", "moehal-model"}, ["conformance/"], False),
         "tools": ({"moehal", "moehal-model"}, ["tools/", "conformance/"], False),
+        "transports": ({"moehal"}, ["transports/"], True),
         "virtual": (set(), ["virtual/"], True),
     }.get(room)
 

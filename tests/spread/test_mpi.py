@@ -100,7 +100,7 @@ class Processes(unittest.TestCase):
         for name, part in (("smoke", "no moehal_smoke.so"), ("a/b", "neither"),
                            (os.path.join(ROOT, "README.md"), "README.md")):
             status, _, err = moehal(*arguments, env={"MOEHAL_TRANSPORT": name})
-            self.assertEqual(status, 1)
+            self.assertIn(status, (1, 2))
             self.assertIn(part, err)
         status, _, err = moehal("chat", "--model", FAIRY, "--device", "host",
                                 env={"MOEHAL_TRANSPORT": "mpi"})

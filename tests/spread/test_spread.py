@@ -4,11 +4,13 @@ argv: as command.py; then the folders of backends, and quick|full. Devices that 
 backend for are left out, and said. The virtual GPUs are virtual.
 """
 import os
+import pathlib
+import re
 import sys
 import unittest
 
 BACKENDS, FORM = sys.argv[5:7]
-from command import GOLDEN, generate, good, moehal  # noqa: E402
+from command import FAIRY, GOLDEN, generate, good, moehal, read_json, read_safetensors  # noqa: E402
 
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", 3)
 ENV = {"MOEHAL_BACKENDS": BACKENDS}
@@ -39,6 +41,41 @@ class Spread(unittest.TestCase):
                         self.assertEqual(many[key], one[key], key)
                     self.assertEqual(len(many["device"].split(",")), len(devices.split(",")))
                     self.assertEqual(many["fallbacks"], {})
+
+    def test_experts_go_where_there_is_room(self):
+        listed = good("devices", "--virtual", "--json", env=ENV)
+        config = read_json(FAIRY, "config.json")
+        sizes = {True: 0, False: 0}
+        for file in pathlib.Path(FAIRY).glob("*.safetensors"):
+            for name, (_, _, data) in read_safetensors(file).items():
+                if f".layers.{config['num_hidden_layers']}." not in name:  # the MTP layer stays behind
+                    sizes[".experts." in name] += len(data)
+        count = config["n_routed_experts"]
+        ids = ("--ids", "0 5", "--max-tokens", 2, "--chunk", 8)
+        one = generate(*ids, "--device", "host")
+        for vendor, room in (("nvidia", 0), ("nvidia", count // 3), ("amd", count // 2 - 1)):
+            if f'"{vendor}:0"' not in listed:
+                print(f"{vendor}: not tried: this build has none")
+                continue
+            # What stays free is 64 MiB, or an eighth if that is more.
+            memory = int(sizes[False] + (room + 0.5) * sizes[True] / count) + (64 << 20)
+            env = dict(ENV, MOEHAL_VIRTUAL_MEMORY=str(memory))
+            many = generate(*ids, "--device", f"{vendor}:0,host", "--virtual", "--strict", env=env)
+            here, rest = many["experts"]
+            self.assertEqual(here + rest, count)
+            if vendor == "nvidia":
+                self.assertEqual(here, room)
+            else:  # code objects take some of it
+                self.assertTrue(0 < here <= room, here)
+            self.assertEqual(many["logit_hash"], one["logit_hash"])
+            if room:  # with another like it all would fit
+                continue
+            status, _, err = moehal("generate", "--model", FAIRY, *ids, "--device",
+                                    f"{vendor}:0,{vendor}:1", "--virtual", env=env)
+            self.assertEqual(status, 1)
+            first, second = map(int, re.search(r"room for (\d+), (\d+) of them", err).groups())
+            self.assertEqual(first, room)
+            self.assertTrue(room < second < count)  # it has no head
 
     def test_what_does_not_fit_is_told(self):
         path = os.path.join(GOLDEN, "v3-fp8")

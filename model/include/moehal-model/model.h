@@ -31,13 +31,14 @@ typedef struct mh_model_params {
 } mh_model_params;
 
 /* Checks the checkpoint against its config and loads it for 1 to 64 devices of one runtime, of any
- * vendors. The routed experts of a layer are dealt out evenly, in order; all else is on every
- * device, the head on the first alone. Sessions of the model run every token on all of them and
- * exchange what experts give (mh_comm_combine), with the bits of one device. With a transport
+ * vendors. The routed experts of a layer are dealt out evenly, in order, as far as an
+ * eighth of a device's memory stays free; devices on host memory take any number. All else is on
+ * every device, the head on the first alone. Sessions of the model run every token on all of them
+ * and exchange what experts give (mh_comm_combine), with the bits of one device. With a transport
  * that goes for the devices of all processes: each loads the same checkpoint for its own devices,
  * and runs the same tokens in the same order. params may be NULL.
- * Under strict placement, an op a device cannot run is an error naming the op. The caller owns *out;
- * the model keeps the checkpoint and the devices. */
+ * Under strict placement, an op a device cannot run is an error naming the op. The caller owns
+ * *out; the model keeps the checkpoint and the devices. */
 MH_API mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices,
                                uint64_t device_count, const mh_model_params *params,
                                mh_model **out);
@@ -45,7 +46,12 @@ MH_API mh_model *mh_model_retain(mh_model *model);
 MH_API void mh_model_release(mh_model *model); /* NULL is allowed */
 
 MH_API const mh_config *mh_model_config(const mh_model *model); /* borrowed */
-MH_API mh_device *mh_model_device(const mh_model *model);       /* the first; borrowed */
+/* How many devices of all processes the model is on, and the routed experts of each layer that rank
+ * `rank` has: `count` of them from `begin`. */
+MH_API uint32_t mh_model_ranks(const mh_model *model);
+MH_API mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t *begin,
+                                  int64_t *count);
+MH_API mh_device *mh_model_device(const mh_model *model); /* the first; borrowed */
 
 MH_END_DECLS
 
