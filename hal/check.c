@@ -105,7 +105,8 @@ static mh_status ask(struct hal_layer *l, const mh_op *op, uint32_t *missing, ch
 {
     const char *name = mh_op_name(op->op);
     *missing = MH_MISSING_NOTHING;
-    memset(reason, 0, 192);
+    memset(reason, '?', 192); /* an end that the backend forgets is not there by chance */
+    reason[0] = 0;
     mh_status status = known(l, "supports", l->below->supports(l->handle, op, missing, reason));
     if (status)
         return status;

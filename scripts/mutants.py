@@ -1,30 +1,34 @@
 #!/usr/bin/env python3
 """Breaks the host's ops and the core in small ways, one at a time, and sees who notices.
 
-usage: scripts/mutants.py [--count 150] [--seed 1] [--pick N] [--json FILE] [--again FILE] [--keep]
+usage: scripts/mutants.py [--count 150] [--seed 1] [--pick N] [--json FILE] [--keep]
 
 A mutant is one operator or constant changed: at least three for every op of ops.def, in the scalar
 form of its kernel, the rest in hal/. It is caught if `moehal check` fails (on the host, and on the
-null device for hal/), or a test of the suites hal, host, model or conformance does, or if it hangs; what
-they let pass is tried once more under the address sanitizer, as ./check does with every test.
-tests/mutants/equivalents.txt lists changes that change nothing, each with a proof; caught.txt, written
-with --keep, those that a whole run saw caught. --pick tries N of the latter again, chosen by what the
-sources are: every CI run tries other ones as the code moves, and one that gets away is a step back.
---again tries what survived in the JSON of an earlier run.
+null device for hal/), or a test of the suites hal, host, model or conformance does, or if it hangs:
+takes five times the processor time that it takes in the tree as it is, whatever else is running.
+What they all let pass is tried once more under the address sanitizer, as ./check does with every
+test. tests/mutants/equivalents.txt lists changes that change nothing, each with a proof; caught.txt,
+written with --keep, those that a whole run saw caught. --pick tries N of the latter again, chosen by
+what the sources are: every CI run tries other ones as the code moves, and one that gets away is a
+step back. --json is written as the run goes on. What such a file, made from the same sources, says
+is caught is not tried again: so a run goes on that was ended, and what survived meets new tests.
 
 Works on a copy of the tree. Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer;
 2 bad usage; 77 a tool is missing.
 """
 import argparse
+import collections
 import fnmatch
-import functools
 import hashlib
 import json
 import os
 import pathlib
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -171,46 +175,82 @@ def functions_behind(source, kernel):
 
 
 def sample(count, seed, equivalents):
-    """`count` mutants: three for each op, the others from the core."""
-    rng = random.Random(seed)
-    kernels, core = {}, []
+    """`count` mutants, {mutant: op}: three for each op, the others from the core; and where to get
+    another one for an op, or for None. A mutant's place in line is its own: it does not change when
+    others come or go."""
+    def in_line(mutants):
+        return iter(sorted((m for m in mutants if not equivalents.hold(m)), key=lambda m: (
+            hashlib.sha256(f"{seed} {m.name()}".encode()).digest())))
+
     sources = {p: p.read_text() for p in sorted((ROOT / "backends/host").glob("*.[ch]"))}
+    places = {p: sites(str(p.relative_to(ROOT)), source) for p, source in sources.items()}
+    core = [m for p in sorted((ROOT / "hal").glob("*.c"))
+            for m in sites(str(p.relative_to(ROOT)), p.read_text())]
+    for path, found in places.items():
+        if path.name in ("numerics.h", "decode.h", "cache.h", "product.c", "scalar.c"):
+            core += found
+        for mutant in found:  # for stale entries
+            equivalents.hold(mutant)
+    lines, chosen = {None: in_line(core)}, {}
+
+    def another(op):
+        mutant = next(m for m in lines[op] if m not in chosen)
+        chosen[mutant] = op
+        return mutant
+
     ops = re.findall(r"^MH_OP\(\d+, \w+, (\w+),", (ROOT / "hal/include/moehal/ops.def").read_text(),
                      re.M)
     for op in ops:
-        for path, source in sources.items():
-            if re.search(rf"^void K\({op}\)", source, re.M):
-                behind = functions_behind(source, op)
-                kernels[op] = [m for m in sites(str(path.relative_to(ROOT)), source)
-                               if m.function in behind and not equivalents.hold(m)]
-    for path in sorted((ROOT / "hal").glob("*.c")):
-        core += [m for m in sites(str(path.relative_to(ROOT)), path.read_text())
-                 if not equivalents.hold(m)]
-    for path, source in sources.items():  # shared headers, and for stale entries
-        shared = [m for m in sites(str(path.relative_to(ROOT)), source) if not equivalents.hold(m)]
-        if path.name in ("numerics.h", "decode.h", "cache.h", "product.c", "scalar.c"):
-            core += shared
-    chosen = {}
-    for op in ops:
-        pool = kernels[op][:]
-        rng.shuffle(pool)
-        for mutant in [m for m in pool if m not in chosen][:3]:
-            chosen[mutant] = op
-    rng.shuffle(core)
-    spare = iter([m for m in core if m not in chosen])
-    return ops, chosen, spare, count
+        path = next(p for p, source in sources.items()
+                    if re.search(rf"^void K\({op}\)", source, re.M))
+        behind = functions_behind(sources[path], op)
+        lines[op] = in_line(m for m in places[path] if m.function in behind)
+    for op in [op for op in ops for _ in range(3)] + [None] * (count - 3 * len(ops)):
+        another(op)
+    return ops, dict(chosen), another
+
+
+@dataclass
+class Check:
+    name: str
+    command: list
+    env: dict
+    good: tuple
+    cpu: float  # seconds that it takes in the tree as it is
+
+    def fails(self, folder):
+        """None, or how it does."""
+        limit = int(max(10, 5 * self.cpu))
+        process = subprocess.Popen(
+            self.command, env=self.env, cwd=folder, start_new_session=True, text=True,
+            errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)))
+        try:
+            # For what waits for ever, at no cost.
+            output, _ = process.communicate(timeout=120 + 15 * self.cpu)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                return f"{self.name}: hangs"
+            raise
+        if process.returncode in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
+            return f"{self.name}: hangs"
+        if failure := re.search(r"^FAIL (\S+)", output, re.M):
+            return f"{self.name}: {failure[1]}"
+        return None if process.returncode in self.good else f"{self.name}: {process.returncode}"
 
 
 class Workshop:
     """A copy of the tree, built once, broken and mended."""
 
-    def __init__(self, folder, sanitizer="none"):
-        self.sanitizer = sanitizer
+    def __init__(self, folder, origin, sanitizer, calibrate):
         self.tree = pathlib.Path(folder, sanitizer, "tree")
         self.build = pathlib.Path(folder, sanitizer, "build")
-        self.env = dict(os.environ, MOEHAL_HOST_ISA="scalar",
-                        MOEHAL_BACKENDS=str(self.build / "backends/null"))
-        shutil.copytree(ROOT, self.tree, ignore=lambda folder, names: [
+        self.env = dict(os.environ, MOEHAL_BACKENDS=str(self.build / "backends/null"))
+        self.hits = collections.Counter()  # of (file, check)
+        shutil.copytree(origin, self.tree, ignore=lambda folder, names: [
             name for name in names if name in (".git", "__pycache__", ".cache")
             or os.path.exists(os.path.join(folder, name, "meson-private"))])
         # Only the scalar form: the others are held against it by the tests. The same C, the same
@@ -220,64 +260,46 @@ class Workshop:
         if {"avx2", "fma", "f16c"} <= set(pathlib.Path("/proc/cpuinfo").read_text().split()):
             text = text.replace("'scalar': []", "'scalar': ['-mavx2', '-mfma', '-mf16c']")
         meson.write_text(text)
-        self.run(["meson", "setup", str(self.build), str(self.tree), "-Dbuildtype=plain",
-                  "-Dc_args=-O1 -g1", f"-Db_sanitize={sanitizer}", "-Db_lundef=false"], 300,
-                 check=True)
-        tests = self.introspect("tests")
+        self.run(["meson", "setup", str(self.build), str(self.tree), "-Dbuildtype=plain", "-Dc_args="
+                  "-O1 -g1", f"-Db_sanitize={sanitizer}", "-Db_lundef=false"]).check_returncode()
         wanted = ("hal", "host", "model", "conformance")
-        self.tests = [t for t in tests if any(s.split(":")[-1] in wanted for s in t["suite"])
-                      and not any(s.endswith("slow") for s in t["suite"])
-                      and "check" not in t["cmd"][0] and "check" not in t["cmd"][1:2]]
-        self.normal = {}
-        needed = {target for test in self.tests for target in test["depends"]}
+        tests = [t for t in self.introspect("tests")
+                 if any(s.split(":")[-1] in wanted for s in t["suite"])
+                 and not any(s.endswith("slow") for s in t["suite"])
+                 and not t["cmd"][0].endswith("/run_check.sh") and "check" not in t["cmd"][1:2]]
+        needed = {target for test in tests for target in test["depends"]}
         built = [t["filename"][0] for t in self.introspect("targets")
                  if t["id"] in needed or t["name"] == "moehal_null" or
                  (t["name"], t["type"]) == ("moehal", "executable")]
-        self.ninja = ["ninja", "-C", str(self.build)] + [os.path.relpath(path, self.build)
-                                                         for path in built]
-        self.run(self.ninja, 1200, check=True)
+        self.ninja = ["ninja", "-j2", "-C", str(self.build)] + [os.path.relpath(path, self.build)
+                                                                for path in built]
+        self.run(self.ninja).check_returncode()
+        self.checks = [Check(f"test {test['name']}", test["cmd"], dict(os.environ, **test["env"]),
+                             (0, 77), 12) for test in tests]
+        if sanitizer == "none":
+            self.checks += [self.conformance("host"), self.conformance("null")]
+        else:
+            self.checks += [self.conformance("host", "[fgmsw]*s/*")]
+        for check in self.checks if calibrate else []:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if failure := check.fails(self.build):
+                sys.exit(f"{failure} in the tree as it is: nothing can be said of mutants")
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            check.cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     def introspect(self, what):
-        return json.loads(self.run(["meson", "introspect", "--" + what, str(self.build)], 60).stdout)
+        return json.loads(self.run(["meson", "introspect", "--" + what, str(self.build)]).stdout)
 
-    def run(self, command, timeout, check=False):
+    def run(self, command):
         return subprocess.run(command, cwd=self.build if self.build.exists() else None,
-                              env=self.env, timeout=timeout, check=check, text=True,
-                              errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+                              env=self.env, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    def conformance(self, device, pattern):
-        """None, or how `moehal check` noticed."""
-        key = (device, pattern)
+    def conformance(self, device, pattern=None):
         command = [str(self.build / "tools/moehal"), "check", "--device", device, "--quick",
                    "--threads", "2"] + (["--filter", pattern] if pattern else [])
-        try:
-            began = time.monotonic()
-            done = self.run(command, max(10, 5 * self.normal.get(key, 60)))
-        except subprocess.TimeoutExpired:
-            return "hangs"
-        self.normal.setdefault(key, time.monotonic() - began)
-        if failure := re.search(r"^FAIL (\S+)", done.stdout, re.M):
-            return failure[1]
-        expected = 1 if device == "null" else 0
-        return None if done.returncode == expected else f"exit status {done.returncode}"
-
-    def unit_tests(self):
-        for test in sorted(self.tests, key=lambda t: self.normal.get(t["name"], 0)):  # soon told
-            env = dict(self.env, **test["env"])
-            env.pop("MOEHAL_HOST_ISA", None)
-            began = time.monotonic()
-            try:
-                done = subprocess.run(test["cmd"], env=env, cwd=self.build,
-                                      timeout=max(60, 5 * self.normal.get(test["name"], 12)),
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                      stderr=subprocess.DEVNULL)
-            except subprocess.TimeoutExpired:
-                return f"{test['name']} (hangs)"
-            self.normal.setdefault(test["name"], time.monotonic() - began)
-            if done.returncode not in (0, 77):
-                return test["name"]
-        return None
+        return Check(f"check {device}", command, dict(self.env, MOEHAL_HOST_ISA="scalar"),
+                     (1,) if device == "null" else (0,), 60)
 
     def noticed(self, mutant, op):
         """By what the mutant is caught; None: by nothing. LookupError: it does not compile."""
@@ -287,18 +309,16 @@ class Workshop:
         path.write_text(source[:mutant.offset] + mutant.new +
                         source[mutant.offset + len(mutant.old):])
         try:
-            if self.run(self.ninja, 600).returncode:
+            if self.run(self.ninja).returncode:
                 raise LookupError(mutant.name())
-            if self.sanitizer != "none":
-                by = self.conformance("host", "[fgmsw]*s/*") or self.unit_tests()
-                return f"address sanitizer: {by}" if by else None
-            checks = [("host", f"{op}/*")] if op else []
-            checks += [("host", None)] + ([("null", None)] if mutant.file.startswith("hal/") else [])
-            for device, pattern in checks:
-                if by := self.conformance(device, pattern):
-                    return f"check --device {device}: {by}"
-            by = self.unit_tests()
-            return f"test {by}" if by else None
+            checks = [check for check in self.checks
+                      if check.name != "check null" or mutant.file.startswith("hal/")]
+            checks.sort(key=lambda c: (c.cpu > 3, -self.hits[mutant.file, c.name], c.cpu))
+            for check in ([self.conformance("host", f"{op}/*")] if op else []) + checks:
+                if by := check.fails(self.build):
+                    self.hits[mutant.file, check.name] += 1
+                    return by
+            return None
         finally:
             path.write_text(source)
 
@@ -306,6 +326,11 @@ class Workshop:
 def progress(text):
     if sys.stderr.isatty():
         print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+
+
+def digest(files):
+    everything = b"".join((ROOT / file).read_bytes() for file in sorted(files))
+    return hashlib.sha256(everything).hexdigest()
 
 
 def picked(number):
@@ -316,39 +341,61 @@ def picked(number):
     if len(there) < len(ops) / 2:
         print(f"{CAUGHT}: only {len(there)} of {len(ops)} are still sites: run it with --keep")
         sys.exit(1)
-    digest = hashlib.sha256(b"".join((ROOT / file).read_bytes()
-                                     for file in sorted({m.file for m in there})))
-    return {m: ops[m.name()] for m in random.Random(digest.hexdigest()).sample(there, number)}
+    chosen = random.Random(digest({m.file for m in there})).sample(there, number)
+    return {m: ops[m.name()] for m in chosen}
 
 
-def try_all(folder, wanted, spare, count, calibrate):
-    """With `calibrate` the tests run in the whole tree first: they must pass, and how long they take
-    says what hangs."""
-    shop, second = Workshop(folder), functools.cache(lambda: Workshop(folder, "address"))
-    if calibrate and (by := shop.unit_tests()):
-        sys.exit(f"test {by} fails in the tree as it is: nothing can be said of mutants")
-    queue = list(wanted.items())
-    while len(queue) < count:
-        queue.append((next(spare), None))
-    results = []
-    while queue and len(results) < count:
+class Results:
+    """{name: result}, kept in a file if there is one."""
+
+    def __init__(self, path, sources):
+        self.path, self.sources, self.of = path, sources, {}
+        if path and path.exists():
+            old = json.loads(path.read_text())
+            if old["sources"] == sources:
+                self.of = {r["mutant"]: r for r in old["results"]}
+
+    def caught(self, mutant):
+        return self.of.get(mutant.name(), {}).get("caught")
+
+    def put(self, mutant, op, by, seconds):
+        self.of[mutant.name()] = {"mutant": mutant.name(), "op": op, "caught": by,
+                                  "seconds": round(seconds, 1)}
+        if self.path:
+            new = self.path.with_name(self.path.name + ".new")
+            new.write_text(json.dumps({"sources": self.sources, "results": list(self.of.values())},
+                                      indent=1) + "\n")
+            new.replace(self.path)
+
+
+def try_all(folder, wanted, another, results, calibrate):
+    """With `calibrate` every check runs in the whole tree first: it must pass, and how long it
+    takes says what hangs. Returns those tried: {mutant: op}."""
+    shop = Workshop(folder, ROOT, "none", calibrate)
+    queue, tried = list(wanted.items()), {}
+    while queue:
         mutant, op = queue.pop(0)
-        progress(f"{len(results)} of {count}: {mutant.name()[:100]}")
+        progress(f"{len(tried)} of {len(wanted)}: {mutant.name()[:100]}")
         began = time.monotonic()
         try:
-            by = shop.noticed(mutant, op)
-            if by is None:
-                by = second().noticed(mutant, op)
+            if not results.caught(mutant):
+                results.put(mutant, op, shop.noticed(mutant, op), time.monotonic() - began)
+            tried[mutant] = op
         except LookupError:
-            queue.append((next(spare), None))
-            continue
-        results.append({"mutant": mutant.name(), "op": op, "caught": by,
-                        "seconds": round(time.monotonic() - began, 1)})
-        if by is None:
-            progress("")
-            print(f"SURVIVES {mutant.name()}", flush=True)
+            queue.insert(0, (another(op), op))
+    second = None
+    for mutant, op in tried.items():
+        if not results.caught(mutant):
+            progress(f"once more: {mutant.name()[:100]}")
+            began = time.monotonic()
+            second = second or Workshop(folder, shop.tree, "address", calibrate)
+            by = second.noticed(mutant, None)
+            results.put(mutant, op, by and f"address sanitizer: {by}", time.monotonic() - began)
+            if not by:
+                progress("")
+                print(f"SURVIVES {mutant.name()}", flush=True)
     progress("")
-    return results
+    return tried
 
 
 def main():
@@ -357,38 +404,31 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pick", type=int, default=0)
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--again", type=pathlib.Path)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for tool in ("meson", "ninja", "cc"):
         if not shutil.which(tool):
             print(f"SKIP: {tool} is not installed")
             sys.exit(77)
     equivalents = Equivalents(EQUIVALENTS.read_text(encoding="utf-8"))
-    ops, wanted, spare, count = sample(options.count, options.seed, equivalents)
+    ops, wanted, another = sample(options.count, options.seed, equivalents)
     if stale := equivalents.stale():
         print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
         sys.exit(1)
     if options.pick:
-        wanted, count = picked(options.pick), options.pick
-    if options.again:
-        survivors = {r["mutant"]: r["op"] for r in json.loads(options.again.read_text())
-                     if r["caught"] is None}
-        wanted = {m: survivors[m.name()] for m in every_site() if m.name() in survivors
-                  and not equivalents.hold(m)}
-        count = len(wanted)
+        wanted = picked(options.pick)
+    results = Results(options.json, digest({m.file for m in every_site()}))
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
-        results = try_all(folder, wanted, spare, count, not options.pick)
-    caught = sum(r["caught"] is not None for r in results)
-    by_check = sum((r["caught"] or "").startswith("check") for r in results)
+        tried = try_all(folder, wanted, another, results, not options.pick)
+    caught = {m: results.caught(m) for m in tried if results.caught(m)}
+    by_check = sum(by.startswith("check") for by in caught.values())
     if options.keep:
-        CAUGHT.write_text("".join(f"{r['op'] or '-'} {r['mutant']}\n" for r in results
-                                  if r["caught"]), encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"{caught} of {len(results)} mutants caught ({by_check} by moehal check), "
+        CAUGHT.write_text("".join(f"{tried[m] or '-'} {m.name()}\n" for m in caught),
+                          encoding="utf-8")
+    print(f"{len(caught)} of {len(tried)} mutants caught ({by_check} by moehal check), "
           f"{len(ops)} ops, seed {options.seed}")
-    sys.exit(0 if caught >= (len(results) if options.pick else 0.95 * len(results)) else 1)
+    sys.exit(0 if len(caught) >= (len(tried) if options.pick else 0.95 * len(tried)) else 1)
 
 
 if __name__ == "__main__":

@@ -325,7 +325,10 @@ static mh_status supports(void *device, const mh_op *op, uint32_t *missing, char
     if (control.native >> op->op & 1)
         return MH_OK;
     *missing = MH_MISSING_KERNEL;
-    strcpy(reason, "the probe has no such kernel");
+    if (control.endless_reason)
+        memset(reason, 'r', 191);
+    else
+        strcpy(reason, "the probe has no such kernel");
     return MH_OK;
 }
 

@@ -25,7 +25,7 @@ struct probe_control {
     uint64_t graph_launches;
     int no_graphs; /* graph.create says MH_UNSUPPORTED */
     /* answers that cannot be */
-    int mark_backwards, null_handles, fickle, refuse_encode;
+    int mark_backwards, null_handles, fickle, refuse_encode, endless_reason;
 };
 
 enum {

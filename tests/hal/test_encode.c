@@ -256,6 +256,12 @@ static void the_embedder_may_supply_the_scratch(void **state)
     OK(mh_encoder_set_scratch(encoder, NULL));
     OK(mh_encode(encoder, &f.op.base));
     assert_int_equal(used(w->probe), before + 512);
+    OK(mh_stream_wait(f.stream, MH_FOREVER));
+    OK(mh_encoder_set_scratch(encoder, NULL)); /* gives its own back, and takes it anew */
+    assert_int_equal(used(w->probe), before);
+    OK(mh_encode(encoder, &f.op.base));
+    assert_int_equal(used(w->probe), before + 512);
+    OK(mh_stream_wait(f.stream, MH_FOREVER));
 
     OK(mh_graph_create(w->probe, &graph));
     OK(mh_encoder_set_scratch(mh_graph_encoder(graph), small));
@@ -272,6 +278,30 @@ static void the_embedder_may_supply_the_scratch(void **state)
     mh_graph_release(graph);
     mh_buffer_release(small);
     mh_buffer_release(foreign);
+    drop(&f);
+    world_free(w);
+}
+
+/* By half, at least: ops that need ever more do not make it anew each time. */
+static void the_scratch_grows_ahead_of_the_need(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    w->control->native = 1u << MH_OP_LINEAR | 1u << MH_OP_ADD;
+    struct fixture f = make(w->probe, w->probe);
+    uint64_t before = used(w->probe);
+    static const struct {
+        int64_t rows;
+        uint64_t scratch;
+    } steps[] = {{5, 1024}, {6, 1024}, {8, 1536}, {9, 1536}, {20, 3328}};
+    f.op.x.stride[0] = f.op.residual.stride[0] = 0; /* the same row again and again */
+    f.op.residual.offset = 512, f.op.y.offset = 768;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        f.op.x.shape[0] = f.op.residual.shape[0] = f.op.y.shape[0] = steps[i].rows;
+        OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+        OK(mh_stream_wait(f.stream, MH_FOREVER));
+        assert_int_equal(used(w->probe) - before, steps[i].scratch);
+    }
     drop(&f);
     world_free(w);
 }
@@ -434,6 +464,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_missing_runs_on_the_host_and_is_counted),
         cmocka_unit_test(parts_expand_again_and_weights_lie_apart),
         cmocka_unit_test(the_embedder_may_supply_the_scratch),
+        cmocka_unit_test(the_scratch_grows_ahead_of_the_need),
         cmocka_unit_test(strict_forbids_falling_back),
         cmocka_unit_test(graphs_replay_what_streams_do),
         cmocka_unit_test(a_device_lost_at_an_op_says_why),

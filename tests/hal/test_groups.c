@@ -444,7 +444,12 @@ static void answers_that_cannot_be_are_named(void **state)
     w->control->fickle = 1;
     REFUSED(MH_INTERNAL, mh_encode(mh_stream_encoder(stream), &op.base), "it must be final");
     w->control->fickle = 0;
-    w->control->native = 1u << MH_OP_ADD;
+
+    w->control->endless_reason = 1, w->control->native = 0;
+    mh_support support = MH_INIT(mh_support);
+    REFUSED(MH_INTERNAL, mh_device_supports(device, &op.base, &support),
+            "supports of add gives a reason that does not end");
+    w->control->endless_reason = 0, w->control->native = 1u << MH_OP_ADD;
 
     w->control->refuse_encode = 1;
     REFUSED(MH_INTERNAL, mh_encode(mh_stream_encoder(stream), &op.base),

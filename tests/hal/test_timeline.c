@@ -132,6 +132,11 @@ static void a_chrome_trace_is_closed(void **state)
     mh_timeline_release(timeline);
     char *text = read_all();
     assert_int_equal(count(text, "\"cat\":\"op\""), 5);
+    /* The lanes: the spans of the whole, a device's launches, and two for each stream. */
+    assert_int_equal(count(text, "\"name\":\"thread_name\""), 2 + 2 * 2);
+    assert_int_equal(count(text, "\"tid\":1,\"args\":{\"name\":\"stream 1\"}"), 1);
+    assert_int_equal(count(text, "\"tid\":2,\"args\":{\"name\":\"stream 1, waits\"}"), 1);
+    assert_int_equal(count(text, "\"tid\":4,\"args\":{\"name\":\"stream 2, waits\"}"), 1);
     assert_int_equal(strncmp(text, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[", 39), 0);
     assert_string_equal(text + strlen(text) - 4, "\n]}\n");
     free(text);

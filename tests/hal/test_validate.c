@@ -103,7 +103,8 @@ static void tensors(void **state)
     op = good, op.x.offset = 65536 - 92, BAD(op, "x: ends at byte 65540 of a buffer of 65536");
     op = good, op.x.offset = UINT64_MAX - 3, BAD(op, "x:");
     op = good, op.x.buffer = NULL, BAD(op, "x: buffer is NULL");
-    op = good, op.x.reserved[1] = 1, BAD(op, "x: reserved");
+    op = good, op.x.reserved[0] = 1, BAD(op, "x: reserved");
+    op = good, op.x.reserved[1] = 1, op.w = NULL, BAD(op, "x: reserved");
     op = good, op.y.stride[0] = 4, BAD(op, "y: stride 0 is 4: its elements overlap");
     op = good, op.y.offset = op.x.offset + 16, BAD(op, "y: overlaps x");
     op = good, op.base.flags = 6, BAD(op, "flags are 0x6");
