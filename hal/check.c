@@ -125,7 +125,7 @@ static mh_status supports(void *user, const mh_op *op, uint32_t *missing, char r
 {
     struct hal_layer *l = user;
     uint32_t again;
-    char text[192];
+    char text[192] = "";
     mh_status status = ask(l, op, missing, reason);
     if (!status)
         status = ask(l, op, &again, text);

@@ -302,6 +302,16 @@ static void the_scratch_grows_ahead_of_the_need(void **state)
         OK(mh_stream_wait(f.stream, MH_FOREVER));
         assert_int_equal(used(w->probe) - before, steps[i].scratch);
     }
+    /* There is no room for it, and then there is. */
+    OK(mh_encoder_set_scratch(mh_stream_encoder(f.stream), NULL));
+    w->control->memory_limit = used(w->probe) + 3000;
+    for (int i = 0; i < 2; i++)
+        REFUSED(MH_OUT_OF_MEMORY, mh_encode(mh_stream_encoder(f.stream), &f.op.base), "");
+    assert_int_equal(used(w->probe), before);
+    w->control->memory_limit = 0;
+    OK(mh_encode(mh_stream_encoder(f.stream), &f.op.base));
+    assert_int_equal(used(w->probe) - before, 3328);
+    OK(mh_stream_wait(f.stream, MH_FOREVER));
     drop(&f);
     world_free(w);
 }
