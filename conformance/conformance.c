@@ -37,8 +37,8 @@ static int report(struct run *run, struct conf_result *result, double began)
     result->seconds = now() - began;
     summary->cases++;
     summary->outcomes[result->outcome]++;
-    summary->op_cases += result->op != 0;
-    summary->native += result->op && result->native;
+    summary->op_cases += result->op || options->fast; /* its cases are all of ops */
+    summary->native += result->native;
     int stop = options->progress
                    ? options->progress(options->user, result, summary->cases, run->total)
                    : 0;
@@ -67,6 +67,7 @@ static int visit_core(void *user, const struct core_case *core_case)
         return 0;
     struct conf_result result = {.name = core_case->name, .format = ""};
     core_run(&run->suite, core_case, &result);
+    result.native = run->suite.options->fast && result.outcome != CONF_FALLBACK;
     return report(run, &result, began);
 }
 

@@ -28,7 +28,7 @@ struct conf_result {
     mh_op_id op;        /* 0: a core case */
     const char *format; /* of the op case: the matrix's column; else the group */
     enum conf_outcome outcome;
-    bool native;       /* the device ran the op, itself or as its expansion */
+    bool native;       /* the device ran the ops, itself or as their expansions */
     bool expanded;     /* as its expansion */
     char message[600]; /* why it did not pass; "" otherwise */
     double seconds;

@@ -28,6 +28,7 @@ struct checking {
     FILE *junit;
     const char *junit_path;
     uint64_t failures_shown;
+    char no_fast[600]; /* why the first fast case did not run */
 };
 
 /* ---- what repeats a case ---- */
@@ -107,6 +108,8 @@ static int on_case(void *user, const struct conf_result *r, uint64_t done, uint6
         if (r->outcome != CONF_PASSED && !cell->reason[0])
             snprintf(cell->reason, sizeof(cell->reason), "%s", r->message);
     }
+    if (c->fast && r->outcome == CONF_FALLBACK && !c->no_fast[0])
+        snprintf(c->no_fast, sizeof(c->no_fast), "%s", r->message);
     if (r->outcome == CONF_FAILED)
         show_failure(c, r);
     if (c->junit)
@@ -244,7 +247,8 @@ static int conclude(struct checking *c, const struct conf_summary *s)
         return EXIT_FAILED;
     }
     if (s->op_cases && !s->native) {
-        fprintf(stderr, "moehal: check: no op ran natively on %s\n", c->uri);
+        fprintf(stderr, "moehal: check: no op ran natively on %s%s%s\n", c->uri,
+                c->no_fast[0] ? ": " : "", c->no_fast);
         return EXIT_FAILED;
     }
     return n[CONF_FAILED] ? EXIT_FAILED : EXIT_DONE;

@@ -65,6 +65,16 @@ class Check(Folder):
         self.assertEqual(report["passed"] + report["fallback"], report["cases"])
         self.assertEqual(report["matrix"]["linear"]["fp8"]["reason"], "null has no kernels")
 
+    def test_a_device_without_the_fast_profile_does_not_pass_it(self):
+        fast = "--profile", "fast", "--filter", "fast/products*"
+        status, report, err = self.check("--device", "null", *fast, env=ON_NULL)
+        self.assertEqual(status, 1)
+        self.assertIn("no op ran natively on null:0: null has no kernels", err)
+        self.assertEqual((report["native"], report["fallback"]), (0, report["cases"]))
+        status, report, _ = self.check("--device", "host", *fast, env={"MOEHAL_HOST_FAST": "none"})
+        self.assertEqual(status, 0)
+        self.assertEqual((report["native"], report["op_cases"]), (report["passed"], report["cases"]))
+
     def test_a_right_kernel_turns_its_cell(self):
         status, report, err = self.check("--device", "wrong", "--quick", "--filter", "[a-c]*/*",
                                          env=self.on_wrong())
