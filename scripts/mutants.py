@@ -158,6 +158,11 @@ def every_site():
     return [m for path in paths for m in sites(str(path.relative_to(ROOT)), path.read_text())]
 
 
+def every_op():
+    return re.findall(r"^MH_OP\(\d+, \w+, (\w+),",
+                      (ROOT / "hal/include/moehal/ops.def").read_text(), re.M)
+
+
 def functions_behind(source, kernel):
     """The kernel and the functions of its file it uses, however deep."""
     bodies = {}
@@ -198,8 +203,7 @@ def sample(count, seed, equivalents):
         chosen[mutant] = op
         return mutant
 
-    ops = re.findall(r"^MH_OP\(\d+, \w+, (\w+),", (ROOT / "hal/include/moehal/ops.def").read_text(),
-                     re.M)
+    ops = every_op()
     for op in ops:
         path = next(p for p, source in sources.items()
                     if re.search(rf"^void K\({op}\)", source, re.M))
@@ -276,11 +280,13 @@ class Workshop:
         self.run(self.ninja).check_returncode()
         self.checks = [Check(f"test {test['name']}", test["cmd"], dict(os.environ, **test["env"]),
                              (0, 77), 12) for test in tests]
+        self.of_op = {}
         if sanitizer == "none":
-            self.checks += [self.conformance("host"), self.conformance("null")]
+            self.checks += [self.conformance("host", 60), self.conformance("null", 12)]
+            self.of_op = {op: self.conformance("host", 12, f"{op}/*") for op in every_op()}
         else:
-            self.checks += [self.conformance("host", "[fgmsw]*s/*")]
-        for check in self.checks if calibrate else []:
+            self.checks += [self.conformance("host", 60, "[fgmsw]*s/*")]
+        for check in self.checks + list(self.of_op.values()) if calibrate else []:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             if failure := check.fails(self.build):
                 sys.exit(f"{failure} in the tree as it is: nothing can be said of mutants")
@@ -295,11 +301,11 @@ class Workshop:
                               env=self.env, text=True, errors="replace", stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
-    def conformance(self, device, pattern=None):
+    def conformance(self, device, cpu, pattern=None):
         command = [str(self.build / "tools/moehal"), "check", "--device", device, "--quick",
                    "--threads", "2"] + (["--filter", pattern] if pattern else [])
         return Check(f"check {device}", command, dict(self.env, MOEHAL_HOST_ISA="scalar"),
-                     (1,) if device == "null" else (0,), 60)
+                     (1,) if device == "null" else (0,), cpu)
 
     def noticed(self, mutant, op):
         """By what the mutant is caught; None: by nothing. LookupError: it does not compile."""
@@ -314,7 +320,7 @@ class Workshop:
             checks = [check for check in self.checks
                       if check.name != "check null" or mutant.file.startswith("hal/")]
             checks.sort(key=lambda c: (c.cpu > 3, -self.hits[mutant.file, c.name], c.cpu))
-            for check in ([self.conformance("host", f"{op}/*")] if op else []) + checks:
+            for check in ([self.of_op[op]] if op in self.of_op else []) + checks:
                 if by := check.fails(self.build):
                     self.hits[mutant.file, check.name] += 1
                     return by
