@@ -8,6 +8,8 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const double u = 0x1p-24;
 static const int64_t sizes[] = {1, 3, 63, 64, 65, 127, 200};
@@ -267,6 +269,49 @@ static void choices(struct harness *h)
     harness_clear(h);
 }
 
+/* ---- what lies behind ---- */
+
+/* Operands that end where memory ends, whatever their size is in vectors and cache lines. */
+static void nothing_behind_is_read(struct harness *h)
+{
+    enum { T = 3 };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *pages =
+        mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mh_buffer *buffer;
+    assert_true(pages != MAP_FAILED && !mprotect(pages + page, page, PROT_NONE));
+    OK(mh_buffer_import(h->device, pages, page, MH_IMPORT_READ_ONLY, NULL, NULL, &buffer));
+    for (size_t i = 0; i < page / 4; i++)
+        ((float *)(void *)pages)[i] = uniform(h);
+    for (int n = 0; n < SIZES; n++) {
+        const int64_t size = sizes[n], shape[] = {T, size}, last[] = {size};
+        mh_tensor x = mh_tensor_make(buffer, page - (size_t)(T * size) * 4, MH_F32, 2, shape);
+        mh_op_add sum = MH_OP_INIT(add, ADD);
+        sum.a = sum.b = x, sum.y = rows(h, 1, T, size);
+        RUN(h, sum, sum.y);
+        mh_op_swiglu gate = MH_OP_INIT(swiglu, SWIGLU);
+        gate.gate = gate.up = x, gate.y = rows(h, 1, T, size);
+        RUN(h, gate, gate.y);
+        mh_op_rmsnorm norm = MH_OP_INIT(rmsnorm, RMSNORM);
+        norm.x = norm.residual = x, norm.y = rows(h, 1, T, size), norm.sum = rows(h, 1, T, size);
+        norm.w = mh_tensor_make(buffer, page - (size_t)size * 4, MH_F32, 1, last);
+        RUN(h, norm, norm.y, norm.sum);
+        mh_op_argmax best = MH_OP_INIT(argmax, ARGMAX);
+        best.logits = x, best.y = make(h, MH_I32, 0, 1, T, 0, 0);
+        RUN(h, best, best.y);
+        for (uint32_t scoring = MH_ROUTER_SIGMOID; scoring <= MH_ROUTER_SOFTMAX; scoring++) {
+            mh_op_router route = MH_OP_INIT(router, ROUTER);
+            route.rule = (mh_router_rule){scoring, MH_GROUPS_NONE, 0, 0, 1, 1};
+            route.logits = x, route.bias = norm.w;
+            route.experts = make(h, MH_I32, 1, 2, T, 1, 0), route.weights = rows(h, 2, T, 1);
+            RUN(h, route, route.experts, route.weights);
+        }
+        harness_clear(h);
+    }
+    mh_buffer_release(buffer);
+    munmap(pages, 2 * page);
+}
+
 #define TEST(body)                                                                                 \
     static void test_##body(void **state)                                                          \
     {                                                                                              \
@@ -280,6 +325,7 @@ TEST(rotations)
 TEST(combinations)
 TEST(down_and_combine)
 TEST(choices)
+TEST(nothing_behind_is_read)
 
 int main(void)
 {
@@ -287,7 +333,7 @@ int main(void)
         cmocka_unit_test(test_sums),         cmocka_unit_test(test_gates),
         cmocka_unit_test(test_norms),        cmocka_unit_test(test_rotations),
         cmocka_unit_test(test_combinations), cmocka_unit_test(test_down_and_combine),
-        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_choices),      cmocka_unit_test(test_nothing_behind_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
