@@ -376,7 +376,7 @@ static void graphs_replay_what_streams_do(void **state)
         }
         assert_int_equal(counters(w->probe).graph_launches - before, 3);
         assert_ptr_equal(mh_graph_retain(graph), graph);
-        mh_graph_release(graph); /* one owner is left */
+        mh_graph_release(graph);              /* one owner is left */
         OK(mh_graph_launch(graph, f.stream)); /* released with work in flight */
         mh_graph_release(graph);
         mh_buffer_release(buffer);

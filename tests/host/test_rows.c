@@ -276,8 +276,7 @@ static void nothing_behind_is_read(struct harness *h)
 {
     enum { T = 3 };
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    char *pages =
-        mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mh_buffer *buffer;
     assert_true(pages != MAP_FAILED && !mprotect(pages + page, page, PROT_NONE));
     OK(mh_buffer_import(h->device, pages, page, MH_IMPORT_READ_ONLY, NULL, NULL, &buffer));
