@@ -97,7 +97,6 @@ static inline uint32_t hal_dim(char name)
 struct hal_op_info {
     const char *name;
     uint64_t size;
-    bool fused;
     const struct hal_operand *operands;
     uint32_t operand_count;
     const uint16_t *weights; /* offsets of those operands, then 0 */

@@ -64,16 +64,10 @@ enum {
 #include <moehal/ops.def>
 #undef MH_OP
 
-enum { PRIMITIVE = 0, FUSED = 1 };
-
 const struct hal_op_info hal_op_infos[HAL_OP_LIMIT] = {
 #define MH_OP(value, NAME, name, kind, doc, operands)                                              \
-    [value] = {#name,                                                                              \
-               sizeof(mh_op_##name),                                                               \
-               kind,                                                                               \
-               name##_operands,                                                                    \
-               sizeof(name##_operands) / sizeof(name##_operands[0]),                               \
-               name##_weights},
+    [value] = {#name, sizeof(mh_op_##name), name##_operands,                                       \
+               sizeof(name##_operands) / sizeof(name##_operands[0]), name##_weights},
 #include <moehal/ops.def>
 #undef MH_OP
 };

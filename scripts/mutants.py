@@ -11,8 +11,8 @@ What they all let pass is tried once more under the address sanitizer, as ./chec
 test. tests/mutants/equivalents.txt lists changes that change nothing, each with a proof; caught.txt,
 written with --keep, those that a whole run saw caught. --pick tries N of the latter again, chosen by
 what the sources are: every CI run tries other ones as the code moves, and one that gets away is a
-step back. --json is written as the run goes on. What such a file, made from the same sources, says
-is caught is not tried again: so a run goes on that was ended, and what survived meets new tests.
+step back. --json is written as the run goes on. What such a file says is caught is not tried again
+while the source file is the same: so a run goes on that was ended, and what survived meets new tests.
 
 Works on a copy of the tree. Exit status: 0 at least 95 % were caught (with --pick: all); 1 fewer;
 2 bad usage; 77 a tool is missing.
@@ -354,23 +354,21 @@ def picked(number):
 class Results:
     """{name: result}, kept in a file if there is one."""
 
-    def __init__(self, path, sources):
-        self.path, self.sources, self.of = path, sources, {}
+    def __init__(self, path):
+        self.path, self.of = path, {}
         if path and path.exists():
-            old = json.loads(path.read_text())
-            if old["sources"] == sources:
-                self.of = {r["mutant"]: r for r in old["results"]}
+            self.of = {r["mutant"]: r for r in json.loads(path.read_text())
+                       if r["source"] == digest([r["mutant"].split()[0]])}
 
     def caught(self, mutant):
         return self.of.get(mutant.name(), {}).get("caught")
 
     def put(self, mutant, op, by, seconds):
         self.of[mutant.name()] = {"mutant": mutant.name(), "op": op, "caught": by,
-                                  "seconds": round(seconds, 1)}
+                                  "seconds": round(seconds, 1), "source": digest([mutant.file])}
         if self.path:
             new = self.path.with_name(self.path.name + ".new")
-            new.write_text(json.dumps({"sources": self.sources, "results": list(self.of.values())},
-                                      indent=1) + "\n")
+            new.write_text(json.dumps(list(self.of.values()), indent=1) + "\n")
             new.replace(self.path)
 
 
@@ -424,7 +422,7 @@ def main():
         sys.exit(1)
     if options.pick:
         wanted = picked(options.pick)
-    results = Results(options.json, digest({m.file for m in every_site()}))
+    results = Results(options.json)
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
         tried = try_all(folder, wanted, another, results, not options.pick)
     caught = {m: results.caught(m) for m in tried if results.caught(m)}

@@ -442,7 +442,10 @@ static void the_step_block_goes_round(void **state)
             OK(mh_buffer_write(fault.buffer, fault.offset, &bad, 4));
             assert_int_equal(mh_step_read(step, stream, NULL, 0), MH_BAD_INDEX);
         }
-        REFUSED(MH_INVALID_ARGUMENT, mh_step_read(step, stream, NULL, 6), "rows is 6");
+        int32_t next[6];
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_read(step, stream, next, 6), "rows is 6");
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_read(step, stream, next, -1), "rows is -1");
+        REFUSED(MH_INVALID_ARGUMENT, mh_step_read(step, stream, NULL, 1), "rows is 1");
         mh_step_release(step);
         mh_stream_release(stream);
     }

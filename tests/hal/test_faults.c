@@ -126,6 +126,8 @@ static void memory_ends_where_the_limit_says(void **state)
     assert_int_equal(memory.available, 1096);
     OK(mh_buffer_create(device, 1096, 0, &b));
     mh_buffer_release(a);
+    OK(mh_device_memory(device, &memory));
+    assert_int_equal(memory.available, 3000);
     OK(mh_buffer_create(device, 3000, 0, &a));
     assert_int_equal(report_of(device).fired, 1);
     mh_buffer_release(a);
@@ -149,6 +151,28 @@ static void imports_and_buffers_are_not_confused(void **state)
     OK(mh_buffer_write(own, 0, &word, 4));
     OK(mh_buffer_read(own, 0, &word, 4));
     mh_buffer_release(own);
+    mh_device_release(device);
+    world_free(w);
+}
+
+/* Of the two copies of a step's results the first fails, the second does not. */
+static void a_step_that_cannot_be_read_says_so(void **state)
+{
+    struct world *w = world_make(MH_PLACEMENT_AUTO);
+    (void)state;
+    mh_device *device = open_with(
+        w->runtime, "host", (mh_faults){.call = MH_CALL_COPY, .nth = 1, .status = MH_VENDOR_ERROR});
+    mh_step_params params = MH_INIT(mh_step_params);
+    mh_step *step;
+    mh_stream *stream;
+    int32_t next[2];
+    params.rows = 2, params.slots = params.pages = 1;
+    OK(mh_step_create(device, &params, &step));
+    OK(mh_stream_create(device, &stream));
+    assert_int_equal(mh_step_read(step, stream, next, 2), MH_VENDOR_ERROR);
+    assert_int_equal(report_of(device).fired, 1);
+    mh_stream_release(stream);
+    mh_step_release(step);
     mh_device_release(device);
     world_free(w);
 }
@@ -233,6 +257,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_ends_where_the_limit_says),
         cmocka_unit_test(imports_and_buffers_are_not_confused),
         cmocka_unit_test(bad_plans_are_refused),
+        cmocka_unit_test(a_step_that_cannot_be_read_says_so),
         cmocka_unit_test(every_operand_is_described),
     };
     return WORLD_MAIN(tests);

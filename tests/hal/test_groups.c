@@ -105,6 +105,35 @@ static void segments_become_native_graphs(void **state)
     world_free(w);
 }
 
+/* What is encoded behind a graph that is done is in flight, as ever. */
+static void work_behind_a_native_graph_is_in_flight(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, PROBE_GRAPH);
+    w->control->native = 1u << MH_OP_ADD;
+    mh_buffer *y = make_buffer(w->probe, 1), *x = make_buffer(w->probe, 2);
+    mh_graph *graph;
+    mh_stream *stream;
+    OK(mh_stream_create(w->probe, &stream));
+    OK(mh_graph_create(w->probe, &graph));
+    add(mh_graph_encoder(graph), y, x);
+    add(mh_graph_encoder(graph), y, x);
+    OK(mh_graph_seal(graph));
+    OK(mh_graph_launch(graph, stream));
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    mh_graph_release(graph);
+    w->control->gate_closed = 1;
+    add(mh_stream_encoder(stream), y, x);
+    mh_buffer_release(x);
+    assert_int_equal(w->control->destroyed_in_flight, 0);
+    w->control->gate_closed = 0;
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    assert_holds(y, 7);
+    mh_stream_release(stream);
+    mh_buffer_release(y);
+    world_free(w);
+}
+
 /* ---- events ---- */
 
 static void a_device_waits_for_its_own_events(void **state)
@@ -196,6 +225,36 @@ static void a_thread_of_the_runtime_opens_gates(void **state)
         chain(w, other, w->probe, true);
         chain(w, w->probe, other, true);
     }
+    mh_device_release(other);
+    world_free(w);
+}
+
+static void a_stream_that_is_held_is_not_done(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, PROBE_GATE | PROBE_EVENT);
+    w->control->native = 1u << MH_OP_ADD;
+    mh_device *other = open_probe(w, 0, NULL);
+    mh_buffer *a = make_buffer(other, 1), *b = make_buffer(w->probe, 1);
+    mh_stream *one, *two;
+    mh_event *event;
+    OK(mh_stream_create(other, &one));
+    OK(mh_stream_create(w->probe, &two));
+    OK(mh_event_create(other, &event));
+    add(mh_stream_encoder(two), b, b);
+    OK(mh_stream_wait(two, MH_FOREVER));
+    w->control->gate_closed = 1;
+    add(mh_stream_encoder(one), a, a);
+    OK(mh_event_record(event, one));
+    OK(mh_stream_wait_event(two, event));
+    assert_int_equal(mh_stream_wait(two, 0), MH_TIMEOUT);
+    OK(mh_stream_wait(two, MH_FOREVER));
+    w->control->gate_closed = 0;
+    mh_event_release(event);
+    mh_stream_release(one);
+    mh_stream_release(two);
+    mh_buffer_release(a);
+    mh_buffer_release(b);
     mh_device_release(other);
     world_free(w);
 }
@@ -370,6 +429,20 @@ static void counters_are_read_by_number(void **state)
 
 /* ---- layers ---- */
 
+/* What a backend says of itself is no answer that cannot be. */
+static void an_internal_error_is_the_backends_own(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, 0);
+    mh_faults faults = MH_INIT(mh_faults);
+    faults.call = MH_CALL_BUFFER_CREATE, faults.nth = 1, faults.status = MH_INTERNAL;
+    mh_device *device = open_probe(w, MH_CHECK_BACKEND, &faults);
+    mh_buffer *buffer;
+    REFUSED(MH_INTERNAL, mh_buffer_create(device, 64, 0, &buffer), "call 1 failed (injected)");
+    mh_device_release(device);
+    world_free(w);
+}
+
 /* All of the above once more with both layers on top. */
 static void layers_pass_groups_on(void **state)
 {
@@ -467,8 +540,10 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments_become_native_graphs),
+        cmocka_unit_test(work_behind_a_native_graph_is_in_flight),
         cmocka_unit_test(a_device_waits_for_its_own_events),
         cmocka_unit_test(a_thread_of_the_runtime_opens_gates),
+        cmocka_unit_test(a_stream_that_is_held_is_not_done),
         cmocka_unit_test(without_gates_the_caller_waits),
         cmocka_unit_test(host_memory_is_copied_in_stream_order),
         cmocka_unit_test(a_lost_device_lets_others_go_on),
@@ -477,6 +552,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(counters_are_read_by_number),
         cmocka_unit_test(layers_pass_groups_on),
         cmocka_unit_test(an_injected_loss_takes_graphs_along),
+        cmocka_unit_test(an_internal_error_is_the_backends_own),
         cmocka_unit_test(answers_that_cannot_be_are_named),
     };
     return WORLD_MAIN(tests);

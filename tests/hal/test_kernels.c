@@ -163,6 +163,7 @@ static void wrong_launches_are_refused(void **state)
     struct axpy k;
     OK(mh_stream_create(w->probe, &stream));
     WRONG(k.op.kernel = NULL, "kernel: is NULL");
+    WRONG(k.op.grid[0] = 0, "grid[0] is 0");
     WRONG(k.op.grid[1] = 0, "grid[1] is 0, block[1] is 1");
     WRONG(k.op.block[2] = 0, "block[2] is 0");
     WRONG(k.op.arg_count = 33, "arg_count is 33, must be at most 32");

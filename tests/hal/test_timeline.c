@@ -137,6 +137,13 @@ static void a_chrome_trace_is_closed(void **state)
     assert_int_equal(count(text, "\"tid\":1,\"args\":{\"name\":\"stream 1\"}"), 1);
     assert_int_equal(count(text, "\"tid\":2,\"args\":{\"name\":\"stream 1, waits\"}"), 1);
     assert_int_equal(count(text, "\"tid\":4,\"args\":{\"name\":\"stream 2, waits\"}"), 1);
+    int in_lanes = 0;
+    for (int lane = 0; lane <= 4; lane++) {
+        char where[32];
+        snprintf(where, sizeof(where), "\"pid\":1,\"tid\":%d,", lane);
+        in_lanes += count(text, where);
+    }
+    assert_int_equal(count(text, "\"pid\":1,\"tid\":"), in_lanes);
     assert_int_equal(strncmp(text, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[", 39), 0);
     assert_string_equal(text + strlen(text) - 4, "\n]}\n");
     free(text);

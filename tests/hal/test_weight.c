@@ -89,6 +89,7 @@ static void in_place_where_the_device_can(void **state)
     struct world *w = world_make(0);
     fill_bank();
     mh_weight *weight = make(w->host, MH_FORMAT_FP8, E, OUT, IN);
+    mh_weight_info info = MH_INIT(mh_weight_info);
     static uint8_t odd[OUT * IN + 1]; /* files align nothing */
     memcpy(odd + 1, data[1], sizeof(data[1]));
     mh_weight_piece p = piece(0, 1, 0, OUT);
@@ -97,7 +98,6 @@ static void in_place_where_the_device_can(void **state)
     p = piece(1, 1, 0, OUT);
     p.flags = MH_PIECE_STAYS, p.plane[0] = odd + 1, p.plane[1] = scale[1];
     OK(mh_weight_write(weight, &p));
-    mh_weight_info info = MH_INIT(mh_weight_info);
     OK(mh_weight_get_info(weight, &info));
     assert_int_equal(info.in_place, 2);
     assert_int_equal(info.device_bytes, 0);
@@ -115,6 +115,15 @@ static void in_place_where_the_device_can(void **state)
     OK(mh_weight_get_info(weight, &info));
     assert_int_equal(info.in_place, 1);
     check_bank(weight);
+    mh_weight_release(weight);
+    /* The first rows of an expert alone are copied, too. */
+    weight = make(w->host, MH_FORMAT_FP8, E, OUT, IN);
+    p.flags = MH_PIECE_STAYS;
+    OK(mh_weight_write(weight, &p));
+    OK(mh_weight_get_info(weight, &info));
+    assert_int_equal(info.in_place, 0);
+    assert_int_equal(mh_view_weight(weight)->offset[0], 0);
+    assert_int_equal(mh_view_weight(weight)->offset[1], (E * OUT * IN + 255) / 256 * 256);
     mh_weight_release(weight);
     world_free(w);
 }
