@@ -356,16 +356,17 @@ class Results:
 
     def __init__(self, path):
         self.path, self.of = path, {}
+        self.sources = {file: digest([file]) for file in {m.file for m in every_site()}}
         if path and path.exists():
             self.of = {r["mutant"]: r for r in json.loads(path.read_text())
-                       if r["source"] == digest([r["mutant"].split()[0]])}
+                       if r["source"] == self.sources.get(r["mutant"].split()[0])}
 
     def caught(self, mutant):
         return self.of.get(mutant.name(), {}).get("caught")
 
     def put(self, mutant, op, by, seconds):
         self.of[mutant.name()] = {"mutant": mutant.name(), "op": op, "caught": by,
-                                  "seconds": round(seconds, 1), "source": digest([mutant.file])}
+                                  "seconds": round(seconds, 1), "source": self.sources[mutant.file]}
         if self.path:
             new = self.path.with_name(self.path.name + ".new")
             new.write_text(json.dumps(list(self.of.values()), indent=1) + "\n")
