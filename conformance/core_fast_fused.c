@@ -76,14 +76,15 @@ static bool linear_swiglu(struct core *c, mh_format format, int64_t tokens)
     return judge_gated(c, &g, &u, "linear_swiglu");
 }
 
-/* Three of the five experts are often chosen, one is elsewhere, one has one row. */
+/* One of the five experts has more rows than a small tile, two have some, one has one, and one is
+ * elsewhere. */
 static void choose(const struct memory *m, const mh_tensor *experts, const mh_tensor *map)
 {
     int32_t *chosen = memory_at(m, experts), *place = memory_at(m, map);
     for (int32_t e = 0; e < EXPERTS; e++)
         place[e] = e == 3 ? -1 : e < 3 ? 2 - e : 3;
     for (int64_t i = 0; i < TOKENS * CHOSEN; i++)
-        chosen[i] = i == 7 ? 4 : (int32_t)((i + i / CHOSEN) % 3);
+        chosen[i] = i == 7 ? 4 : i % 8 == 1 ? 1 : i % 8 == 2 ? 2 : 0;
 }
 
 static bool moe_gate_up(struct core *c, mh_format format)

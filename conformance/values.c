@@ -164,13 +164,20 @@ static bool variant_is(const struct conf_build *b, const char *name)
     return !strcmp(conf_rule(b->c->op)->variants[b->c->variant], name);
 }
 
-/* An index below n; now and then none where the variant says "bad". */
-static int32_t draw_index(struct conf_build *b, int64_t n, uint32_t chance)
+/* May this operand's indices be none? One operand's in most cases, any in the others: the fault that
+ * one raises must not hide that another raises none. */
+static bool may_be_none(const struct conf_build *b, const char *name)
 {
-    const int32_t bad[] = {-2, (int32_t)n, INT_MAX, INT_MIN};
-    if (variant_is(b, "bad") && !conf_below(&b->random, chance))
-        return bad[conf_below(&b->random, 4)];
-    return (int32_t)conf_below(&b->random, (uint32_t)n);
+    struct conf_random r = conf_random_of(b->c->seed, b->c->name);
+    const char *names[BUILD_OPERANDS];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < b->operand_count; i++) {
+        const mh_operand *info = &b->operands[i].info;
+        if (info->flags & MH_OPERAND_READ && info->dtypes == 1u << MH_I32)
+            names[count++] = info->name;
+    }
+    uint32_t chosen = conf_below(&r, count + 1);
+    return variant_is(b, "bad") && (chosen == count || !strcmp(names[chosen], name));
 }
 
 /* Positions of attention lie around the borders of pages, chunks and segments. */
@@ -181,7 +188,7 @@ static int32_t draw_position(struct conf_build *b, int64_t room)
     int32_t border = borders[conf_below(&b->random, 14)];
     if (border < room && conf_below(&b->random, 4))
         return border;
-    return draw_index(b, room, 4);
+    return (int32_t)conf_below(&b->random, (uint32_t)room);
 }
 
 static void shuffle(struct conf_build *b, int32_t *values, int64_t count)
@@ -208,33 +215,42 @@ static int32_t index_value(struct conf_build *b, const char *name, int64_t i, co
 {
     const int64_t *dim = b->c->dim;
     bool reads_all = b->c->op == MH_OP_ATTENTION, writes = dim['Q'] && !reads_all;
-    int64_t room = dim['M'] * dim['P'];
-    if (!strcmp(name, "tokens"))
-        return draw_index(b, dim['V'], 3);
     if (!strcmp(name, "positions"))
-        return reads_all ? draw_position(b, room)
-               : writes  ? (variant_is(b, "bad") && !conf_below(&b->random, 4)
-                                ? draw_index(b, room, 1)
-                                : order[i] / (int32_t)dim['Q'])
-                         : draw_index(b, dim['X'], 3);
+        return reads_all ? draw_position(b, dim['M'] * dim['P'])
+               : writes  ? order[i] / (int32_t)dim['Q']
+                         : (int32_t)conf_below(&b->random, (uint32_t)dim['X']);
     if (!strcmp(name, "slots")) {
         if (variant_is(b, "padding") && !conf_below(&b->random, 3))
             return -1;
-        if (variant_is(b, "bad") && !conf_below(&b->random, 6))
-            return draw_index(b, dim['Q'], 1);
         return writes ? order[i] % (int32_t)dim['Q']
                       : (int32_t)conf_below(&b->random, (uint32_t)dim['Q']);
     }
-    if (!strcmp(name, "page_table"))
-        return variant_is(b, "bad") && !conf_below(&b->random, 8) ? draw_index(b, dim['G'], 1)
-                                                                  : order[i];
+    if (!strcmp(name, "tokens"))
+        return (int32_t)conf_below(&b->random, (uint32_t)dim['V']);
     if (!strcmp(name, "experts"))
-        return variant_is(b, "one") ? (int32_t)(dim['E'] - 1) : draw_index(b, dim['E'], 6);
+        return variant_is(b, "one") ? (int32_t)(dim['E'] - 1)
+                                    : (int32_t)conf_below(&b->random, (uint32_t)dim['E']);
     /* expert_map: all of the bank, and -1 for the rest; "map" has every expert it uses. */
     if (variant_is(b, "map"))
         return (int32_t)(order[i] < 0 ? i % dim['S'] : order[i]);
-    return variant_is(b, "bad") && !conf_below(&b->random, 6) ? draw_index(b, dim['S'], 1)
-                                                              : order[i];
+    return order[i];
+}
+
+/* What indices of an operand are below. */
+static int64_t index_limit(const struct conf_build *b, const char *name)
+{
+    static const struct {
+        const char *name;
+        unsigned char letter;
+    } limits[] = {{"tokens", 'V'},  {"slots", 'Q'},      {"page_table", 'G'},
+                  {"experts", 'E'}, {"expert_map", 'S'}, {"positions", 'X'}};
+    const int64_t *dim = b->c->dim;
+    if (!strcmp(name, "positions") && dim['Q'])
+        return dim['M'] * dim['P'];
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+        if (!strcmp(name, limits[i].name))
+            return dim[limits[i].letter];
+    return 0;
 }
 
 /* kv_write and mla_kv: rows of one op name different places; a place is slot + Q * position. */
@@ -263,8 +279,15 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
     if (!strcmp(name, "page_table") || !strcmp(name, "expert_map"))
         memset(b->image[o->buffer] + o->view.offset, 0,
                (size_t)(o->view.shape[0] * o->view.stride[0]) + GUARD);
+    /* The first that is none is the limit itself. */
+    const int32_t limit = (int32_t)index_limit(b, name), none[] = {-2, limit, INT_MAX, INT_MIN};
+    const bool bad = may_be_none(b, name);
     for (int64_t i = 0; i < count; i++) {
         int32_t value = index_value(b, name, i, order);
+        if (bad && !i && count > 1)
+            value = limit;
+        else if (bad && !conf_below(&b->random, 8))
+            value = none[conf_below(&b->random, 4)];
         memcpy(b->image[o->buffer] + conf_element(o, i), &value, 4);
     }
 }

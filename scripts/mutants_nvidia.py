@@ -33,13 +33,14 @@ FORMATS = {"1": "f32", "2": "f16", "3": "bf16", "4": "fp8"}
 
 LINEAR = ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T1.N9.I1000/gaps/random/plain",
           "linear/{}/T2.O9.I488/gaps/random/plain", "linear/{}/T4.O9.I488/gaps/random/plain",
-          "linear/{}/T2.O9.I96/dense/random/plain",
+          "linear/{}/T2.O9.I96/dense/random/plain", "linear/{}/T2.O9.I256/dense/random/plain",
+          "linear/{}/T1.O9.I512/dense/random/plain", "linear/{}/T1.O9.I132/dense/random/plain",
           "linear_add/{}/T7.O9.I584/inplace/random/plain"]
 CACHE = ["kv_write/f32/T30.L9.R4.P1.Q2.M40/gaps/random/bad", "kv_write/f32/T9.L200.R4.P8.Q2.M2/gaps/random/bad",
          "kv_write/bf16/T4.L9.R4.P8.Q2.M2/gaps/special/padding",
          "attention/f32/T12.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
          "attention/bf16/T12.H1.L64.R8.P1.Q1.M700/gaps/random/bad"]
-KV = ["mla_kv/f32/T4.L66.R4.P8.Q2.M2/gaps/random/bad",
+KV = ["mla_kv/f32/T2.L520.R1034.P2.Q1.M2/gaps/random/plain", "mla_kv/f32/T4.L66.R4.P8.Q2.M2/gaps/random/bad",
       "mla_kv/bf16/T4.L66.R4.P8.Q2.M2/gaps/random/padding"]
 NORM = ["rmsnorm/f32/T3.D129/inplace/random/residual", "rmsnorm/f32/T2.D1100/gaps/random/plain"]
 GROUPED = ["experts_gate_up/{}/T9.J3.D72.I5.S4.E6/gaps/random/map",
@@ -50,7 +51,8 @@ COMBINED = ["experts_down_combine/{}/T1.J18.D9.I16.S20.E20/gaps/random/plain",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent",
             "moe_down_combine/{}/T16.J2.D9.I136.N72.S4.E6/gaps/random/bad"]
-CHOICE = ["router/f32/T3.E40.J4.G8.W3/gaps/ties/sigmoid-bias-groups",
+CHOICE = ["router/f32/T2.E66.J40.G1.W1/gaps/random/softmax-norm",
+          "router/f32/T3.E40.J4.G8.W3/gaps/ties/sigmoid-bias-groups",
           "router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups",
           "router/f32/T3.E66.J4.G1.W1/gaps/special/softmax-norm",
           "router/f32/T60.E160.J6.G40.W3/gaps/random/softmax-groups",
@@ -94,7 +96,7 @@ CASES = {
     "mla.ptx": KV + CACHE[:2] + ["rope/f32/T3.H2.R6.X9/inplace/random/bad"],
     "mla_kv.inc": KV,
     "move.ptx": ["copy/u32/A2.B3.C5.D7/gaps/random/transposed", "fill/bf16/A2.B3.C5.D70/gaps/random/rank2",
-                 "cast/f32-f16/A2.B3.C5.D70/gaps/special/rank4",
+                 "copy/u32/A2.B3.C5.D200/gaps/random/rank2", "cast/f32-f16/A2.B3.C5.D200/gaps/special/rank4",
                  "cast/bf16-f32/A2.B3.C5.D7/gaps/wide/rank2",
                  "cast/f16-bf16/A2.B3.C5.D70/gaps/special/rank2"],
     "norm.inc": NORM,
