@@ -37,10 +37,10 @@ uint16_t conf_to_f16(float value)
 }
 
 /* The last are halfway between two of bf16, and of f16. */
-static const float specials[] = {NAN,        INFINITY,   -INFINITY,  -0.0f,
-                                 0.0f,       FLT_MAX,    -FLT_MAX,   0x1p-149f,
-                                 -0x1p-130f, 1e-40f,     -NAN,       0x1.fffffep-127f,
-                                 0x1.01p0f,  -0x1.03p3f, 0x1.002p0f, -0x1.006p3f};
+static const float specials[] = {NAN,        INFINITY,         -INFINITY, -0.0f,      0.0f,
+                                 FLT_MAX,    -FLT_MAX,         0x1p-149f, -0x1p-130f, 1e-40f,
+                                 -NAN,       0x1.fffffep-127f, 0x1.01p0f, -0x1.03p3f, 0x1.05p1f,
+                                 0x1.002p0f, -0x1.006p3f,      0x1.00ap1f};
 
 /* Does this operand hold the case's special values? One does, so that others stay readable. */
 static bool is_special(const struct conf_build *b, const char *name)
@@ -164,8 +164,8 @@ static bool variant_is(const struct conf_build *b, const char *name)
     return !strcmp(conf_rule(b->c->op)->variants[b->c->variant], name);
 }
 
-/* May this operand's indices be none? One operand's in most cases, any in the others: the fault that
- * one raises must not hide that another raises none. */
+/* May this operand's indices be none? One operand's in most cases, any in the others: the fault
+ * that one raises must not hide that another raises none. */
 static bool may_be_none(const struct conf_build *b, const char *name)
 {
     struct conf_random r = conf_random_of(b->c->seed, b->c->name);

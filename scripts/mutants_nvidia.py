@@ -31,6 +31,12 @@ EQUIVALENTS = ROOT / "tests/mutants/nvidia-equivalents.txt"
 CAUGHT = ROOT / "tests/mutants/nvidia-caught.txt"
 FORMATS = {"1": "f32", "2": "f16", "3": "bf16", "4": "fp8"}
 
+def some(case, *sizes):
+    """A case of several sizes. Those that end in "bad" have indices that are none in one operand or in all,
+    which ones depends on the name."""
+    return [case.replace("?", str(size)) for size in sizes]
+
+
 LINEAR = ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T1.N9.I1000/gaps/random/plain",
           "linear/{}/T2.O9.I488/gaps/random/plain", "linear/{}/T4.O9.I488/gaps/random/plain",
           "linear/{}/T2.O9.I96/dense/random/plain", "linear/{}/T2.O9.I256/dense/random/plain",
@@ -39,20 +45,24 @@ LINEAR = ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T1.N9.I100
 CACHE = ["kv_write/f32/T30.L9.R4.P1.Q2.M40/gaps/random/bad", "kv_write/f32/T9.L200.R4.P8.Q2.M2/gaps/random/bad",
          "kv_write/bf16/T4.L9.R4.P8.Q2.M2/gaps/special/padding",
          "attention/f32/T12.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
-         "attention/bf16/T12.H1.L64.R8.P1.Q1.M700/gaps/random/bad"]
+         "attention/bf16/T12.H1.L64.R8.P1.Q1.M700/gaps/random/bad",
+         "attention/f32/T9.H2.L66.R4.P16.Q2.M5/gaps/random/bad",
+         *some("kv_write/f32/T9.L20.R4.P8.Q2.M?/gaps/random/bad", 2, 4, 5)]
 KV = ["mla_kv/f32/T2.L520.R1034.P2.Q1.M2/gaps/random/plain", "mla_kv/f32/T4.L66.R4.P8.Q2.M2/gaps/random/bad",
       "mla_kv/bf16/T4.L66.R4.P8.Q2.M2/gaps/random/padding"]
 NORM = ["rmsnorm/f32/T3.D129/inplace/random/residual", "rmsnorm/f32/T2.D1100/gaps/random/plain"]
 GROUPED = ["experts_gate_up/{}/T9.J3.D72.I5.S4.E6/gaps/random/map",
            "experts_gate_up/{}/T24.J3.D70.I5.S4.E6/dense/random/bad",
+           *some("experts_gate_up/{}/T?.J3.D70.I5.S4.E6/gaps/random/bad", 14, 15),
            "experts_down/{}/T1.J2.D9.I130.S4.E4/gaps/random/absent",
            "moe_gate_up/{}/T3.J2.D136.I9.N17.S3.E4/gaps/random/absent"]
 COMBINED = ["experts_down_combine/{}/T1.J18.D9.I16.S20.E20/gaps/random/plain",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent",
-            "moe_down_combine/{}/T16.J2.D9.I136.N72.S4.E6/gaps/random/bad"]
+            *some("moe_down_combine/{}/T?.J2.D9.I136.N72.S4.E6/gaps/random/bad", 14, 15, 16)]
 CHOICE = ["router/f32/T2.E66.J40.G1.W1/gaps/random/softmax-norm",
           "router/f32/T3.E40.J4.G8.W3/gaps/ties/sigmoid-bias-groups",
+          "router/f32/T3.E16.J4.G8.W3/gaps/random/sigmoid-bias-groups",
           "router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups",
           "router/f32/T3.E66.J4.G1.W1/gaps/special/softmax-norm",
           "router/f32/T60.E160.J6.G40.W3/gaps/random/softmax-groups",
@@ -75,7 +85,7 @@ CASES = {
                     "combine/f32/T3.J2.D70.S4.E6/gaps/random/shared",
                     "combine/f32/T3.J2.D70.S4.E6/gaps/random/experts",
                     "combine/f32/T12.J3.D70.S4.E6/gaps/random/absent",
-                    "combine/f32/T12.J3.D70.S4.E6/dense/random/bad"],
+                    *some("combine/f32/T?.J3.D70.S4.E6/dense/random/bad", 12, 15, 16)],
     "common.inc": ["swiglu/f32/T3.N129/gaps/wide/plain", "swiglu/f32/T3.N129/gaps/special/plain",
                    "cast/f32-bf16/A2.B3.C5.D70/gaps/special/rank4",
                    "rope/f32/T3.H2.R6.X9/inplace/random/plain",
@@ -105,12 +115,13 @@ CASES = {
                              "norm_linear/{}/T7.O9.U1.I72/gaps/random/plain",
                              "norm_router/{}/T9.E40.I520.J4.G8.W3/gaps/random/sigmoid-bias-groups"],
     "norm_stage.inc": ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair",
+                       "norm_linear/{}/T2.O9.U7.I130/shifted/random/pair",
                        "norm_linear/{}/T7.O9.U1.I1352/gaps/random/plain"],
     "router_body.inc": CHOICE,
     "sample.ptx": ["argmax/f32/T3.V70/gaps/ties/plain", "argmax/f32/T2.V1500/gaps/random/plain",
                    "sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
                    "sample/f32/T3.V1500/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
-    "stage.inc": LINEAR,
+    "stage.inc": LINEAR + ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair"],
 }
 MIXED = {"embed.ptx", "attention_body.inc", "cache.inc"}  # their cases are of more than one format
 # Files that only name what they include, and what only asks caches: nothing to break.

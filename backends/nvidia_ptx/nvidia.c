@@ -13,7 +13,14 @@
 #include "nvidia.h"
 
 static const struct symbol symbols[] = {
-#define SYMBOL(need, result, field, name, args) SYMBOL_ENTRY(struct driver, need, field, name)
+#define SYMBOL(need, result, field, name, version, args)                                           \
+    SYMBOL_ENTRY(struct driver, need, field, name)
+#include "driver.def"
+#undef SYMBOL
+};
+
+static const int symbol_versions[] = {
+#define SYMBOL(need, result, field, name, version, args) version,
 #include "driver.def"
 #undef SYMBOL
 };
@@ -84,6 +91,25 @@ static void library_name(const mh_core *core, char *path, size_t size)
         find_virtual(path, size);
 }
 
+/* The driver's own answer to what a name means in a version of its interface, where it gives one;
+ * else what was found by the name it exports stays. */
+static void ask_for_versions(struct instance *instance)
+{
+    CUresult (*ask)(const char *name, void **function, int version, unsigned long long flags);
+    void *found = dlsym(instance->library, "cuGetProcAddress");
+    memcpy(&ask, &found, sizeof(ask));
+    for (size_t i = 0; found && i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+        const char *suffix = strstr(symbols[i].name, "_v");
+        char name[64];
+        void *function = NULL;
+        snprintf(name, sizeof(name), "%.*s",
+                 (int)(suffix ? (size_t)(suffix - symbols[i].name) : strlen(symbols[i].name)),
+                 symbols[i].name);
+        if (!ask(name, &function, symbol_versions[i], 0) && function)
+            memcpy((char *)&instance->cu + symbols[i].offset, &function, sizeof(function));
+    }
+}
+
 static mh_status start(struct instance *instance)
 {
     const mh_core *core = instance->core;
@@ -95,6 +121,7 @@ static mh_status start(struct instance *instance)
                                      &instance->cu, reason, sizeof(reason));
     if (!instance->library)
         return FAIL(core, MH_NOT_FOUND, "%s", reason);
+    ask_for_versions(instance);
     instance->simulated = dlsym(instance->library, "moehal_virtual_driver") != NULL;
     CUresult result = instance->cu.Init(0);
     const char *text = NULL;
@@ -267,6 +294,10 @@ static mh_status device_open(void *user, uint32_t index, const mh_backend_open *
         return MH_OUT_OF_MEMORY;
     mh_status status = look(instance, index, device);
     if (!status)
+        status = attribute(device, CU_MEMORY_MAPS, &device->maps_memory);
+    if (!status)
+        status = attribute(device, CU_MEMORY_POOLS, &device->pools_memory);
+    if (!status)
         status = open_context(device, params);
     if (status) {
         core->deallocate(core->context, device);
@@ -283,6 +314,7 @@ static void device_close(void *user)
     if (!nv_enter(device)) {
         nv_upload_close(device);
         nv_unload_all(device);
+        nv_memory_close(device);
         nv_leave(device);
     }
     close_context(device);
@@ -299,75 +331,13 @@ static mh_status reset(void *user)
                     "nvidia: the context is not moehal's own, so it is not reset");
     if (!nv_enter(device)) {
         nv_upload_close(device);
+        nv_memory_close(device);
         nv_leave(device);
     }
     device->cu->CtxDestroy(device->context);
     memset(device->modules, 0, sizeof(device->modules));
     memset(device->functions, 0, sizeof(device->functions));
     return open_context(device, &(mh_backend_open){.context = MH_CONTEXT_OWN});
-}
-
-/* ---- memory ---- */
-
-static mh_status memory_info(void *user, uint64_t *total, uint64_t *available)
-{
-    struct device *device = user;
-    size_t all = 0, left = 0;
-    mh_status status = nv_enter(device);
-    if (status)
-        return status;
-    status = CU(device, MemGetInfo(&left, &all));
-    nv_leave(device);
-    *total = all;
-    *available = left;
-    return status;
-}
-
-/* A handle is the device's address. */
-static mh_status buffer_create(void *user, uint64_t size, uint32_t kind, mh_buffer_view *out)
-{
-    struct device *device = user;
-    CUdeviceptr memory = 0;
-    mh_status status = nv_enter(device);
-    if (status)
-        return status;
-    if (kind == MH_BUFFER_HOST_VISIBLE) {
-        void *host = NULL;
-        status = CU(device, MemHostAlloc(&host, size, CU_HOST_PORTABLE | CU_HOST_MAPPED));
-        if (!status && (status = CU(device, MemHostGetDevicePointer(&memory, host, 0))))
-            device->cu->MemFreeHost(host);
-        else
-            out->host = host;
-    } else {
-        CUresult result = device->cu->MemAlloc(&memory, size);
-        if (result == CUDA_ERROR_OUT_OF_MEMORY) {
-            size_t left = 0, all = 0;
-            device->cu->MemGetInfo(&left, &all);
-            status = FAIL(device->core, MH_OUT_OF_MEMORY,
-                          "nvidia: %llu bytes could not be had, %zu of %zu are available",
-                          (unsigned long long)size, left, all);
-        } else {
-            status = nv_check(device->instance, result, "cuMemAlloc", __FILE__, __LINE__);
-        }
-    }
-    nv_leave(device);
-    if (status)
-        out->host = NULL;
-    else
-        out->handle = (void *)(uintptr_t)memory;
-    return status;
-}
-
-static void buffer_destroy(void *user, mh_buffer_view *buffer)
-{
-    struct device *device = user;
-    if (nv_enter(device))
-        return;
-    if (buffer->host)
-        device->cu->MemFreeHost(buffer->host);
-    else
-        device->cu->MemFree((CUdeviceptr)(uintptr_t)buffer->handle);
-    nv_leave(device);
 }
 
 /* ---- what the embedder made ---- */
@@ -390,17 +360,21 @@ static mh_status wrap_stream(void *user, uint64_t native, void **out)
     return status;
 }
 
+/* Memory that is mapped or of a pool may be no context's, but it is a device's. */
 static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buffer_view *out)
 {
     struct device *device = user;
     CUcontext context = NULL;
+    int ordinal = -1;
     (void)size;
     mh_status status = nv_enter(device);
     if (status)
         return status;
     CUresult result = device->cu->PointerGetAttribute(&context, CU_POINTER_CONTEXT, native);
+    if (!result && !context)
+        result = device->cu->PointerGetAttribute(&ordinal, CU_POINTER_ORDINAL, native);
     nv_leave(device);
-    if (result || context != device->context)
+    if (result || (context ? context != device->context : ordinal != device->ordinal))
         return FAIL(device->core, MH_INVALID_ARGUMENT,
                     "nvidia: 0x%llx is no memory of this device's context",
                     (unsigned long long)native);
@@ -427,9 +401,9 @@ static const mh_backend_table table = {
     .device_info = device_info,
     .device_open = device_open,
     .device_close = device_close,
-    .memory_info = memory_info,
-    .buffer_create = buffer_create,
-    .buffer_destroy = buffer_destroy,
+    .memory_info = nv_memory_info,
+    .buffer_create = nv_buffer_create,
+    .buffer_destroy = nv_buffer_destroy,
     .stream_create = nv_stream_create,
     .stream_destroy = nv_stream_destroy,
     .copy = nv_copy,

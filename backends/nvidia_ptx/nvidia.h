@@ -22,6 +22,7 @@ typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphNode_st *CUgraphNode;
 typedef struct CUgraphExec_st *CUgraphExec;
+typedef unsigned long long CUmemGenericAllocationHandle;
 
 typedef struct CUDA_KERNEL_NODE_PARAMS {
     CUfunction function;
@@ -29,6 +30,22 @@ typedef struct CUDA_KERNEL_NODE_PARAMS {
     void **params;
     void **extra;
 } CUDA_KERNEL_NODE_PARAMS;
+
+typedef struct CUmemLocation {
+    int type, id;
+} CUmemLocation;
+
+typedef struct CUmemAllocationProp {
+    int type, handle_types;
+    CUmemLocation location;
+    void *win32;
+    unsigned char flags[8];
+} CUmemAllocationProp;
+
+typedef struct CUmemAccessDesc {
+    CUmemLocation location;
+    int flags;
+} CUmemAccessDesc;
 
 enum {
     CUDA_SUCCESS = 0,
@@ -40,6 +57,7 @@ enum {
     CUDA_ERROR_INVALID_PTX = 218,
     CUDA_ERROR_NOT_FOUND = 500,
     CUDA_ERROR_NOT_READY = 600,
+    CUDA_ERROR_NOT_SUPPORTED = 801,
     CUDA_ERROR_ILLEGAL_ADDRESS = 700, /* 700 to 720: a kernel died, the context with it */
     CUDA_ERROR_LAUNCH_FAILED = 719,
 };
@@ -50,6 +68,8 @@ enum {
     CU_MULTIPROCESSORS = 16,
     CU_CAPABILITY_MAJOR = 75,
     CU_CAPABILITY_MINOR = 76,
+    CU_MEMORY_MAPS = 102, /* cuMemMap and its like */
+    CU_MEMORY_POOLS = 115,
     CU_FUNC_THREADS = 0, /* of cuFuncGetAttribute */
     CU_FUNC_STATIC_SHARED = 1,
     CU_FUNC_MAX_DYNAMIC_SHARED = 8,
@@ -58,6 +78,10 @@ enum {
     CU_JIT_ERROR_LOG_BUFFER = 5,
     CU_JIT_ERROR_LOG_SIZE = 6,
     CU_POINTER_CONTEXT = 1,
+    CU_POINTER_ORDINAL = 9,
+    CU_MEM_PINNED = 1,
+    CU_MEM_ON_DEVICE = 1,
+    CU_MEM_READ_WRITE = 3,
     CU_EVENT_BLOCKING_SYNC = 1,
     CU_EVENT_NO_TIMING = 2,
     CU_STREAM_NON_BLOCKING = 1,
@@ -66,7 +90,7 @@ enum {
 };
 
 struct driver {
-#define SYMBOL(need, result, field, name, args) result(*field) args;
+#define SYMBOL(need, result, field, name, version, args) result(*field) args;
 #include "driver.def"
 #undef SYMBOL
 };
@@ -115,8 +139,11 @@ struct device {
     uint32_t sm;           /* compute capability, 90 is 9.0 */
     uint32_t multiprocessors;
     uint32_t shared_optin; /* bytes of shared memory a block may have */
-    pthread_mutex_t lock;  /* loading of modules, making of the ring */
-    struct upload *upload; /* upload.c; NULL: not made yet */
+    uint32_t maps_memory, pools_memory;
+    pthread_mutex_t lock;   /* loading of modules, making of the ring, the regions */
+    struct upload *upload;  /* upload.c; NULL: not made yet */
+    struct region *regions; /* memory.c */
+    CUstream pool;          /* in whose order pooled memory is had; NULL: not made yet */
     CUmodule modules[FAMILY_COUNT][FORMATS];
     CUfunction functions[KERNEL_COUNT][FORMATS];
 };
@@ -208,6 +235,18 @@ mh_status nv_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
 mh_status nv_counters_create(struct device *device, CUdeviceptr *counters);
 mh_status nv_stream_make(struct device *device, CUstream native, bool wrapped, void **out);
 extern const mh_backend_event nv_event_group;
+
+/* ---- memory.c ---- */
+
+/* A weight of so many bytes is mapped: rounding up to the granularity, 2 MB, is a sixteenth at
+ * most, and the calls that it takes are nothing beside the time to fill it. */
+enum { LARGE_WEIGHT = 32 << 20 };
+
+mh_status nv_memory_info(void *device, uint64_t *total, uint64_t *available);
+mh_status nv_buffer_create(void *device, uint64_t size, uint32_t kind, mh_buffer_view *out);
+void nv_buffer_destroy(void *device, mh_buffer_view *buffer);
+/* Gives back what no end of a context would. In the device's context. */
+void nv_memory_close(struct device *device);
 
 /* ---- upload.c ---- */
 

@@ -3,7 +3,7 @@
 #include <nvidia.h>
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-#define SYMBOL(need, result, field, symbol, args)                                                  \
+#define SYMBOL(need, result, field, symbol, version, args)                                         \
     __attribute__((visibility("default"), weak)) result lame_##field args __asm__(symbol);         \
     result lame_##field args                                                                       \
     {                                                                                              \

@@ -1,5 +1,8 @@
 /* lame_start.c: driver libraries that are wrong in one way each: LAME 1 has no GPU, 2 is too old, 3
- * cannot start and says so as the toolkit's stub does. */
+ * cannot start and says so as the toolkit's stub does; so does 4, but its cuGetProcAddress names
+ * another cuInit, which has no GPU. */
+#include <string.h>
+
 #define API __attribute__((visibility("default")))
 
 API int cuInit(unsigned int flags);
@@ -10,7 +13,7 @@ API int cuGetErrorString(int error, const char **text);
 int cuInit(unsigned int flags)
 {
     (void)flags;
-    return LAME == 1 ? 100 : LAME == 3 ? 34 : 0;
+    return LAME == 1 ? 100 : LAME >= 3 ? 34 : 0;
 }
 
 int cuDriverGetVersion(int *version)
@@ -30,3 +33,22 @@ int cuGetErrorString(int error, const char **text)
     *text = error == 34 ? "CUDA driver is a stub library" : "unknown error";
     return 0;
 }
+
+#if LAME == 4
+API int cuGetProcAddress(const char *name, void **function, int version, unsigned long long flags);
+
+static int init_without_a_gpu(unsigned int flags)
+{
+    (void)flags;
+    return 100;
+}
+
+int cuGetProcAddress(const char *name, void **function, int version, unsigned long long flags)
+{
+    int (*init)(unsigned int) = init_without_a_gpu;
+    if (strcmp(name, "cuInit") || version != 2000 || flags)
+        return 500;
+    memcpy(function, &init, sizeof(init));
+    return 0;
+}
+#endif

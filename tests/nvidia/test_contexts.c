@@ -273,6 +273,36 @@ static void large_copies_without_pinned_memory(void **state)
     mh_device_release(device);
 }
 
+/* A name and a version of the table mean the function that the table's name exports. */
+static void names_and_versions_agree(void **state)
+{
+    static const struct {
+        const char *name;
+        int version;
+    } symbols[] = {
+#define SYMBOL(need, result, field, name, version, args) {name, version},
+#include <driver.def>
+#undef SYMBOL
+    };
+    int (*ask)(const char *name, void **function, int version, uint64_t flags);
+    void *library = dlopen(getenv("MOEHAL_NVIDIA_DRIVER"), RTLD_NOW);
+    void *found = dlsym(library, "cuGetProcAddress");
+    (void)state;
+    memcpy(&ask, &found, sizeof(ask));
+    for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+        char name[64];
+        void *function = NULL;
+        const char *suffix = strstr(symbols[i].name, "_v");
+        assert_true(strlen(symbols[i].name) < sizeof(name));
+        strcpy(name, symbols[i].name);
+        if (suffix)
+            name[suffix - symbols[i].name] = 0;
+        CU(ask(name, &function, symbols[i].version, 0));
+        assert_ptr_equal(function, dlsym(library, symbols[i].name));
+    }
+    dlclose(library);
+}
+
 /* ---- kernels of users ---- */
 
 static const char triple[] =
@@ -380,6 +410,7 @@ int main(void)
                                        cmocka_unit_test(what_is_of_another_context_is_refused),
                                        cmocka_unit_test(large_copies_arrive_whole),
                                        cmocka_unit_test(large_copies_without_pinned_memory),
+                                       cmocka_unit_test(names_and_versions_agree),
                                        cmocka_unit_test(a_kernel_of_a_user),
                                        cmocka_unit_test(a_text_that_does_not_compile)};
     return cmocka_run_group_tests(tests, find_driver, drop_runtime);

@@ -2,7 +2,7 @@
 """A driver library that is absent, no library, too little, too old, a stub, or without a GPU: the
 backend is listed with the reason in words, and the rest of `moehal devices` works.
 
-usage: test_drivers.py MOEHAL BACKENDS LITTLE LAME_1 LAME_2 LAME_3
+usage: test_drivers.py MOEHAL BACKENDS LITTLE LAME_1 LAME_2 LAME_3 LAME_4
 """
 import os
 import pathlib
@@ -16,7 +16,7 @@ def devices(moehal, backends, driver):
 
 
 def main():
-    moehal, backends, little, no_gpu, old, stub = sys.argv[1:]
+    moehal, backends, little, no_gpu, old, stub, asked = sys.argv[1:]
     text = pathlib.Path(__file__).resolve()
     cases = [  # driver, words of the reason
         ("/nowhere/libcuda.so.1", ["/nowhere/libcuda.so.1", "cannot open"]),
@@ -25,6 +25,7 @@ def main():
         (no_gpu, ["no NVIDIA GPU"]),
         (old, ["CUDA 10.2", "11.4"]),
         (stub, ["cuInit", "34", "stub library"]),
+        (asked, ["no NVIDIA GPU"]),
     ]
     toolkit = pathlib.Path("/usr/local/cuda/lib64/stubs/libcuda.so")
     if toolkit.exists():
