@@ -1,7 +1,7 @@
 /*
  * amd.c: AMD GPUs through the HIP runtime, opened at run time: libamdhip64.so, or what
  * MOEHAL_AMD_RUNTIME names, or with MOEHAL_VIRTUAL=1 the project's virtual MI300X. Kernels are HIP,
- * in kernels/, compiled for gfx942 when moehal is built.
+ * in kernels/, compiled for gfx942 when moehal is built, for others by hipRTC (compile.c).
  */
 #include <dlfcn.h>
 #include <stdio.h>

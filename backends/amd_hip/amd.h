@@ -44,6 +44,7 @@ enum {
     hipErrorAssert = 710,
     hipErrorLaunchFailure = 719,
     hipDeviceAttributeMultiprocessorCount = 63,
+    hipDeviceAttributeWarpSize = 87,
     hipStreamNonBlocking = 1,
     hipEventDisableTiming = 2,
     hipMemcpyHostToDevice = 1,
@@ -70,7 +71,7 @@ struct instance {
 
 /* Files of kernels/, a code object each. */
 enum {
-#define FILE(name) FILE_##name,
+#define FILE(name, units) FILE_##name,
 #include "files.def"
 #undef FILE
     FILE_COUNT
@@ -91,7 +92,10 @@ struct device {
     const struct runtime *hip;
     int ordinal;
     int64_t compute_units;
+    char target[64]; /* gfx942, gfx90a:sramecc+:xnack-, ... */
+    bool matrix;     /* files of matrix units are loaded */
     hipModule_t modules[FILE_COUNT];
+    void *images[FILE_COUNT]; /* compiled at load, else NULL */
     hipFunction_t functions[KERNEL_COUNT][FORMATS];
     pthread_mutex_t lock;  /* making of the ring */
     struct upload *upload; /* upload.c; NULL: not made yet */
@@ -152,8 +156,20 @@ extern const mh_backend_module amd_module_group;
 
 /* ---- modules.c: kernels ---- */
 
+const char *amd_file_name(int file);
 mh_status amd_load(struct device *device);
 void amd_unload(struct device *device);
+
+/* ---- compile.c: kernels for other GPUs, for the thread's device ---- */
+
+struct amd_compiler;
+mh_status amd_compiler_open(const struct device *device, struct amd_compiler **out);
+void amd_compiler_close(struct amd_compiler *compiler);
+/* The code of a file of kernels, to be freed with core->deallocate. */
+mh_status amd_compile(struct amd_compiler *compiler, int file, void **code, uint64_t *size);
+/* What a code object is for, as in gfx90a:sramecc+:xnack-; "" where it does not say. */
+void amd_compiled_target(const void *code, uint64_t size, char target[64]);
+bool amd_has_matrix_units(const char *target);
 
 /* ---- ops.c ---- */
 

@@ -187,8 +187,8 @@ static bool attention_mma(const struct device *device, const mh_op_attention *o,
 {
     enum { LEAST_HEADS = 4, PART_KEYS = 128 };
     int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
-    if (!(o->base.flags & MH_OP_FAST) || o->cache.dtype != MH_BF16 || heads < LEAST_HEADS ||
-        o->y.shape[2] != MMA_LATENT || o->q.shape[2] != MMA_WIDTH ||
+    if (!device->matrix || !(o->base.flags & MH_OP_FAST) || o->cache.dtype != MH_BF16 ||
+        heads < LEAST_HEADS || o->y.shape[2] != MMA_LATENT || o->q.shape[2] != MMA_WIDTH ||
         !tensor_aligned(&o->cache, MMA_WIDTH) || !tensor_aligned(&o->q, MMA_WIDTH) ||
         !tensor_aligned(&o->y, MMA_LATENT))
         return false;
