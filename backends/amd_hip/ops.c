@@ -17,6 +17,9 @@ SAME(FP8, MH_FORMAT_FP8);
 static uint32_t plan(const struct device *device, const mh_op *op, struct launch_memory *memory,
                      struct launch *l)
 {
+    uint32_t count = plan_fast(op, memory, l);
+    if (count)
+        return count;
     switch (op->op) {
 #define MH_OP(value, NAME, name, kind, doc, operands)                                              \
     case MH_OP_##NAME:                                                                             \

@@ -5,8 +5,8 @@
 
 enum { ROWS_A_WAVE = 8, MOST_WAVES = 16, BLOCK = 256 };
 
-static struct choice choice(const mh_tensor *experts, const mh_tensor *map, const mh_tensor *fault,
-                            const mh_weight_view *w)
+struct choice choice(const mh_tensor *experts, const mh_tensor *map, const mh_tensor *fault,
+                     const mh_weight_view *w)
 {
     return (struct choice){view(experts), address(map), address(fault),
                            map->rank ? map->shape[0] : w->experts, w->experts};
@@ -136,14 +136,26 @@ PLAN_OP(moe_down_combine)
                         l);
 }
 
-PLAN_OP(combine)
+void launch_combine(const struct combine_arguments *a, int64_t tokens, struct launch *l)
 {
     begin(l, KERNEL_combine, 0, BLOCK);
-    set_grid(l, o->y.shape[0], ceil_div(o->y.shape[1], BLOCK), 1);
-    ARGUMENTS(l, combine, .y = view(&o->y), .h = view(&o->h), .e = view(&o->e),
-              .weights = view(&o->weights), .shared = view(&o->shared),
-              .choice = {view(&o->experts), address(&o->expert_map), address(&o->fault),
-                         o->expert_count, o->resident_count ? o->resident_count : INT32_MAX},
-              .slots = o->e.shape[1], .columns = o->y.shape[1]);
+    set_grid(l, tokens, ceil_div(a->columns, BLOCK), 1);
+    memcpy(l->arguments, a, sizeof(*a));
+}
+
+PLAN_OP(combine)
+{
+    launch_combine(
+        &(struct combine_arguments){.y = view(&o->y),
+                                    .h = view(&o->h),
+                                    .e = view(&o->e),
+                                    .weights = view(&o->weights),
+                                    .shared = view(&o->shared),
+                                    .choice = {view(&o->experts), address(&o->expert_map),
+                                               address(&o->fault), o->expert_count,
+                                               o->resident_count ? o->resident_count : INT32_MAX},
+                                    .slots = o->e.shape[1],
+                                    .columns = o->y.shape[1]},
+        o->y.shape[0], l);
     return 1;
 }

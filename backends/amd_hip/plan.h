@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "amd.h"
+#include "kernels/experts.h"
 #include "kernels/normed.h"
 
 static inline int64_t ceil_div(int64_t a, int64_t b)
@@ -138,7 +139,14 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
     return (struct view){take_scratch(memory, (uint64_t)(4 * rows * columns)), 4 * columns, 0};
 }
 
+/* The launches of an op with MH_OP_FAST by the matrix units; 0: its exact ones serve. */
+uint32_t plan_fast(const mh_op *op, struct launch_memory *memory, struct launch *l);
+
 /* ---- pieces that several files need ---- */
+
+struct choice choice(const mh_tensor *experts, const mh_tensor *map, const mh_tensor *fault,
+                     const mh_weight_view *w);
+void launch_combine(const struct combine_arguments *a, int64_t tokens, struct launch *l);
 
 /* y = x w^T of `tokens` rows. */
 void launch_linear(const struct device *device, struct view y, struct view x, bool x_aligned,

@@ -69,11 +69,6 @@ DEVICE unit unit_of(const attention_mma_arguments &a)
     return u;
 }
 
-DEVICE u32 two_bf16(float low, float high)
-{
-    return to_bf16(low) | (u32)to_bf16(high) << 16;
-}
-
 DEVICE short4 four_bf16(float4 v)
 {
     uint2 bits = {two_bf16(v[0], v[1]), two_bf16(v[2], v[3])};

@@ -13,23 +13,9 @@
  * of eight rows; a work-item a row then adds the terms in the rule's order. Launch: grid (tokens,
  * rows / 8), block 64 * waves; dynamic LDS: eight floats a term.
  */
-#include "experts.h"
-
 #include "dot.hiph"
 
-/* Where expert e lies in the bank: a slot, -1 elsewhere, -2 out of range. */
-DEVICE i64 slot_of(const choice &c, int e)
-{
-    if (e < 0 || e >= c.count)
-        return -2;
-    int slot = c.map ? c.map[e] : e;
-    return slot < -1 || slot >= c.resident ? -2 : slot;
-}
-
-DEVICE int expert_of(const choice &c, i64 token, i64 slot)
-{
-    return row_of<const int>(c.experts, token)[slot];
-}
+#include "choice.hiph"
 
 /* ---- grouped products ---- */
 
