@@ -313,6 +313,12 @@ static bool zeros_win(const struct conf_build *b, int64_t row)
     return b->c->op == MH_OP_ARGMAX && b->c->values == VALUES_TIES && row % 3 == 1;
 }
 
+/* Rows whose largest are neighbours: the last place decides. */
+static bool neighbours_win(const struct conf_build *b, int64_t row)
+{
+    return b->c->op == MH_OP_ARGMAX && b->c->values == VALUES_TIES && row % 3 == 2;
+}
+
 /* Columns of the cache of which a third is the smallest number below 0: means that round to -0, and
  * must be +0. */
 static bool nearly_vanishes(const struct conf_build *b, const char *name, int64_t column)
@@ -390,6 +396,8 @@ void conf_fill_operand(struct conf_build *b, struct conf_operand *o)
             value = conf_below(&b->random, 3) ? 0 : -0x1p-149f;
         if (zeros_win(b, i / width) && value > -1)
             value = i % width < width / 2 ? -0.0f : 0.0f;
+        if (neighbours_win(b, i / width) && value > 0 && i % width >= width / 2)
+            value = nextafterf(value, 2);
         if (all_alike(b, i / width))
             value = i % width == width - 1 && width % 2 ? -INFINITY : 0.5f;
         uint16_t half = conf_to_bf16(value);

@@ -38,6 +38,19 @@ static int auto_rank(const struct hal_backend *backend, const mh_device_info *in
     return backend->is_host ? 2 : 1;
 }
 
+/* A device may have several ids, with spaces between: where it is on a bus, and a UUID. */
+static bool is_one_of(const char *text, const char *ids)
+{
+    size_t length = strlen(text);
+    while (*ids) {
+        size_t here = strcspn(ids, " ");
+        if (here == length && !strncasecmp(ids, text, length))
+            return true;
+        ids += here + strspn(ids + here, " ");
+    }
+    return false;
+}
+
 /* Does TEXT of a URI mean this device? An index, an id, or a part of the name, in any case. */
 static bool matches(const char *text, uint32_t index, const mh_device_info *info)
 {
@@ -47,7 +60,7 @@ static bool matches(const char *text, uint32_t index, const mh_device_info *info
     unsigned long number = strtoul(text, &end, 10);
     if (!*end && text[0] >= '0' && text[0] <= '9')
         return number == index;
-    return !strcasecmp(text, info->id) || strcasestr(info->name, text);
+    return is_one_of(text, info->id) || strcasestr(info->name, text);
 }
 
 static bool find(mh_runtime *runtime, const char *uri, struct choice *best)

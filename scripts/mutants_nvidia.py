@@ -37,7 +37,8 @@ def some(case, *sizes):
     return [case.replace("?", str(size)) for size in sizes]
 
 
-LINEAR = ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T1.N9.I1000/gaps/random/plain",
+LINEAR = [*some("linear/{}/T2.O9.I?/gaps/random/plain", 130, 131),
+          "linear_swiglu/{}/T1.N9.I1000/gaps/random/plain",
           "linear/{}/T2.O9.I488/gaps/random/plain", "linear/{}/T4.O9.I488/gaps/random/plain",
           "linear/{}/T2.O9.I96/dense/random/plain", "linear/{}/T2.O9.I256/dense/random/plain",
           "linear/{}/T1.O9.I512/dense/random/plain", "linear/{}/T1.O9.I132/dense/random/plain",
@@ -50,7 +51,8 @@ CACHE = ["kv_write/f32/T30.L9.R4.P1.Q2.M40/gaps/random/bad", "kv_write/f32/T9.L2
          *some("kv_write/f32/T9.L20.R4.P8.Q2.M?/gaps/random/bad", 2, 4, 5)]
 KV = ["mla_kv/f32/T2.L520.R1034.P2.Q1.M2/gaps/random/plain", "mla_kv/f32/T4.L66.R4.P8.Q2.M2/gaps/random/bad",
       "mla_kv/bf16/T4.L66.R4.P8.Q2.M2/gaps/random/padding"]
-NORM = ["rmsnorm/f32/T3.D129/inplace/random/residual", "rmsnorm/f32/T2.D1100/gaps/random/plain"]
+NORM = ["rmsnorm/f32/T3.D129/inplace/random/residual",
+        *some("rmsnorm/f32/T2.D?/gaps/random/plain", 448, 1100)]
 GROUPED = ["experts_gate_up/{}/T9.J3.D72.I5.S4.E6/gaps/random/map",
            "experts_gate_up/{}/T24.J3.D70.I5.S4.E6/dense/random/bad",
            *some("experts_gate_up/{}/T?.J3.D70.I5.S4.E6/gaps/random/bad", 14, 15),
@@ -58,6 +60,7 @@ GROUPED = ["experts_gate_up/{}/T9.J3.D72.I5.S4.E6/gaps/random/map",
            "moe_gate_up/{}/T3.J2.D136.I9.N17.S3.E4/gaps/random/absent"]
 COMBINED = ["experts_down_combine/{}/T1.J18.D9.I16.S20.E20/gaps/random/plain",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain",
+            "experts_down_combine/{}/T1.J2.D70.I70.S4.E4/dense/random/plain @1",
             "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent",
             *some("moe_down_combine/{}/T?.J2.D9.I136.N72.S4.E6/gaps/random/bad", 14, 15, 16)]
 CHOICE = ["router/f32/T2.E66.J40.G1.W1/gaps/random/softmax-norm",
@@ -99,6 +102,7 @@ CASES = {
     "gemm.ptx": FAST[::-1],
     "gemm_body.inc": FAST,
     "heads.ptx": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
+                  *some("head_linear/{}/T1.H2.B70.C?.F129/dense/random/transposed", 128, 129),
                   "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad",
                   "mla_qkv/{}-bf16/T2.H2.L66.R4.P8.Q2.M2.N5.U7/gaps/random/bad",
                   "mla_qkv/{}-bf16/T2.H1.L66.R4.P8.Q2.M2.N5.U7/gaps/random/plain"],
@@ -120,7 +124,7 @@ CASES = {
     "router_body.inc": CHOICE,
     "sample.ptx": ["argmax/f32/T3.V70/gaps/ties/plain", "argmax/f32/T2.V1500/gaps/random/plain",
                    "sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
-                   "sample/f32/T3.V1500/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
+                   "sample/f32/T3.V1500/gaps/wide/top-p", "sample/f32/T33.V200/gaps/special/temperature"],
     "stage.inc": LINEAR + ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair"],
 }
 MIXED = {"embed.ptx", "attention_body.inc", "cache.inc"}  # their cases are of more than one format

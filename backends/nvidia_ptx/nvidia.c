@@ -207,13 +207,14 @@ static mh_status describe(struct device *device, mh_device_info *out)
         status = CU(device, DeviceTotalMem(&bytes, device->ordinal));
     if (!status)
         status = CU(device, DeviceGetPCIBusId(out->id, sizeof(out->id), device->ordinal));
-    /* Parts of one GPU share its bus id; each has a UUID. */
+    /* Parts of one GPU share its bus id; each has a UUID, written as nvidia-smi does. */
     if (!status && device->cu->DeviceGetUuid && !device->cu->DeviceGetUuid(uuid, device->ordinal)) {
         size_t used = strlen(out->id);
-        int n = snprintf(out->id + used, sizeof(out->id) - used, " GPU-");
-        used += n > 0 ? (size_t)n : 0;
-        for (uint32_t i = 0; i < 16 && used + 3 < sizeof(out->id); i++, used += 2)
-            snprintf(out->id + used, 3, "%02x", uuid[i]);
+        used += (size_t)snprintf(out->id + used, sizeof(out->id) - used, " GPU");
+        for (uint32_t i = 0; i < 16 && used + 4 < sizeof(out->id); i++)
+            used +=
+                (size_t)snprintf(out->id + used, sizeof(out->id) - used, "%s%02x",
+                                 i == 0 || (i >= 4 && i <= 10 && i % 2 == 0) ? "-" : "", uuid[i]);
     }
     out->memory_bytes = bytes;
     return status;

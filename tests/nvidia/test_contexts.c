@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -224,6 +225,30 @@ static void what_is_of_another_context_is_refused(void **state)
     CU(cu.CtxDestroy(other));
 }
 
+/* By its place on the bus and by its UUID, as nvidia-smi writes them. */
+static void a_device_by_its_ids(void **state)
+{
+    char uri[80];
+    mh_device *device = NULL;
+    mh_device_info info = MH_INIT(mh_device_info);
+    (void)state;
+    OK(mh_device_open(runtime, "nvidia:0000:02:00.0", NULL, &device));
+    assert_string_equal(mh_device_uri(device), "nvidia:1");
+    OK(mh_device_get_info(device, &info));
+    mh_device_release(device);
+    const char *uuid = strchr(info.id, ' ');
+    assert_non_null(uuid);
+    assert_int_equal(strlen(uuid + 1), strlen("GPU-00000000-0000-0000-0000-000000000000"));
+    assert_memory_equal(uuid + 1, "GPU-", 4);
+    snprintf(uri, sizeof(uri), "nvidia:%s", uuid + 1);
+    OK(mh_device_open(runtime, uri, NULL, &device));
+    assert_string_equal(mh_device_uri(device), "nvidia:1");
+    mh_device_release(device);
+    uri[strlen(uri) - 1] = 0;
+    assert_int_equal(mh_device_open(runtime, uri, NULL, &device), MH_NOT_FOUND);
+    assert_int_equal(mh_device_open(runtime, "nvidia:0000:03:00.0", NULL, &device), MH_NOT_FOUND);
+}
+
 enum { LARGE = (9 << 20) + 12 };
 
 /* Writes and reads back that many bytes; the copies to the device that it took. */
@@ -405,7 +430,8 @@ static void a_text_that_does_not_compile(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(primary_is_held_and_never_reset),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_device_by_its_ids),
+                                       cmocka_unit_test(primary_is_held_and_never_reset),
                                        cmocka_unit_test(wrapped_context_stream_and_memory),
                                        cmocka_unit_test(what_is_of_another_context_is_refused),
                                        cmocka_unit_test(large_copies_arrive_whole),

@@ -1,8 +1,8 @@
 /*
  * device.h: finding, opening and asking devices.
  *
- * A URI is BACKEND, BACKEND:INDEX or BACKEND:TEXT, where TEXT is a device's stable id or a part of
- * its name ("host", "nvidia:0", "opencl:pocl"); or "auto": real GPUs first, then the host, then
+ * A URI is BACKEND, BACKEND:INDEX or BACKEND:TEXT, where TEXT is a stable id of a device or a part
+ * of its name ("host", "nvidia:0", "opencl:pocl"); or "auto": real GPUs first, then the host, then
  * OpenCL on a CPU. A virtual device, and the null backend, are chosen by name only.
  */
 #ifndef MOEHAL_DEVICE_H
@@ -33,7 +33,7 @@ typedef struct mh_device_info {
     uint32_t flags;   /* MH_DEVICE_IS_VIRTUAL, ... */
     uint32_t compute_units;
     uint64_t memory_bytes; /* 0: unknown */
-    char id[64];           /* stable: bus id or UUID; unique within the backend */
+    char id[64]; /* stable: bus id, UUID, or both with a space; unique within the backend */
     char name[128];
     char driver[64];  /* version of the vendor's driver, "" if none */
     char reason[256]; /* with a bad status: why, in words */
