@@ -34,6 +34,7 @@ def inputs(op, fp8, d, blocks):
     """Bytes that blocks stage, and that lanes ask for scales; None: not told apart from the weights."""
     rows, scales = {
         "norm_linear": lambda: (2 * d["I"], (d["O"] + d["U"]) * d["I"]),
+        "mla_qkv": lambda: (d["N"], 128 / 8 * d["H"] * d["L"]),  # a column's scale, once a head
         "linear_add": lambda: (d["I"], d["O"] * d["I"]),
         "head_linear": lambda: (d["B"], d["H"] * d["C"] * d["B"]),
         "norm_router": lambda: (2 * d["I"], d["E"] * d["I"]),
@@ -45,6 +46,8 @@ def inputs(op, fp8, d, blocks):
     if op == "moe_gate_up":  # blocks of the shared experts' rows that the routed do not have leave
         tile = max(d["I"], d["N"]) * (d["J"] + 1) / blocks
         blocks = (d["J"] * d["I"] + d["N"]) / tile
+    if op == "mla_qkv":  # the last two tiles of each head rotate, and write the cache
+        blocks -= 2 * d["H"]
     return 4 * rows * blocks + (scales / 128 * 8 * 4 if fp8 else 0)
 
 
