@@ -248,7 +248,7 @@ static bool linear(struct core *c, mh_format format, int64_t tokens, int64_t ter
 
 static bool heads(struct core *c, mh_format format, bool transposed, bool integers)
 {
-    enum { LATENT = 304, PART = 130, FIRST = 128, ROWS = 384 };
+    enum { LATENT = 304, PART = 132, FIRST = 128, ROWS = 384 };
     struct memory m;
     struct bank bank;
     struct judged j;

@@ -239,6 +239,91 @@ static bool norm_linear(struct core *c, mh_format format)
     return true;
 }
 
+/* ---- attention's query and cache rows ---- */
+
+/* Whether `got` is x rotated, to a share of its size. */
+static bool rotated(const double *got, const float *x, const float *angles, int64_t size,
+                    double share)
+{
+    for (int64_t k = 0; k < size / 2; k++) {
+        double a = (double)x[2 * k], b = (double)x[2 * k + 1];
+        double cosine = (double)angles[k], sine = (double)angles[size / 2 + k];
+        double room = share * (fabs(a) + fabs(b));
+        if (!(fabs(got[2 * k] - (a * cosine - b * sine)) <= room) ||
+            !(fabs(got[2 * k + 1] - (a * sine + b * cosine)) <= room))
+            return false;
+    }
+    return true;
+}
+
+/* A head's rows are more than the kernels take at a time, and no multiple of the scales'. */
+static bool mla_qkv(struct core *c, mh_format format)
+{
+    enum { HEADS = 3, LATENT = 304, ROPE = 8, PART = 132, HEAD_ROWS = 140, PAGE = 16, PAGES = 3 };
+    struct memory m;
+    struct bank bank;
+    struct judged j;
+    if (!memory_open(c, &m, 1 << 20) ||
+        !make_bank(c, &bank, format, 1, HEADS * HEAD_ROWS, LATENT, false))
+        return false;
+    mh_op_mla_qkv op = MH_OP_INIT(mla_qkv, MLA_QKV);
+    op.q = random_tensor(c, &m, 3, TOKENS, HEADS, PART + ROPE, false);
+    op.kv = random_tensor(c, &m, 2, TOKENS, LATENT + ROPE, 0, false);
+    op.norm = random_tensor(c, &m, 1, LATENT, 0, 0, false);
+    op.table = random_tensor(c, &m, 2, PAGES * PAGE, ROPE, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 3, TOKENS, HEADS, LATENT + ROPE);
+    op.cache = fast_tensor(&m, MH_BF16, 3, PAGES, PAGE, LATENT + ROPE);
+    op.positions = fast_tensor(&m, MH_I32, 1, TOKENS, 0, 0);
+    op.slots = fast_tensor(&m, MH_I32, 1, TOKENS, 0, 0);
+    op.page_table = fast_tensor(&m, MH_I32, 2, 1, PAGES, 0);
+    op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0);
+    op.w = bank.w, op.head_rows = HEAD_ROWS, op.eps = 1e-6f;
+    for (int32_t t = 0; t < TOKENS; t++)
+        ((int32_t *)memory_at(&m, &op.positions))[t] = t;
+    for (int32_t i = 0; i < PAGES; i++)
+        ((int32_t *)memory_at(&m, &op.page_table))[i] = PAGES - 1 - i;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    const float *q = floats(&m, &op.q), *y = floats(&m, &op.y);
+    for (int64_t h = 0; h < HEADS; h++) {
+        if (!judged_open(c, &j, TOKENS, LATENT))
+            return false;
+        for (int64_t t = 0; t < TOKENS; t++) {
+            const float *x = q + (t * HEADS + h) * (PART + ROPE);
+            const float *got = y + (t * HEADS + h) * (LATENT + ROPE);
+            double tail[ROPE];
+            judged_add(&j, &bank, x, PART, h * HEAD_ROWS * LATENT, 1, LATENT, got);
+            for (int i = 0; i < ROPE; i++)
+                tail[i] = (double)got[LATENT + i];
+            CHECK(rotated(tail, x + PART, floats(&m, &op.table) + t * ROPE, ROPE, 1e-6),
+                  "mla_qkv: row %lld, head %lld: the rotated part is wrong", (long long)t,
+                  (long long)h);
+        }
+        if (!judge(c, &j, false, "mla_qkv"))
+            return false;
+    }
+    for (int64_t t = 0; t < TOKENS; t++) {
+        const float *x = floats(&m, &op.kv) + t * (LATENT + ROPE);
+        int64_t place = (PAGES - 1 - t / PAGE) * PAGE + t % PAGE;
+        const uint16_t *row = (const uint16_t *)memory_at(&m, &op.cache) + place * (LATENT + ROPE);
+        double got[LATENT + ROPE], sum = 0;
+        for (int i = 0; i < LATENT + ROPE; i++)
+            got[i] = conf_decode(MH_BF16, &row[i]);
+        for (int i = 0; i < LATENT; i++)
+            sum += (double)x[i] * (double)x[i];
+        for (int i = 0; i < LATENT; i++) {
+            double must = (double)x[i] / sqrt(sum / LATENT + (double)op.eps) *
+                          (double)floats(&m, &op.norm)[i];
+            CHECK(fabs(got[i] - must) <= fabs(must) / 256,
+                  "mla_qkv: row %lld of the cache, element %d: %.9g, must be near %.9g",
+                  (long long)t, i, got[i], must);
+        }
+        CHECK(rotated(got + LATENT, x + LATENT, floats(&m, &op.table) + t * ROPE, ROPE, 1.0 / 256),
+              "mla_qkv: row %lld of the cache: the rotated part is wrong", (long long)t);
+    }
+    return true;
+}
+
 /* ---- attention ---- */
 
 /* Rows of three sequences, pages in a wild order; one row is padding, one names no sequence. The
@@ -250,12 +335,12 @@ static bool attention_of(struct core *c, int64_t heads, const int32_t *positions
         WIDTH = 576,
         PAGE = 16,
         SLOTS = 3,
-        PAGES_OF = 20,
+        PAGES_OF = 41,
         PAGES = SLOTS * PAGES_OF
     };
     struct memory m;
     struct judged j;
-    if (!memory_open(c, &m, 4 << 20))
+    if (!memory_open(c, &m, 5 << 20))
         return false;
     mh_op_attention op = MH_OP_INIT(attention, ATTENTION);
     op.q = random_tensor(c, &m, 3, tokens, heads, WIDTH, false);
@@ -314,7 +399,7 @@ static bool attention_of(struct core *c, int64_t heads, const int32_t *positions
 
 static bool attention(struct core *c)
 {
-    static const int32_t few[] = {128, 129, 130, 3, 63, 64, 5, 6, 200}, one[] = {299};
+    static const int32_t few[] = {128, 129, 130, 3, 63, 64, 5, 6, 655}, one[] = {575};
     return attention_of(c, 16, few, 9) && attention_of(c, 5, few, 9) && attention_of(c, 70, one, 1);
 }
 
@@ -322,7 +407,7 @@ static bool fused(struct core *c, mh_format format)
 {
     return linear_swiglu(c, format, TOKENS) && linear_swiglu(c, format, 100) &&
            moe_gate_up(c, format) && linear_add(c, format) && moe_down_combine(c, format) &&
-           norm_linear(c, format);
+           norm_linear(c, format) && mla_qkv(c, format);
 }
 
 static bool fused_f32(struct core *c)

@@ -74,7 +74,8 @@ FAST = ["fast/products {}", "fast/fused {}"]
 # The cases that show what a file does; {} is a weight format; @1: on a GPU of one multiprocessor, which
 # gets the kernels of many rows.
 CASES = {
-    "attention_mma.ptx": ["fast/attention", "fast/attention @1"],
+    "attention_decode.ptx": ["fast/attention"],
+    "attention_mma.ptx": ["fast/attention @1"],
     "attention_body.inc": ["attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
                            "attention/bf16/T2.H1.L64.R8.P64.Q1.M9/gaps/random/plain",
                            "attention/bf16/T1.H5.L520.R8.P64.Q1.M2/gaps/random/plain",
@@ -101,6 +102,7 @@ CASES = {
     "format.inc": LINEAR,
     "gemm.ptx": FAST[::-1],
     "gemm_body.inc": FAST,
+    "gemm_columns.ptx": FAST,
     "heads.ptx": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
                   *some("head_linear/{}/T1.H2.B70.C?.F129/dense/random/transposed", 128, 129),
                   "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad",

@@ -23,7 +23,7 @@ struct fast {
     const struct device *device;
     struct launch *l;
     uint32_t count; /* of launches */
-    uint64_t scratch, used;
+    uint64_t scratch, used, counters;
 };
 
 /* An address in scratch. */
@@ -183,12 +183,75 @@ static bool norm_linear(struct fast *f, const mh_op_norm_linear *o)
     return true;
 }
 
+/* y[t, h, c] = sum over r of x[t, h, r] w[row r of head h, c]: gemm_columns.ptx. */
+static bool head_columns(struct fast *f, const mh_tensor *y, const mh_tensor *x,
+                         const mh_weight *weight, int64_t rows, int64_t head_rows,
+                         int64_t first_row)
+{
+    enum { TOKENS = 64, SHARED = 48 << 10 };
+    const mh_weight_view *w = mh_view_weight(weight);
+    if (y->shape[0] < LEAST_ROWS || w->in % 8 || !tensor_aligned(x, rows, 16) || !pairs_aligned(y))
+        return false;
+    struct launch *l = begin(&f->l[f->count++], KERNEL_gemm_columns, w->format);
+    set_grid(l, ceil_div(y->shape[0], TOKENS), ceil_div(w->in, TILE_COLUMNS), y->shape[1]);
+    l->shared = SHARED;
+    put_tensor(l, y, 2);
+    put_tensor(l, x, 2);
+    put_weight(l, w);
+    put(l, (uint64_t)y->shape[0]);
+    put(l, (uint64_t)rows);
+    put(l, (uint64_t)w->in);
+    put(l, (uint64_t)head_rows);
+    put(l, (uint64_t)first_row);
+    return true;
+}
+
+/* The rotated part of a query, behind what head_columns makes of the rest. */
+static bool query(struct fast *f, const mh_tensor *y, const mh_tensor *q, const mh_tensor *table,
+                  const mh_tensor *positions, const mh_tensor *fault, const mh_weight *weight,
+                  int64_t head_rows)
+{
+    int64_t width = table->shape[1], latent = y->shape[2] - width, rows = q->shape[2] - width;
+    mh_op_rope rope = {.y = *y, .x = *q, .table = *table, .positions = *positions, .fault = *fault};
+    rope.y.offset += 4 * (uint64_t)latent;
+    rope.x.offset += 4 * (uint64_t)rows;
+    rope.y.shape[2] = rope.x.shape[2] = width;
+    if (!head_columns(f, y, q, weight, rows, head_rows, 0))
+        return false;
+    f->count += plan_rope(f->device, &rope, NULL, &f->l[f->count]);
+    return true;
+}
+
+static bool mla_query(struct fast *f, const mh_op_mla_query *o)
+{
+    return query(f, &o->y, &o->q, &o->table, &o->positions, &o->fault, o->w, o->head_rows);
+}
+
+static bool mla_qkv(struct fast *f, const mh_op_mla_qkv *o)
+{
+    mh_op_mla_kv kv = {.cache = o->cache,
+                       .kv = o->kv,
+                       .norm = o->norm,
+                       .table = o->table,
+                       .positions = o->positions,
+                       .slots = o->slots,
+                       .page_table = o->page_table,
+                       .fault = o->fault,
+                       .eps = o->eps};
+    if (!query(f, &o->y, &o->q, &o->table, &o->positions, &o->fault, o->w, o->head_rows))
+        return false;
+    f->count += plan_mla_kv(f->device, &kv, NULL, &f->l[f->count]);
+    return true;
+}
+
 static bool head_linear(struct fast *f, const mh_op_head_linear *o)
 {
     const mh_weight_view *w = mh_view_weight(o->w);
     int64_t heads = o->y.shape[1];
-    if (o->transposed || o->x.shape[0] < LEAST_ROWS || !weight_fits(f->device, w) ||
-        o->row_count % 2 || !tensor_aligned(&o->x, w->in, 16) || !pairs_aligned(&o->y))
+    if (o->transposed)
+        return head_columns(f, &o->y, &o->x, o->w, o->row_count, o->head_rows, o->row_begin);
+    if (o->x.shape[0] < LEAST_ROWS || !weight_fits(f->device, w) || o->row_count % 2 ||
+        !tensor_aligned(&o->x, w->in, 16) || !pairs_aligned(&o->y))
         return false;
     /* A tile of e4m3 has one scale for its 128 columns. */
     if (e4m3(f, w) && (o->row_begin % 128 || (heads > 1 && o->head_rows % 128)))
@@ -338,51 +401,55 @@ static bool down_combine(struct fast *f, const mh_tensor *y, const mh_tensor *h,
 
 /* ---- attention ---- */
 
-/* A block has 64 rows, heads of one or several tokens; where blocks are few, keys go to several. */
-static bool attention(struct fast *f, const mh_op_attention *o)
+static void put_attention(struct launch *l, const mh_op_attention *o)
 {
-    enum { LATENT = 512, WIDTH = 576, ROWS = 64, CHUNK = 128, SHARED = 18 * 8192 + 2560 };
-    int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
-    int64_t keys = o->page_table.shape[1] * o->cache.shape[1];
-    if (o->cache.dtype != MH_BF16 || o->y.shape[2] != LATENT || o->q.shape[2] != WIDTH ||
-        tokens * heads < LEAST_ROWS || SHARED > dynamic_limit(f->device) ||
-        !tensor_aligned(&o->cache, WIDTH, 16) || !tensor_aligned(&o->q, WIDTH, 16) ||
-        !pairs_aligned(&o->y))
-        return false;
-    int64_t block_heads = heads < ROWS ? heads : ROWS, block_tokens = ROWS / block_heads;
-    int64_t groups = ceil_div(heads, block_heads), blocks = groups * ceil_div(tokens, block_tokens);
-    int64_t parts = ceil_div(keys, CHUNK);
-    uint64_t bytes = (uint64_t)(blocks * parts) * ROWS * (LATENT + 4) * 4;
-    if (2 * blocks >= f->device->multiprocessors || bytes > UINT64_C(512) << 20)
-        parts = 1;
-    uint64_t scratch = parts > 1 ? take(f, bytes) : 0;
-    int64_t chunk = parts > 1 ? CHUNK : ceil_div(keys, ROWS) * ROWS;
-    struct launch *l = begin(&f->l[f->count++], KERNEL_attention_mma, 0);
-    set_grid(l, parts, groups, ceil_div(tokens, block_tokens));
-    l->block = 256;
-    l->shared = SHARED;
     put_cache(l, &o->cache, &o->positions, &o->slots, &o->page_table, &o->fault);
     put_tensor(l, &o->y, 2);
     put_tensor(l, &o->q, 2);
-    put(l, scratch);
-    put(l, (uint64_t)tokens);
-    put(l, (uint64_t)heads);
-    put(l, (uint64_t)block_heads);
-    put(l, (uint64_t)block_tokens);
-    put(l, (uint64_t)chunk);
-    put_f32(l, o->scale);
-    if (parts == 1)
+}
+
+/* A block has 64 rows, heads of one or several tokens; where these make few blocks, 16 heads of a
+ * token, whose keys go to several blocks. */
+static bool attention(struct fast *f, const mh_op_attention *o)
+{
+    enum { LATENT = 512, WIDTH = 576, ROWS = 64, TILE = 64, FEW = 16 };
+    enum { SHARED = 18 * 8192 + 2560, SHARED_FEW = 18 * 8192 + 8192 + 64 };
+    int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
+    if (o->cache.dtype != MH_BF16 || o->y.shape[2] != LATENT || o->q.shape[2] != WIDTH ||
+        tokens * heads < LEAST_ROWS || SHARED_FEW > dynamic_limit(f->device) ||
+        !tensor_aligned(&o->cache, WIDTH, 16) || !tensor_aligned(&o->q, WIDTH, 16) ||
+        !tensor_aligned(&o->y, LATENT, 16))
+        return false;
+    int64_t block_heads = heads < ROWS ? heads : ROWS, block_tokens = ROWS / block_heads;
+    int64_t groups = ceil_div(heads, block_heads), multiprocessors = f->device->multiprocessors;
+    struct launch *l = &f->l[f->count++];
+    if (2 * groups * ceil_div(tokens, block_tokens) >= multiprocessors) {
+        begin(l, KERNEL_attention_mma, 0);
+        set_grid(l, groups, ceil_div(tokens, block_tokens), 1);
+        l->block = 256;
+        l->shared = SHARED;
+        put_attention(l, o);
+        put(l, (uint64_t)tokens);
+        put(l, (uint64_t)heads);
+        put(l, (uint64_t)block_heads);
+        put(l, (uint64_t)block_tokens);
+        put_f32(l, o->scale);
         return true;
-    l = begin(&f->l[f->count++], KERNEL_attention_merge, 0);
-    set_grid(l, heads, tokens, 1);
-    put_cache(l, &o->cache, &o->positions, &o->slots, &o->page_table, &o->fault);
-    put_tensor(l, &o->y, 2);
-    put(l, scratch);
-    put(l, (uint64_t)parts);
-    put(l, (uint64_t)block_heads);
-    put(l, (uint64_t)block_tokens);
-    put(l, (uint64_t)groups);
-    put(l, (uint64_t)chunk);
+    }
+    int64_t tiles = ceil_div(o->page_table.shape[1] * o->cache.shape[1], TILE);
+    groups = ceil_div(heads, FEW);
+    /* A multiprocessor has one block at a time: no more than two rounds of them. */
+    int64_t parts = 2 * multiprocessors / (groups * tokens);
+    parts = parts < 1 ? 1 : parts < tiles ? parts : tiles;
+    begin(l, KERNEL_attention_decode, 0);
+    set_grid(l, parts, groups, tokens);
+    l->block = 256;
+    l->shared = SHARED_FEW;
+    put_attention(l, o);
+    put(l, parts > 1 ? take(f, (uint64_t)(tokens * groups * parts) * FEW * (LATENT + 2) * 4) : 0);
+    put(l, f->counters);
+    put(l, (uint64_t)heads);
+    put_f32(l, o->scale);
     return true;
 }
 
@@ -409,6 +476,10 @@ static bool plan(struct fast *f, const mh_op *op)
         return norm_linear(f, (const void *)op);
     case MH_OP_HEAD_LINEAR:
         return head_linear(f, (const void *)op);
+    case MH_OP_MLA_QUERY:
+        return mla_query(f, (const void *)op);
+    case MH_OP_MLA_QKV:
+        return mla_qkv(f, (const void *)op);
     case MH_OP_EXPERTS_GATE_UP: {
         const mh_op_experts_gate_up *o = (const void *)op;
         return gate_up(f, &o->y, &o->x, &(struct routing){&o->experts, &o->expert_map, &o->fault},
@@ -441,7 +512,8 @@ static bool plan(struct fast *f, const mh_op *op)
 uint32_t plan_fast(const struct device *device, const mh_op *op, const struct launch_memory *memory,
                    struct launch *l, uint64_t *scratch)
 {
-    struct fast f = {.device = device, .l = l, .scratch = memory->scratch};
+    struct fast f = {
+        .device = device, .l = l, .scratch = memory->scratch, .counters = memory->counters};
     *scratch = 0;
     if (!(op->flags & MH_OP_FAST) || !plan(&f, op))
         return 0;

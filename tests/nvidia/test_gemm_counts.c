@@ -1,7 +1,7 @@
 /*
- * test_gemm_counts.c: what the main loop of gemm.ptx's kernels costs on the virtual GPU, exactly:
- * the difference between K and 2 K. Per mma at most two other instructions of a warp for bf16,
- * three for FP8; at most 192 bytes of shared memory read, and no bank met twice.
+ * test_gemm_counts.c: what the main loops of gemm.ptx's and gemm_columns.ptx's kernels cost on the
+ * virtual GPU, exactly: the difference between K and 2 K. Per mma at most two other instructions of
+ * a warp for bf16, three for FP8; at most 192 bytes of shared memory read, and no bank met twice.
  */
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -57,7 +57,19 @@ static struct counts read_counts(const char *kernel)
                            count(kernel, "matrix_operations"), count(kernel, "shared_passes")};
 }
 
-/* What a linear of `tokens` rows adds. */
+/* What an op adds. */
+static struct counts counted(const char *kernel, const mh_op *op)
+{
+    struct counts before = read_counts(kernel);
+    OK(mh_encode(mh_stream_encoder(stream), op));
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    struct counts after = read_counts(kernel);
+    return (struct counts){after.launches - before.launches,
+                           after.instructions - before.instructions, after.matrix - before.matrix,
+                           after.passes - before.passes};
+}
+
+/* A linear of `tokens` rows. */
 static struct counts linear(const char *kernel, mh_format format, int64_t tokens, int64_t out,
                             int64_t in)
 {
@@ -71,16 +83,11 @@ static struct counts linear(const char *kernel, mh_format format, int64_t tokens
     op.x = mh_tensor_make(memory, 0, MH_F32, 2, (const int64_t[]){tokens, in});
     op.y = mh_tensor_make(memory, x_bytes, MH_F32, 2, (const int64_t[]){tokens, out});
     op.w = weight(format, out, in);
-    struct counts before = read_counts(kernel);
-    OK(mh_encode(mh_stream_encoder(stream), &op.base));
-    OK(mh_stream_wait(stream, MH_FOREVER));
-    struct counts after = read_counts(kernel);
+    struct counts added = counted(kernel, &op.base);
     mh_weight_release(op.w);
     mh_buffer_release(memory);
     free(zeros);
-    return (struct counts){after.launches - before.launches,
-                           after.instructions - before.instructions, after.matrix - before.matrix,
-                           after.passes - before.passes};
+    return added;
 }
 
 static void check(const char *kernel, mh_format format, int64_t tokens, uint64_t most_others)
@@ -115,6 +122,42 @@ static void fp8_products(void **state)
     check("gemm_64", MH_FORMAT_FP8, 40, 3);
 }
 
+/* A transposed projection of 64 tokens, one head of `rows` rows, 128 columns. */
+static struct counts head_columns(int64_t rows)
+{
+    enum { TOKENS = 64, COLUMNS = 128 };
+    mh_op_head_linear op = MH_OP_INIT(head_linear, HEAD_LINEAR);
+    mh_buffer *memory = NULL;
+    uint64_t x_bytes = 4 * (uint64_t)(TOKENS * rows), y_bytes = 4 * TOKENS * COLUMNS;
+    char *zeros = calloc(1, x_bytes);
+    OK(mh_buffer_create(device, x_bytes + y_bytes, 0, &memory));
+    OK(mh_buffer_write(memory, 0, zeros, x_bytes));
+    op.base.flags = MH_OP_FAST;
+    op.x = mh_tensor_make(memory, 0, MH_F32, 3, (const int64_t[]){TOKENS, 1, rows});
+    op.y = mh_tensor_make(memory, x_bytes, MH_F32, 3, (const int64_t[]){TOKENS, 1, COLUMNS});
+    op.w = weight(MH_FORMAT_BF16, rows, COLUMNS);
+    op.head_rows = op.row_count = rows, op.transposed = 1;
+    struct counts added = counted("gemm_columns", &op.base);
+    mh_weight_release(op.w);
+    mh_buffer_release(memory);
+    free(zeros);
+    return added;
+}
+
+static void columns_products(void **state)
+{
+    (void)state;
+    struct counts one = head_columns(128), two = head_columns(256);
+    uint64_t matrix = two.matrix - one.matrix, passes = two.passes - one.passes;
+    uint64_t others = two.instructions - one.instructions - matrix;
+    printf("gemm_columns: %.3f others and %.1f shared bytes an mma\n",
+           (double)others / (double)matrix, 128 * (double)passes / (double)matrix);
+    assert_int_equal(one.launches, 1);
+    assert_int_equal(matrix, 64 / 16 * (128 / 8) * (128 / 16));
+    assert_true(others <= 2 * matrix);
+    assert_int_equal(128 * passes, (192 + 32) * matrix); /* the inputs' writes are among them */
+}
+
 static int open_device(void **state)
 {
     (void)state;
@@ -140,6 +183,7 @@ static int close_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(bf16_products),
-                                       cmocka_unit_test(fp8_products)};
+                                       cmocka_unit_test(fp8_products),
+                                       cmocka_unit_test(columns_products)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
