@@ -95,6 +95,23 @@ static void release_weight(void *weight)
     mh_weight_release(weight);
 }
 
+/* The weight on the device of data and scales, which the case keeps. */
+static bool place_bank(struct core *c, struct bank *bank, int64_t experts, const void *data,
+                       const float *scales)
+{
+    mh_weight_params params = MH_INIT(mh_weight_params);
+    params.format = bank->format, params.experts = experts;
+    params.out = bank->out, params.in = bank->in;
+    TRY(mh_weight_create(c->device, &params, &bank->w));
+    core_keep(c, release_weight, bank->w);
+    mh_weight_piece piece = MH_INIT(mh_weight_piece);
+    piece.expert_count = experts, piece.row_count = bank->out;
+    piece.plane[0] = data, piece.plane[1] = scales;
+    TRY(mh_weight_write(bank->w, &piece));
+    TRY(mh_weight_seal(bank->w));
+    return true;
+}
+
 bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t experts, int64_t out,
                int64_t in, bool integers)
 {
@@ -119,24 +136,20 @@ bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t expe
         bank->stored[i] = encode(c, format, integers, scale, data + i * size);
         bank->rounded[i] = as_bf16(bank->stored[i]);
     }
-    mh_weight_params params = MH_INIT(mh_weight_params);
-    params.format = format, params.experts = experts, params.out = out, params.in = in;
-    TRY(mh_weight_create(c->device, &params, &bank->w));
-    core_keep(c, release_weight, bank->w);
-    mh_weight_piece piece = MH_INIT(mh_weight_piece);
-    piece.expert_count = experts, piece.row_count = out;
-    piece.plane[0] = data, piece.plane[1] = scales;
-    TRY(mh_weight_write(bank->w, &piece));
-    TRY(mh_weight_seal(bank->w));
-    return true;
+    return place_bank(c, bank, experts, data, scales);
 }
 
 /* ---- running and judging ---- */
 
 bool fast_run(struct core *c, struct memory *m, mh_op *op)
 {
+    return run_profile(c, m, op, MH_OP_FAST);
+}
+
+bool run_profile(struct core *c, struct memory *m, mh_op *op, uint32_t flags)
+{
     mh_support answer = MH_INIT(mh_support);
-    op->flags = MH_OP_FAST;
+    op->flags = flags;
     TRY(mh_device_supports(c->device, op, &answer));
     if (answer.runs != MH_RUNS_NATIVE && answer.runs != MH_RUNS_EXPANDED)
         return core_fallback(c, answer.reason);
@@ -339,6 +352,112 @@ static bool products_fp8(struct core *c)
     return products(c, MH_FORMAT_FP8);
 }
 
+/* ---- bytes of FP8 that other forms of it read otherwise ---- */
+
+/* Of e4m3 in the FNUZ form 0x80 is NaN, 0x7F and 0xFF are values, and values end at 240. The first
+ * row of weights is -0 throughout, two more have a NaN, one has the largest values; a row of inputs
+ * is 0, one -0, one goes up to 448. With the largest scale twice as much is no float. */
+static bool fp8_bytes_scaled(struct core *c, float scale, uint8_t mask)
+{
+    enum { ROWS = 20, ORDINARY = ROWS - 2, TOKENS_HERE = 24, TERMS_HERE = 272, BLOCKS = 3 };
+    struct operands {
+        double stored[ROWS * TERMS_HERE], rounded[ROWS * TERMS_HERE];
+        uint8_t data[ROWS][TERMS_HERE];
+        float scales[BLOCKS];
+    } *w = calloc(1, sizeof(*w));
+    CHECK(w, "no host memory for weights");
+    core_keep(c, free, w);
+    struct memory m;
+    struct judged j;
+    struct bank bank = {NULL, w->rounded, w->stored, ROWS, TERMS_HERE, MH_FORMAT_FP8};
+    for (int i = 0; i < BLOCKS; i++)
+        w->scales[i] = scale;
+    for (int o = 0; o < ROWS; o++)
+        for (int k = 0; k < TERMS_HERE; k++) {
+            uint8_t byte = (uint8_t)(conf_below(&c->random, 256) & mask);
+            byte = o == 0 ? 0x80 : o == 1 ? (uint8_t)((0x78 + k % 7) & mask) : byte;
+            byte = (byte & 0x7F) == 0x7F ? 0 : byte;
+            double value = (double)(float)(fp8_value(byte) * (double)scale);
+            w->data[o][k] = byte;
+            w->stored[o * TERMS_HERE + k] = value;
+            w->rounded[o * TERMS_HERE + k] = as_bf16(value);
+        }
+    w->data[ORDINARY][5] = 0x7F, w->data[ORDINARY + 1][TERMS_HERE - 1] = 0xFF;
+    if (!memory_open(c, &m, 1 << 20) || !place_bank(c, &bank, 1, w->data, w->scales) ||
+        !judged_open(c, &j, TOKENS_HERE, ORDINARY))
+        return false;
+    mh_op_linear op = MH_OP_INIT(linear, LINEAR);
+    op.x = random_tensor(c, &m, 2, TOKENS_HERE, TERMS_HERE, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS_HERE, ROWS, 0), op.w = bank.w;
+    float *inputs = memory_at(&m, &op.x);
+    for (int k = 0; k < TERMS_HERE; k++) {
+        inputs[k] = 0.0f;
+        inputs[TERMS_HERE + k] = -0.0f;
+        inputs[2 * TERMS_HERE + k] = (float)(k % 15 * 64 - 448);
+    }
+    for (int i = 0; i < TOKENS_HERE * TERMS_HERE && scale > 1; i++)
+        inputs[i] /= 0x1p30f;
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    const float *x = memory_at(&m, &op.x), *y = memory_at(&m, &op.y);
+    for (int t = 0; t < TOKENS_HERE; t++) {
+        judged_add(&j, &bank, x + t * TERMS_HERE, TERMS_HERE, 0, TERMS_HERE, 1, y + t * ROWS);
+        for (int o = ORDINARY; o < ROWS; o++)
+            CHECK(isnan(y[t * ROWS + o]), "row %d: %.9g, must be NaN, as a weight of output %d is",
+                  t, (double)y[t * ROWS + o], o);
+    }
+    return judge(c, &j, false, "linear, all bytes of FP8");
+}
+
+static bool fp8_bytes(struct core *c)
+{
+    return fp8_bytes_scaled(c, 0.0021f, 0xFF) && fp8_bytes_scaled(c, 0x1p127f, 0xBF);
+}
+
+/* Times the identity, inputs come back as they were rounded: not at all, to bf16, or by the
+ * definition for FP8 weights. Rows of all sizes. */
+static bool fp8_inputs(struct core *c)
+{
+    enum { SIZE = 272, ROWS = 40, BLOCKS = 9, KINDS = 3 };
+    struct operands {
+        double quantised[SIZE];
+        uint8_t data[SIZE][SIZE];
+        float scales[BLOCKS];
+    } *w = calloc(1, sizeof(*w));
+    CHECK(w, "no host memory for weights");
+    core_keep(c, free, w);
+    struct memory m;
+    struct bank bank = {NULL, NULL, NULL, SIZE, SIZE, MH_FORMAT_FP8};
+    for (int i = 0; i < SIZE; i++)
+        w->data[i][i] = 0x38; /* 1 */
+    for (int i = 0; i < BLOCKS; i++)
+        w->scales[i] = 1;
+    if (!memory_open(c, &m, 1 << 20) || !place_bank(c, &bank, 1, w->data, w->scales))
+        return false;
+    mh_op_linear op = MH_OP_INIT(linear, LINEAR);
+    op.x = random_tensor(c, &m, 2, ROWS, SIZE, 0, false);
+    op.y = fast_tensor(&m, MH_F32, 2, ROWS, SIZE, 0), op.w = bank.w;
+    float *inputs = memory_at(&m, &op.x);
+    for (int i = 0; i < ROWS * SIZE; i++) /* down to what FP8 has as 0 beside the largest */
+        inputs[i] = ldexpf(inputs[i], i / SIZE * 5 - 100 - (int)conf_below(&c->random, 20));
+    if (!fast_run(c, &m, &op.base))
+        return false;
+    const float *x = memory_at(&m, &op.x), *y = memory_at(&m, &op.y);
+    int wrong[KINDS] = {-1, -1, -1};
+    for (int i = 0; i < ROWS * SIZE; i++) {
+        if (i % SIZE == 0)
+            quantise(x + i, SIZE, w->quantised);
+        double must[KINDS] = {(double)x[i], as_bf16((double)x[i]), w->quantised[i % SIZE]};
+        for (int k = 0; k < KINDS; k++)
+            wrong[k] = wrong[k] < 0 && (double)y[i] != must[k] ? i : wrong[k];
+    }
+    int i = wrong[KINDS - 1];
+    CHECK(wrong[0] < 0 || wrong[1] < 0 || i < 0,
+          "linear by the identity, element %d: %.9g became %.9g, which no definition makes of it",
+          i, (double)x[i], (double)y[i]);
+    return true;
+}
+
 /* ---- routing ---- */
 
 /* Softmax keeps the order of logits: of two experts in the wrong order, or one chosen in place of
@@ -433,6 +552,8 @@ const struct core_case core_fast[] = {
     {"fast/products bf16", products_bf16},
     {"fast/products f16", products_f16},
     {"fast/products fp8", products_fp8},
+    {"fast/fp8 bytes", fp8_bytes},
+    {"fast/fp8 inputs", fp8_inputs},
     {"fast/routing", routing},
     {"fast/quantisers", quantisers},
     {NULL, NULL},

@@ -4,6 +4,7 @@
  * it.
  */
 #include <math.h>
+#include <string.h>
 
 #include "core_fast.h"
 #include "values.h"

@@ -22,7 +22,6 @@ static const struct {
 enum {
     NONE = 1 << 0,
     CACHE = 1 << MH_FORMAT_F32 | 1 << MH_FORMAT_BF16,
-    WIDE = 1 << MH_FORMAT_F32 | 1 << MH_FORMAT_F16 | 1 << MH_FORMAT_BF16,
     ALL = 1 << MH_FORMAT_F32 | 1 << MH_FORMAT_F16 | 1 << MH_FORMAT_BF16 | 1 << MH_FORMAT_FP8,
 };
 

@@ -28,13 +28,22 @@ static struct cache cache(const mh_tensor *rows, const mh_tensor *positions, con
                           .bf16 = rows->dtype == MH_BF16};
 }
 
+static void rope(const struct rope_arguments *a, int64_t tokens, struct launch *l)
+{
+    begin(l, KERNEL_rope, 0, WAVE);
+    set_grid(l, tokens, ceil_div(a->heads * a->angles.size / 2, WAVE), 1);
+    memcpy(l->arguments, a, sizeof(*a));
+}
+
 PLAN_OP(rope)
 {
-    int64_t heads = o->y.shape[1];
-    begin(l, KERNEL_rope, 0, WAVE);
-    set_grid(l, o->y.shape[0], ceil_div(heads * o->y.shape[2] / 2, WAVE), 1);
-    ARGUMENTS(l, rope, .y = view(&o->y), .x = view(&o->x), .positions = view(&o->positions),
-              .angles = angles(&o->table), .fault = address(&o->fault), .heads = heads);
+    rope(&(struct rope_arguments){.y = view(&o->y),
+                                  .x = view(&o->x),
+                                  .positions = view(&o->positions),
+                                  .angles = angles(&o->table),
+                                  .fault = address(&o->fault),
+                                  .heads = o->y.shape[1]},
+         o->y.shape[0], l);
     return 1;
 }
 
@@ -55,13 +64,20 @@ static struct cache_row cache_row(const mh_tensor *kv, const mh_tensor *norm, fl
     return (struct cache_row){view(kv), address(norm), latent, 1.0f / (float)latent, eps};
 }
 
-PLAN_OP(mla_kv)
+static void mla_kv(const struct mla_kv_arguments *a, int64_t tokens, struct launch *l)
 {
     begin(l, KERNEL_mla_kv, 0, WAVE);
-    l->grid[0] = o->kv.shape[0];
-    ARGUMENTS(l, mla_kv,
-              .cache = cache(&o->cache, &o->positions, &o->slots, &o->page_table, &o->fault),
-              .angles = angles(&o->table), .row = cache_row(&o->kv, &o->norm, o->eps));
+    l->grid[0] = tokens;
+    memcpy(l->arguments, a, sizeof(*a));
+}
+
+PLAN_OP(mla_kv)
+{
+    mla_kv(&(struct mla_kv_arguments){.cache = cache(&o->cache, &o->positions, &o->slots,
+                                                     &o->page_table, &o->fault),
+                                      .angles = angles(&o->table),
+                                      .row = cache_row(&o->kv, &o->norm, o->eps)},
+           o->kv.shape[0], l);
     return 1;
 }
 
@@ -71,12 +87,39 @@ struct columns {
     const mh_tensor *y, *x;
     const mh_weight_view *w;
     int64_t rows, head_rows, first_row;
-    bool rotates, writes;
+    bool fast, rotates, writes;
     struct mla_kv_arguments kv;
 };
 
-static uint32_t head_columns(const struct columns *p, struct launch *l)
+/* By the matrix units; the rotated part and the cache's rows are kernels of their own then. */
+static uint32_t fast_columns(const struct columns *p, struct launch_memory *memory,
+                             struct launch *l)
 {
+    int64_t tokens = p->y->shape[0], heads = p->y->shape[1];
+    uint32_t count = launch_head_columns(view(p->y), p->x, p->w, heads, p->rows, p->head_rows,
+                                         p->first_row, memory, l);
+    if (count && p->rotates) {
+        struct rope_arguments a = {.y = view(p->y),
+                                   .x = view(p->x),
+                                   .positions = p->kv.cache.positions,
+                                   .angles = p->kv.angles,
+                                   .fault = p->kv.cache.fault,
+                                   .heads = heads};
+        a.y.at = a.y.at ? a.y.at + 4 * p->w->in : NULL;
+        a.x.at = a.x.at ? a.x.at + 4 * p->rows : NULL;
+        rope(&a, tokens, &l[count++]);
+    }
+    if (count && p->writes)
+        mla_kv(&p->kv, tokens, &l[count++]);
+    return count;
+}
+
+static uint32_t head_columns(const struct columns *p, struct launch_memory *memory,
+                             struct launch *l)
+{
+    uint32_t count = p->fast ? fast_columns(p, memory, l) : 0;
+    if (count)
+        return count;
     int64_t tokens = p->y->shape[0], columns = p->w->in;
     uint32_t log2 = tokens > 1;
     begin(l, KERNEL_head_columns_t1 + log2, p->w->format, WAVE);
@@ -99,8 +142,9 @@ PLAN_OP(head_linear)
                                               .w = w,
                                               .rows = o->row_count,
                                               .head_rows = o->head_rows,
-                                              .first_row = o->row_begin},
-                            l);
+                                              .first_row = o->row_begin,
+                                              .fast = o->base.flags & MH_OP_FAST},
+                            memory, l);
     launch_head_rows(o, l);
     return 1;
 }
@@ -113,9 +157,10 @@ PLAN_OP(mla_query)
                                           .w = mh_view_weight(o->w),
                                           .rows = o->q.shape[2] - o->table.shape[1],
                                           .head_rows = o->head_rows,
+                                          .fast = o->base.flags & MH_OP_FAST,
                                           .rotates = true,
                                           .kv = {.cache = places, .angles = angles(&o->table)}},
-                        l);
+                        memory, l);
 }
 
 PLAN_OP(mla_qkv)
@@ -125,13 +170,14 @@ PLAN_OP(mla_qkv)
                                           .w = mh_view_weight(o->w),
                                           .rows = o->q.shape[2] - o->table.shape[1],
                                           .head_rows = o->head_rows,
+                                          .fast = o->base.flags & MH_OP_FAST,
                                           .rotates = true,
                                           .writes = true,
                                           .kv = {.cache = cache(&o->cache, &o->positions, &o->slots,
                                                                 &o->page_table, &o->fault),
                                                  .angles = angles(&o->table),
                                                  .row = cache_row(&o->kv, &o->norm, o->eps)}},
-                        l);
+                        memory, l);
 }
 
 /* ---- attention ---- */

@@ -30,12 +30,12 @@ static struct launch *next(struct fast *f)
 
 static bool weight_fits(const mh_weight_view *w)
 {
-    return w->in % 8 == 0 && w->format != MH_FORMAT_FP8;
+    return w->in % (w->format == MH_FORMAT_FP8 ? 16 : 8) == 0;
 }
 
 static bool fits(const mh_weight_view *w, const mh_tensor *x)
 {
-    return x->shape[0] >= LEAST_ROWS && weight_fits(w) && tensor_aligned(x, w->in);
+    return x->shape[0] >= LEAST_ROWS && weight_fits(w);
 }
 
 /* Whether 16 bytes of what lies there may be moved at once. */
@@ -46,20 +46,47 @@ static bool is_wide(struct view v)
 
 /* ---- rows for the matrix units ---- */
 
-/* Rounds x, [T, in] or [T, slots, in], to scratch, normed if `norm` is there. */
-static struct gemm_rows round_rows(struct fast *f, const mh_weight_view *w, const mh_tensor *x,
-                                   const mh_tensor *norm, float eps)
+/* What a row of inputs is: a token's, of a head if there are heads; or a pair of a token and a
+ * slot, whose rows and scales follow each other. */
+enum rows_of { HEADS, PAIRS };
+
+/* Rounds `columns` of x, [T, ...] or [T, heads, ...], to scratch, normed if `norm` is there: to FP8
+ * or bf16. */
+static struct gemm_rows round_rows(struct fast *f, int64_t columns, bool fp8, const mh_tensor *x,
+                                   const mh_tensor *norm, float eps, enum rows_of kind)
 {
-    int64_t slots = x->rank == 3 ? x->shape[1] : 1;
-    int64_t columns = ceil_div(w->in, GEMM_PADDING) * GEMM_PADDING;
-    struct gemm_rows rows = {NULL, columns * 2};
-    rows.at = take_scratch(f->memory, (uint64_t)(x->shape[0] * slots * rows.row));
+    int64_t tokens = x->shape[0], heads = x->rank == 3 ? x->shape[1] : 1, count = tokens * heads;
+    int64_t padded = GEMM_PADDED(columns), bytes = padded * (fp8 ? 1 : 2);
+    struct gemm_rows to = {.row = heads * bytes,
+                           .head = bytes,
+                           .scale_head = kind == HEADS ? tokens : 1,
+                           .scale_step = count};
+    to.at = take_scratch(f->memory, (uint64_t)(count * bytes));
+    if (fp8)
+        to.scales = (void *)take_scratch(f->memory, (uint64_t)(count * padded / GEMM_PADDING * 4));
     struct launch *l = next(f);
-    begin(l, KERNEL_gemm_input_bf16, 0, BLOCK);
-    set_grid(l, x->shape[0], slots, 1);
-    ARGUMENTS(l, gemm_input, .x = view(x), .norm = norm ? address(norm) : NULL, .to = rows,
-              .slots = slots, .columns = w->in, .inverse = 1.0f / (float)w->in, .eps = eps);
-    return rows;
+    begin(l, fp8 ? KERNEL_gemm_input_fp8 : KERNEL_gemm_input_bf16, 0, BLOCK);
+    set_grid(l, tokens, heads, 1);
+    ARGUMENTS(l, gemm_input, .x = view(x), .norm = norm ? address(norm) : NULL, .to = to,
+              .scale_row = kind == HEADS ? 1 : heads, .columns = columns,
+              .inverse = 1.0f / (float)columns, .eps = eps,
+              .flags = tensor_aligned(x, 4) ? ALIGNED_INPUTS : 0);
+    if (kind == PAIRS) {
+        to.row = bytes;
+        to.head = to.scale_head = 0;
+    }
+    return to;
+}
+
+static struct gemm_rows round_for(struct fast *f, const mh_weight_view *w, const mh_tensor *x,
+                                  const mh_tensor *norm, float eps)
+{
+    return round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, norm, eps, HEADS);
+}
+
+static struct gemm_rows round_pairs(struct fast *f, const mh_weight_view *w, const mh_tensor *x)
+{
+    return round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, NULL, 0, PAIRS);
 }
 
 /* ---- products ---- */
@@ -70,6 +97,7 @@ struct product {
     struct view y, residual;
     int64_t tokens, rows;
     int64_t heads, head_rows, first_row; /* heads 0: one product; else rows of inputs are theirs */
+    int64_t columns;                     /* transposed: rows of weights a head; else 0 */
     uint32_t *order;                     /* NULL: rows as they are */
     struct gemm_tile *tiles;
     uint32_t tile, tile_count;
@@ -84,15 +112,16 @@ static uint32_t tile_of(int64_t rows)
 
 static void product(struct fast *f, const struct product *p)
 {
+    uint32_t kernel = p->columns              ? KERNEL_gemm_columns
+                      : p->tile == LARGE_TILE ? KERNEL_gemm_128
+                                              : KERNEL_gemm_64;
     struct launch *l = next(f);
-    int64_t heads = p->heads ? p->heads : 1;
-    begin(l, p->tile == LARGE_TILE ? KERNEL_gemm_128 : KERNEL_gemm_64, p->w->format, BLOCK);
+    begin(l, kernel, p->w->format, BLOCK);
     set_grid(l, p->tile_count ? p->tile_count : ceil_div(p->tokens, p->tile),
-             ceil_div(p->rows, p->up ? GEMM_ROWS / 2 : GEMM_ROWS), heads);
-    ARGUMENTS(l, gemm, .y = p->y, .residual = p->residual,
-              .inputs = {p->inputs.at, p->inputs.row * heads}, .input_head = p->inputs.row,
-              .w = weight(p->w), .up = weight(p->up), .order = p->order, .tiles = p->tiles,
-              .rows = p->rows, .columns = p->w->in, .head_rows = p->head_rows,
+             ceil_div(p->rows, p->up ? GEMM_ROWS / 2 : GEMM_ROWS), p->heads ? p->heads : 1);
+    ARGUMENTS(l, gemm, .y = p->y, .residual = p->residual, .inputs = p->inputs, .w = weight(p->w),
+              .up = weight(p->up), .order = p->order, .tiles = p->tiles, .rows = p->rows,
+              .columns = p->columns ? p->columns : p->w->in, .head_rows = p->head_rows,
               .first_row = p->first_row, .tokens = (uint32_t)p->tokens,
               .slots = (uint32_t)(p->slots ? p->slots : 1),
               .share = (uint32_t)(p->share ? p->share : 1),
@@ -119,8 +148,8 @@ static bool linear(struct fast *f, const mh_tensor *y, const mh_tensor *x,
     const mh_weight_view *w = mh_view_weight(weight);
     if (!fits(w, x))
         return false;
-    rows(f, w, up ? mh_view_weight(up) : NULL, round_rows(f, w, x, NULL, 0), view(y),
-         view(residual), y->shape[0]);
+    rows(f, w, up ? mh_view_weight(up) : NULL, round_for(f, w, x, NULL, 0), view(y), view(residual),
+         y->shape[0]);
     return true;
 }
 
@@ -129,7 +158,7 @@ static bool norm_linear(struct fast *f, const mh_op_norm_linear *o)
     const mh_weight_view *w = mh_view_weight(o->w), *w2 = o->w2 ? mh_view_weight(o->w2) : NULL;
     if (!fits(w, &o->x) || (w2 && !weight_fits(w2)))
         return false;
-    struct gemm_rows inputs = round_rows(f, w, &o->x, &o->norm, o->eps);
+    struct gemm_rows inputs = round_for(f, w, &o->x, &o->norm, o->eps);
     rows(f, w, NULL, inputs, view(&o->y), view(NULL), o->x.shape[0]);
     if (w2)
         rows(f, w2, NULL, inputs, view(&o->y2), view(NULL), o->x.shape[0]);
@@ -141,8 +170,12 @@ static bool head_linear(struct fast *f, const mh_op_head_linear *o)
     const mh_weight_view *w = mh_view_weight(o->w);
     if (o->transposed || !fits(w, &o->x))
         return false;
+    /* A tile of FP8 has one scale for its 128 columns. */
+    if (w->format == MH_FORMAT_FP8 &&
+        (o->row_begin % GEMM_ROWS || (o->y.shape[1] > 1 && o->head_rows % GEMM_ROWS)))
+        return false;
     product(f, &(struct product){.w = w,
-                                 .inputs = round_rows(f, w, &o->x, NULL, 0),
+                                 .inputs = round_for(f, w, &o->x, NULL, 0),
                                  .y = view(&o->y),
                                  .tokens = o->y.shape[0],
                                  .rows = o->row_count,
@@ -206,7 +239,7 @@ static bool gate_up(struct fast *f, const mh_tensor *y, const mh_tensor *x, cons
     const mh_weight_view *w = mh_view_weight(gate);
     if (!experts_fit(w, x))
         return false;
-    struct gemm_rows inputs = round_rows(f, w, x, NULL, 0);
+    struct gemm_rows inputs = round_pairs(f, w, x);
     experts(f, w, mh_view_weight(up), inputs, x, r, view(y));
     if (shared_y)
         rows(f, mh_view_weight(shared_gate), mh_view_weight(shared_up), inputs, view(shared_y),
@@ -219,7 +252,7 @@ static bool experts_down(struct fast *f, const mh_op_experts_down *o)
     const mh_weight_view *w = mh_view_weight(o->w);
     if (!experts_fit(w, &o->x))
         return false;
-    experts(f, w, NULL, round_rows(f, w, &o->x, NULL, 0), &o->x,
+    experts(f, w, NULL, round_pairs(f, w, &o->x), &o->x,
             &(struct routing){&o->experts, &o->expert_map, &o->fault}, view(&o->y));
     return true;
 }
@@ -238,10 +271,10 @@ static bool down_combine(struct fast *f, const mh_tensor *x, const struct routin
     combine->e = scratch_rows(f->memory, tokens * slots, w->out);
     combine->e.mid = combine->e.row;
     combine->e.row *= slots;
-    experts(f, w, NULL, round_rows(f, w, x, NULL, 0), x, r, combine->e);
+    experts(f, w, NULL, round_pairs(f, w, x), x, r, combine->e);
     if (shared_w) {
         combine->shared = scratch_rows(f->memory, tokens, w->out);
-        rows(f, shared_w, NULL, round_rows(f, shared_w, shared_x, NULL, 0), combine->shared,
+        rows(f, shared_w, NULL, round_for(f, shared_w, shared_x, NULL, 0), combine->shared,
              view(NULL), tokens);
     }
     combine->choice = choice(r->experts, r->map, r->fault, w);
@@ -311,6 +344,29 @@ static bool plan(struct fast *f, const mh_op *op)
     default:
         return false;
     }
+}
+
+uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_view *w,
+                             int64_t heads, int64_t rows, int64_t head_rows, int64_t first_row,
+                             struct launch_memory *memory, struct launch *l)
+{
+    struct fast f = {.memory = memory, .l = l};
+    if (x->shape[0] < LEAST_ROWS || w->in % 4)
+        return 0;
+    /* A work-item's eight rows of FP8 have one scale. */
+    if (w->format == MH_FORMAT_FP8 && (first_row % 8 || (heads > 1 && head_rows % 8)))
+        return 0;
+    product(&f, &(struct product){.w = w,
+                                  .inputs = round_rows(&f, rows, false, x, NULL, 0, HEADS),
+                                  .y = y,
+                                  .tokens = x->shape[0],
+                                  .rows = w->in,
+                                  .heads = heads,
+                                  .head_rows = head_rows,
+                                  .first_row = first_row,
+                                  .columns = rows,
+                                  .tile = LARGE_TILE});
+    return f.count;
 }
 
 uint32_t plan_fast(const mh_op *op, struct launch_memory *memory, struct launch *l)

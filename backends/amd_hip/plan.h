@@ -142,6 +142,11 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
 /* The launches of an op with MH_OP_FAST by the matrix units; 0: its exact ones serve. */
 uint32_t plan_fast(const mh_op *op, struct launch_memory *memory, struct launch *l);
 
+/* The transposed products of heads by the matrix units; 0: too few rows, or unaligned weights. */
+uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_view *w,
+                             int64_t heads, int64_t rows, int64_t head_rows, int64_t first_row,
+                             struct launch_memory *memory, struct launch *l);
+
 /* ---- pieces that several files need ---- */
 
 struct choice choice(const mh_tensor *experts, const mh_tensor *map, const mh_tensor *fault,

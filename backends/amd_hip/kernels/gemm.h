@@ -7,18 +7,26 @@
 /* A workgroup's rows of weights, and the inputs' columns that rows in scratch are padded to. */
 enum { GEMM_ROWS = 128, GEMM_PADDING = 128 };
 
-/* Rows for the matrix units, one after the other: bf16; or FP8, then a scale for 128 columns. */
+/* Rows for the matrix units: bf16, or FP8 with a scale for each 128 columns. The scales of the same
+ * columns of all rows lie together, those of a head one after the other. */
 struct gemm_rows {
     char *at;
-    i64 row; /* bytes */
+    float *scales;
+    i64 row;              /* bytes from row to row, of one head */
+    i64 head, scale_head; /* from head to head: bytes, floats */
+    i64 scale_step;       /* from 128 columns to the next: floats */
 };
+
+#define GEMM_PADDED(columns) (((columns) + GEMM_PADDING - 1) / GEMM_PADDING * GEMM_PADDING)
 
 struct gemm_input_arguments {
     struct view x;
     const float *norm; /* NULL: none */
     struct gemm_rows to;
-    i64 slots, columns;
-    float inverse, eps; /* inverse: 1 / columns, rounded */
+    i64 scale_row; /* floats */
+    i64 columns;
+    float inverse, eps;  /* inverse: 1 / columns, rounded */
+    u32 flags, reserved; /* ALIGNED_INPUTS */
 };
 
 /* Up to 64 or 128 places in an order of pairs, all of one expert: [first, end). */
@@ -35,12 +43,11 @@ struct gemm_group_arguments {
 
 struct gemm_arguments {
     struct view y, residual; /* mid: from slot to slot, or head to head */
-    struct gemm_rows inputs; /* of a head */
-    i64 input_head;          /* bytes from head to head */
-    struct weight w, up;     /* up.data NULL: no second matrix */
-    const u32 *order;        /* of pairs, by `tiles`; NULL: rows as they are */
+    struct gemm_rows inputs;
+    struct weight w, up; /* up.data NULL: no second matrix */
+    const u32 *order;    /* of pairs, by `tiles`; NULL: rows as they are */
     const struct gemm_tile *tiles;
-    i64 rows, columns;
+    i64 rows, columns;        /* of outputs, and of inputs */
     i64 head_rows, first_row; /* head h owns the rows from h * head_rows + first_row on */
     u32 tokens, slots, share; /* share: pairs that have one input */
     u32 wide;                 /* whether 16 bytes of y and residual may be moved at once */

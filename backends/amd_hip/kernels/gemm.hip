@@ -2,16 +2,22 @@
  * gemm.hip: products of many rows by the matrix units: the fast profile (docs/numerics.md) of
  * linear, linear_add, linear_swiglu, norm_linear, head_linear and the experts' products.
  *
- * Inputs are rounded once, by gemm_input_..., and lie row by row in scratch. Weights are bf16 as
- * they are; f32 and f16 are rounded to bf16 on their way into LDS.
+ * Inputs are rounded once, by gemm_input_..., and lie row by row in scratch: bf16; for FP8 weights
+ * FP8 with a scale for 128 columns. Weights are bf16 as they are; f32 and f16 are rounded to bf16
+ * on their way into LDS; FP8 becomes the FNUZ form there, and each 128 columns' sum is scaled and
+ * added up in f32.
  *
  * gemm_64, gemm_128: a workgroup has 128 rows of weights (64 outputs of swiglu: the rows of both
  * matrices) and 64 or 128 rows of inputs, 128 bytes of each at a time in LDS; its four waves have
  * 32 or 64 by 64 of them, as blocks of 16 by 16: v_mfma_f32_16x16x16_bf16 with the weights as the
- * first operand, so that a lane's results are four outputs of one input row. The 16 bytes c of row
- * r lie at c ^ (r & 7): eight lanes that read or write at a time meet no bank twice. A lane's 16
- * bytes are two products' worth of K; which columns those are does not matter, as long as weights
- * and inputs agree. The next 128 bytes are on their way in registers meanwhile.
+ * first operand (FP8: v_mfma_f32_16x16x32_fp8_fp8), so that a lane's results are four outputs of
+ * one input row. The 16 bytes c of row r lie at c ^ ((r ^ r / 4) & 7): eight lanes that read or
+ * write at a time meet no bank twice. A lane's 16 bytes are two products' worth of K; which columns
+ * those are does not matter, as long as weights and inputs agree. The next 128 bytes are on their
+ * way in registers meanwhile.
+ *
+ * gemm_columns is gemm_128 for head_linear transposed, mla_query and mla_qkv: rows of weights are K
+ * and turned on their way into LDS, all of them rounded to bf16.
  */
 #include "dot.hiph"
 
@@ -22,38 +28,83 @@ typedef short short4 __attribute__((ext_vector_type(4)));
 
 /* ---- inputs ---- */
 
-/* Row (t, j) of x, as row t * slots + j; +0 behind its end. Launch: grid (tokens, slots), block
- * 256. */
-KERNEL(256) gemm_input_bf16(gemm_input_arguments a)
+/* Four columns of a row, normed if there is a norm; +0 behind its end. */
+DEVICE float4 input_at(const gemm_input_arguments &a, const float *x, i64 k, float factor)
+{
+    float4 v = {0, 0, 0, 0};
+    if (k + 4 <= a.columns && a.flags & ALIGNED_INPUTS)
+        v = *(const float4 *)(x + k);
+    else
+        for (int i = 0; i < 4; i++)
+            v[i] = k + i < a.columns ? x[k + i] : 0.0f;
+    for (int i = 0; i < 4 && a.norm; i++) {
+        float scaled = v[i] * factor;
+        v[i] = k + i < a.columns ? scaled * a.norm[k + i] : 0.0f;
+    }
+    return v;
+}
+
+/* 32 lanes' 128 columns: their scale is the least power of two s, 2^-126 at least, of which the
+ * largest is at most 448. In the FNUZ form, whose values are half as large, that is x / 2s, 224 at
+ * most. With the weights' half that makes 4s of the sums. */
+DEVICE void put_fp8(char *to, const gemm_input_arguments &a, i64 k, float4 v)
+{
+    float most = 0;
+    for (int i = 0; i < 4; i++)
+        most = __builtin_fmaxf(most, __builtin_fabsf(v[i]));
+    most = __builtin_fmaxf(most, of_xor<16>(most));
+    most = __builtin_fmaxf(most, of_xor<8>(most));
+    most = __builtin_fmaxf(most, of_xor<4>(most));
+    most = __builtin_fmaxf(most, of_xor<2>(most));
+    most = __builtin_fmaxf(most, of_xor<1>(most));
+    /* most = f * 2^e, 1 <= f < 2; 448 = 1.75 * 2^8: s = 2^(e - 8), twice that where f > 1.75. */
+    u32 bits = (float_to_bits(most) + 0x001fffff) & 0x7f800000;
+    bits = bits < 0x04800000 ? 0x04800000 : bits > 0x7f000000 ? 0x7f000000 : bits;
+    u32 scale = bits - 0x04000000;
+    float back = bits_to_float(0x7e800000 - scale);
+    int bytes = __builtin_amdgcn_cvt_pk_fp8_f32(v[0] * back, v[1] * back, 0, false);
+    bytes = __builtin_amdgcn_cvt_pk_fp8_f32(v[2] * back, v[3] * back, bytes, true);
+    *(int *)(to + k) = bytes;
+    if (k % GEMM_PADDING == 0)
+        a.to.scales[k / GEMM_PADDING * a.to.scale_step + group_y() * a.to.scale_head +
+                    group_x() * a.scale_row] = bits_to_float(scale + 0x01000000);
+}
+
+/* Row t of head j of x, or of slot j. Launch: grid (tokens, heads), block 256. */
+template <int FORMAT> DEVICE void gemm_input(const gemm_input_arguments &a)
 {
     LDS static float factor;
     const float *x = row_of<const float>(a.x, group_x(), group_y());
-    char *to = a.to.at + (group_x() * a.slots + group_y()) * a.to.row;
+    char *to = a.to.at + group_x() * a.to.row + group_y() * a.to.head;
     if (!wave()) {
         float r = a.norm ? norm_factor(sum_of_squares(x, a.columns), a.inverse, a.eps) : 1.0f;
         if (!lane())
             factor = r;
     }
     barrier();
-    i64 padded = (a.columns + GEMM_PADDING - 1) / GEMM_PADDING * GEMM_PADDING;
-    for (i64 k = thread() * 4; k < padded; k += 1024) {
-        float4 v = {0, 0, 0, 0};
-        if (k < a.columns) {
-            v = *(const float4 *)(x + k);
-            if (a.norm)
-                for (int i = 0; i < 4; i++) {
-                    float scaled = v[i] * factor;
-                    v[i] = scaled * a.norm[k + i];
-                }
-        }
-        *(uint2 *)(to + k * 2) = uint2{two_bf16(v[0], v[1]), two_bf16(v[2], v[3])};
+    for (i64 k = thread() * 4; k < GEMM_PADDED(a.columns); k += 1024) {
+        float4 v = input_at(a, x, k, factor);
+        if (FORMAT == FP8)
+            put_fp8(to, a, k, v);
+        else
+            *(uint2 *)(to + k * 2) = uint2{two_bf16(v[0], v[1]), two_bf16(v[2], v[3])};
     }
+}
+
+KERNEL(256) gemm_input_bf16(gemm_input_arguments a)
+{
+    gemm_input<BF16>(a);
+}
+
+KERNEL(256) gemm_input_fp8(gemm_input_arguments a)
+{
+    gemm_input<FP8>(a);
 }
 
 /* ---- pairs by expert ---- */
 
-extern LDS u32
-    places[]; /* of each expert of the bank: first its pairs, then the next one's place */
+/* Of each expert of the bank: how many pairs it has, then the next one's place. */
+extern LDS u32 places[];
 
 /* Sum of the values of this lane and those before it. */
 DEVICE u32 running(u32 value)
@@ -166,36 +217,108 @@ enum { CHUNKS = 8, STEP_ROWS = 256 / CHUNKS, ROWS_EACH = GEMM_ROWS / STEP_ROWS }
 
 DEVICE u32 place_of_chunk(u32 row, u32 chunk)
 {
-    return row * CHUNKS + (chunk ^ (row & 7));
+    return row * CHUNKS + (chunk ^ ((row ^ row >> 2) & 7));
 }
 
-template <int FORMAT> DEVICE uint4 rounded(const eight<FORMAT> &raw)
+/* Whether a NaN was among what has been rounded; then it must be done again, with care. */
+struct nans {
+    bool some;
+    u32 bytes; /* FP8: in bits 7, 15, ... */
+    METHOD bool any() const
+    {
+        return some || bytes & 0x80808080;
+    }
+};
+
+DEVICE u32 two_rounded(float low, float high, nans &n)
+{
+    n.some |= __builtin_isunordered(low, high);
+    return two_plain_bf16(low, high);
+}
+
+template <int FORMAT> DEVICE uint4 rounded(const eight<FORMAT> &raw, nans &n)
 {
     float v[8];
     raw.decode(v);
-    uint4 bits;
-    bool nan = false;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        bits[i] = two_plain_bf16(v[2 * i], v[2 * i + 1]);
-        nan |= __builtin_isunordered(v[2 * i], v[2 * i + 1]);
-    }
-    if (nan)
-        for (int i = 0; i < 4; i++)
-            bits[i] = two_bf16(v[2 * i], v[2 * i + 1]);
-    return bits;
+    return uint4{two_rounded(v[0], v[1], n), two_rounded(v[2], v[3], n), two_rounded(v[4], v[5], n),
+                 two_rounded(v[6], v[7], n)};
 }
 
-DEVICE uint4 rounded(const eight<BF16> &raw)
+template <int FORMAT> DEVICE uint4 rounded_with_care(const eight<FORMAT> &raw)
+{
+    float v[8];
+    raw.decode(v);
+    return uint4{two_bf16(v[0], v[1]), two_bf16(v[2], v[3]), two_bf16(v[4], v[5]),
+                 two_bf16(v[6], v[7])};
+}
+
+DEVICE uint4 rounded(const eight<BF16> &raw, nans &)
 {
     return raw.bits;
 }
+
+/* 16 elements of FP8. */
+struct fp8_chunk {
+    uint4 bytes;
+    METHOD void load(const weight_row &w, i64 k)
+    {
+        bytes = fetch<false>((const uint4 *)(w.data + k));
+    }
+};
+
+/* Four bytes from e4m3 to its FNUZ form: the same of half the value, but -0 is 0; and NaN is 0x80,
+ * which is left to rounded_with_care. */
+DEVICE u32 fnuz(u32 bytes, nans &n)
+{
+    u32 size = bytes & 0x7f7f7f7f;
+    n.bytes |= size + 0x01010101;
+    return ((size + 0x7f7f7f7f) & bytes & 0x80808080) | size;
+}
+
+DEVICE uint4 rounded(const fp8_chunk &raw, nans &n)
+{
+    return uint4{fnuz(raw.bytes[0], n), fnuz(raw.bytes[1], n), fnuz(raw.bytes[2], n),
+                 fnuz(raw.bytes[3], n)};
+}
+
+DEVICE uint4 rounded_with_care(const fp8_chunk &raw)
+{
+    nans ignored = {};
+    uint4 bits = rounded(raw, ignored);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u32 ones = ((raw.bytes[i] & 0x7f7f7f7f) + 0x01010101) >> 7 & 0x01010101;
+        bits[i] = (bits[i] & ~(ones * 0xff)) | ones << 7;
+    }
+    return bits;
+}
+
+/* What 128 bytes of a row in LDS are, and a lane's 16 of them in memory. */
+template <int FORMAT> struct format {
+    enum { STEP = 64, CHUNK = 8 }; /* columns */
+    typedef eight<FORMAT> raw;
+    typedef uint2 four_bits;
+};
+
+template <> struct format<F32> {
+    enum { STEP = 64, CHUNK = 8 };
+    typedef eight<F32> raw;
+    typedef float4 four_bits;
+};
+
+template <> struct format<FP8> {
+    enum { STEP = 128, CHUNK = 16 };
+    typedef fp8_chunk raw;
+    typedef u32 four_bits;
+};
 
 /* Rows of weights in a workgroup: with `up`, of a wave's SPAN rows the first half are the first
  * matrix's, the others the second's of the same outputs. */
 template <int FORMAT, int SPAN> struct weight_tile {
     weight_row rows[ROWS_EACH];
-    eight<FORMAT> raw[ROWS_EACH];
+    typename format<FORMAT>::raw raw[ROWS_EACH];
+    const float *scales, *up_scales; /* FP8: of the workgroup's 128 rows */
+    float scale, up_scale;
 
     METHOD void find(const gemm_arguments &a, const part &p)
     {
@@ -206,10 +329,13 @@ template <int FORMAT, int SPAN> struct weight_tile {
             i64 at = a.up.data ? row / SPAN * (SPAN / 2) + in % (SPAN / 2) : row;
             rows[i] = row_of(up ? a.up : a.w, p.expert, p.row + (at < p.rows ? at : p.rows - 1));
         }
+        scales = row_of(a.w, p.expert, p.row).scales;
+        up_scales = a.up.data ? row_of(a.up, p.expert, p.row).scales : scales;
     }
     METHOD void fetch(const gemm_arguments &a, i64 step)
     {
-        i64 k = step * 64 + thread() % CHUNKS * 8;
+        typedef format<FORMAT> f;
+        i64 k = step * f::STEP + thread() % CHUNKS * f::CHUNK;
         bool have = k < a.columns;
 #pragma unroll
         for (int i = 0; i < ROWS_EACH; i++) {
@@ -217,35 +343,150 @@ template <int FORMAT, int SPAN> struct weight_tile {
             if (have)
                 raw[i].load(rows[i], k);
         }
+        if (FORMAT == FP8) {
+            scale = scales[step];
+            up_scale = up_scales[step];
+        }
     }
     METHOD void put(uint4 *to) const
     {
+        nans n = {};
 #pragma unroll
         for (int i = 0; i < ROWS_EACH; i++)
-            to[place_of_chunk(thread() / CHUNKS + (u32)i * STEP_ROWS, thread() % CHUNKS)] =
-                rounded(raw[i]);
+            *place(to, i) = rounded(raw[i], n);
+        if (!n.any())
+            return;
+#pragma unroll
+        for (int i = 0; i < ROWS_EACH; i++)
+            *place(to, i) = rounded_with_care(raw[i]);
+    }
+    static METHOD uint4 *place(uint4 *tile, int i)
+    {
+        return tile + place_of_chunk(thread() / CHUNKS + (u32)i * STEP_ROWS, thread() % CHUNKS);
     }
 };
 
-template <int TOKENS> struct input_tile {
+/* Four elements of a row of weights. */
+template <int FORMAT> struct four {
+    typename format<FORMAT>::four_bits bits;
+    METHOD void load(const char *row, i64 k)
+    {
+        bits = fetch<false>((const typename format<FORMAT>::four_bits *)row + k / 4);
+    }
+    METHOD float4 decode(float scale, bool care, nans &n) const
+    {
+        if constexpr (FORMAT == F32) {
+            return bits;
+        } else if constexpr (FORMAT == FP8) {
+            if (care)
+                return float4{from_fp8(bits & 0xff), from_fp8(bits >> 8 & 0xff),
+                              from_fp8(bits >> 16 & 0xff), from_fp8(bits >> 24)} *
+                       scale;
+            n.some |= !(__builtin_fabsf(scale) < 0x1p126f); /* its double must be a float */
+            int half = (int)fnuz(bits, n);
+            auto low = __builtin_amdgcn_cvt_pk_f32_fp8(half, false);
+            auto high = __builtin_amdgcn_cvt_pk_f32_fp8(half, true);
+            return float4{low[0], low[1], high[0], high[1]} * (2 * scale);
+        } else {
+            return float4{from_16(bits[0]), from_16(bits[0] >> 16), from_16(bits[1]),
+                          from_16(bits[1] >> 16)};
+        }
+    }
+    static METHOD float from_16(u32 half)
+    {
+        return FORMAT == F16 ? from_f16(half) : from_bf16(half);
+    }
+};
+
+/* Two that are bf16 already. */
+DEVICE u32 two_cut(float low, float high)
+{
+    return __builtin_amdgcn_perm(float_to_bits(high), float_to_bits(low), 0x07060302);
+}
+
+/* Columns of a head's weights, which in LDS are rows of 64 of K: a work-item turns four columns of
+ * eight rows. */
+template <int FORMAT> struct column_tile {
+    enum { COLUMNS = 4, ROWS = 8, ACROSS = GEMM_ROWS / COLUMNS };
+    i64 first_row, column;
+    four<FORMAT> raw[ROWS];
+    float scale; /* FP8: of the eight rows' columns */
+    float up_scale;
+
+    METHOD void find(const gemm_arguments &a, const part &p)
+    {
+        first_row = p.head * a.head_rows + a.first_row;
+        column = p.output + thread() % ACROSS * COLUMNS;
+    }
+    METHOD void fetch(const gemm_arguments &a, i64 step)
+    {
+        i64 row = step * 64 + thread() / ACROSS * ROWS;
+        i64 left = column < a.rows ? a.columns - row : 0;
+        weight_row w = row_of(a.w, 0, first_row + row);
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) {
+            raw[k] = {};
+            if (k < left)
+                raw[k].load(w.data + k * a.w.row, column);
+        }
+        if (FORMAT == FP8)
+            scale = left > 0 ? w.scales[column / 128] : 0.0f;
+    }
+    METHOD void turn(uint4 *to, bool care, nans &n) const
+    {
+        float4 rows[ROWS];
+#pragma unroll
+        for (int k = 0; k < ROWS; k++)
+            rows[k] = raw[k].decode(scale, care, n);
+#pragma unroll
+        for (int i = 0; i < COLUMNS; i++) {
+            uint4 bits;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float low = rows[2 * k][i], high = rows[2 * k + 1][i];
+                bits[k] = FORMAT == BF16  ? two_cut(low, high)
+                          : care          ? two_bf16(low, high)
+                          : FORMAT == FP8 ? two_plain_bf16(low, high)
+                                          : two_rounded(low, high, n);
+            }
+            to[place_of_chunk(thread() % ACROSS * COLUMNS + (u32)i, thread() / ACROSS)] = bits;
+        }
+    }
+    METHOD void put(uint4 *to) const
+    {
+        nans n = {};
+        turn(to, false, n);
+        if (n.any())
+            turn(to, true, n);
+    }
+};
+
+template <int FORMAT, int TOKENS> struct input_tile {
     enum { EACH = TOKENS / STEP_ROWS };
     const char *rows[EACH];
     uint4 raw[EACH];
+    const float *scales; /* FP8: of row `lane` of the wave's 64 */
+    float scale;
 
-    METHOD void find(const gemm_arguments &a, const part &p)
+    METHOD void find(const gemm_arguments &a, const part &p, u32 x_first)
     {
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             u32 place = p.first + thread() / CHUNKS + (u32)i * STEP_ROWS;
-            rows[i] = a.inputs.at + p.head * a.input_head +
+            rows[i] = a.inputs.at + p.head * a.inputs.head +
                       (i64)(row_at(a, p, place) / a.share) * a.inputs.row + thread() % CHUNKS * 16;
         }
+        if (FORMAT == FP8)
+            scales = a.inputs.scales + p.head * a.inputs.scale_head +
+                     row_at(a, p, p.first + x_first + lane()) / a.share;
     }
-    METHOD void fetch(i64 step)
+    METHOD void fetch(const gemm_arguments &a, i64 step)
     {
 #pragma unroll
         for (int i = 0; i < EACH; i++)
             raw[i] = *(const uint4 *)(rows[i] + step * 128);
+        if (FORMAT == FP8)
+            scale = scales[step * a.inputs.scale_step];
     }
     METHOD void put(uint4 *to) const
     {
@@ -263,12 +504,20 @@ struct operand {
         half[0] = tile[place_of_chunk(row + lane() % 16, lane() / 16)];
         half[1] = tile[place_of_chunk(row + lane() % 16, lane() / 16 + 4)];
     }
-    METHOD short4 at(int k) const /* 0 .. 3 */
+    template <typename T> METHOD T at(int k) const /* 0 .. 3 */
     {
         uint2 bits = {half[k / 2][k % 2 * 2], half[k / 2][k % 2 * 2 + 1]};
-        return __builtin_bit_cast(short4, bits);
+        return __builtin_bit_cast(T, bits);
     }
 };
+
+template <int FORMAT> DEVICE float4 multiply(const operand &w, const operand &x, int k, float4 sum)
+{
+    if (FORMAT == FP8)
+        return __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(w.at<i64>(k), x.at<i64>(k), sum, 0, 0, 0);
+    return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(w.at<short4>(k), x.at<short4>(k), sum, 0, 0,
+                                                     0);
+}
 
 /* Where a row's outputs go, and what is added to them. */
 struct output_row {
@@ -296,13 +545,21 @@ struct output_row {
     }
 };
 
+DEVICE void add_scaled(float4 &sums, float4 sum, float factor)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        sums[i] = __builtin_fmaf(sum[i], factor, sums[i]);
+}
+
 DEVICE float4 gated(float4 gate, float4 up)
 {
     return float4{swiglu_of(gate[0], up[0]), swiglu_of(gate[1], up[1]), swiglu_of(gate[2], up[2]),
                   swiglu_of(gate[3], up[3])};
 }
 
-template <int FORMAT, int TOKENS> DEVICE void gemm(const gemm_arguments &a)
+/* FORMAT: of the operands in LDS. */
+template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_arguments &a)
 {
     enum { SPAN = TOKENS / 2, W_BLOCKS = SPAN / 16, X_BLOCKS = 4, ACROSS = GEMM_ROWS / SPAN };
     LDS static uint4 w_tile[GEMM_ROWS * CHUNKS], x_tile[TOKENS * CHUNKS];
@@ -310,38 +567,53 @@ template <int FORMAT, int TOKENS> DEVICE void gemm(const gemm_arguments &a)
     if (!find_part<TOKENS>(a, p))
         return;
     u32 w_first = wave() % ACROSS * SPAN, x_first = wave() / ACROSS * 64;
-    weight_tile<FORMAT, SPAN> weights;
-    input_tile<TOKENS> inputs;
+    WEIGHTS weights;
+    input_tile<FORMAT, TOKENS> inputs;
     weights.find(a, p);
-    inputs.find(a, p);
+    inputs.find(a, p, x_first);
     weights.fetch(a, 0);
-    inputs.fetch(0);
+    inputs.fetch(a, 0);
     float4 sums[W_BLOCKS][X_BLOCKS] = {};
-    i64 steps = (a.columns + 63) / 64;
+    i64 steps = (a.columns + format<FORMAT>::STEP - 1) / format<FORMAT>::STEP;
 #pragma unroll 1
     for (i64 step = 0; step < steps; step++) {
         barrier();
         weights.put(w_tile);
         inputs.put(x_tile);
+        float scale = weights.scale, up_scale = weights.up_scale, scales = inputs.scale;
         barrier();
         if (step + 1 < steps) {
             weights.fetch(a, step + 1);
-            inputs.fetch(step + 1);
+            inputs.fetch(a, step + 1);
         }
         operand x[X_BLOCKS];
+        float x_scale[X_BLOCKS];
 #pragma unroll
-        for (int i = 0; i < X_BLOCKS; i++)
+        for (int i = 0; i < X_BLOCKS; i++) {
             x[i].read(x_tile, x_first + (u32)i * 16);
+            if (FORMAT == FP8)
+                x_scale[i] = of_lane(scales, (u32)i * 16 + lane() % 16);
+        }
 #pragma unroll
         for (int j = 0; j < W_BLOCKS; j++) {
             operand w;
             w.read(w_tile, w_first + (u32)j * 16);
+            float4 sum[X_BLOCKS];
+#pragma unroll
+            for (int i = 0; i < X_BLOCKS; i++)
+                sum[i] = FORMAT == FP8 ? float4{0, 0, 0, 0} : sums[j][i];
 #pragma unroll
             for (int k = 0; k < 4; k++)
 #pragma unroll
                 for (int i = 0; i < X_BLOCKS; i++)
-                    sums[j][i] = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(w.at(k), x[i].at(k),
-                                                                           sums[j][i], 0, 0, 0);
+                    sum[i] = multiply<FORMAT>(w, x[i], k, sum[i]);
+#pragma unroll
+            for (int i = 0; i < X_BLOCKS; i++)
+                if (FORMAT == FP8)
+                    add_scaled(sums[j][i], sum[i],
+                               x_scale[i] * (j < W_BLOCKS / 2 ? scale : up_scale));
+                else
+                    sums[j][i] = sum[i];
         }
     }
 #pragma unroll
@@ -363,18 +635,22 @@ template <int FORMAT, int TOKENS> DEVICE void gemm(const gemm_arguments &a)
 }
 
 /* Launch: grid (tiles of inputs, tiles of outputs, heads), inputs fastest, so that workgroups with
- * the same weights run together; block 256. */
-#define GEMM(name, format)                                                                         \
-    KERNEL(256) name(gemm_arguments a)                                                             \
+ * the same weights run together; block 256. Two waves a SIMD leave 256 registers, with which clang
+ * keeps the sums out of the accumulation registers, from where they would have to be moved. */
+#define GEMM(name, format, tokens, ...)                                                            \
+    KERNEL(256) __attribute__((amdgpu_waves_per_eu(2))) name(gemm_arguments a)                     \
     {                                                                                              \
-        gemm<format, TOKENS>(a);                                                                   \
+        gemm<__VA_ARGS__, format, tokens>(a);                                                      \
     }
-#define TOKENS 64
-GEMM(gemm_64_f32, F32)
-GEMM(gemm_64_f16, F16)
-GEMM(gemm_64_bf16, BF16)
-#undef TOKENS
-#define TOKENS 128
-GEMM(gemm_128_f32, F32)
-GEMM(gemm_128_f16, F16)
-GEMM(gemm_128_bf16, BF16)
+GEMM(gemm_64_f32, BF16, 64, weight_tile<F32, 32>)
+GEMM(gemm_64_f16, BF16, 64, weight_tile<F16, 32>)
+GEMM(gemm_64_bf16, BF16, 64, weight_tile<BF16, 32>)
+GEMM(gemm_64_fp8, FP8, 64, weight_tile<FP8, 32>)
+GEMM(gemm_128_f32, BF16, 128, weight_tile<F32, 64>)
+GEMM(gemm_128_f16, BF16, 128, weight_tile<F16, 64>)
+GEMM(gemm_128_bf16, BF16, 128, weight_tile<BF16, 64>)
+GEMM(gemm_128_fp8, FP8, 128, weight_tile<FP8, 64>)
+GEMM(gemm_columns_f32, BF16, 128, column_tile<F32>)
+GEMM(gemm_columns_f16, BF16, 128, column_tile<F16>)
+GEMM(gemm_columns_bf16, BF16, 128, column_tile<BF16>)
+GEMM(gemm_columns_fp8, BF16, 128, column_tile<FP8>)
