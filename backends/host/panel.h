@@ -25,6 +25,10 @@ static inline uint64_t key_panel_bytes(int64_t in)
 void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const float *x,
                      float *out);
 
+/* simd/block.c, AVX-512: K(dots) for three rows and more. */
+void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
+                   int64_t rows, const struct next *next, float (*out)[STRETCH]);
+
 void K(permute)(float *to, const float *x, int64_t in);
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel);
 /* out[i][r] = dot of input x[i], permuted, and output r of the panel; rows <= ROW_BLOCK. */

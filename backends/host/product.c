@@ -9,21 +9,21 @@ void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, in
 }
 
 void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
-                          int64_t count)
+                          int64_t count, const struct next *next)
 {
     const struct product *p = job->p;
     struct group group = product_group(p, g);
     struct matrix m = product_matrix(p, which, &group);
-    for (int64_t i = group.begin; i < group.end; i += ROW_BLOCK) {
-        int64_t rows = group.end - i < ROW_BLOCK ? group.end - i : ROW_BLOCK;
-        const float *x[ROW_BLOCK];
-        float out[ROW_BLOCK][STRETCH];
+    for (int64_t i = group.begin; i < group.end; i += PANEL_ROWS) {
+        int64_t rows = group.end - i < PANEL_ROWS ? group.end - i : PANEL_ROWS;
+        const float *x[PANEL_ROWS];
+        float out[PANEL_ROWS][STRETCH];
         for (int64_t r = 0; r < rows; r++) {
             int64_t input = product_id(p, g, i + r) / p->ids_per_input;
             x[r] = job->ordered ? job->ordered + input * permuted_floats(p->in)
                                 : p->input(p->op, input);
         }
-        K(dots)(&m, o, count, x, rows, out);
+        K(dots)(&m, o, count, x, rows, next, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
 }

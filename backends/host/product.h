@@ -10,7 +10,7 @@
 #include "kernels.h"
 
 #define STRETCH 48    /* outputs an item computes */
-#define ROW_BLOCK 8   /* rows at a time */
+#define ROW_BLOCK 8   /* rows at a time, of a panel */
 #define PANEL_ROWS 12 /* rows from which repacking pays */
 
 /* Output o is the dot over row `first + o` of expert `slot`, or, transposed, over its column o,
@@ -98,20 +98,27 @@ void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most);
 /* A pool_fn; the context is the job. */
 void K(multiply_items)(void *job, int64_t begin, int64_t end, uint32_t thread);
 
+/* The rows of weights that come next. */
+struct next {
+    struct matrix m;
+    int64_t begin, count; /* 0: nothing */
+};
+
 /* product.c: a stretch by the form's dots; and the outputs of some rows of a group to where they
  * belong. */
 void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
-                          int64_t count);
+                          int64_t count, const struct next *next);
 void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
                     int64_t o, int64_t count, float (*dots)[STRETCH]);
 
-/* SIMD forms: whether their dots want inputs in an order of their own (simd/dots.c), and it. */
-bool K(wants_order)(mh_format format);
+/* SIMD forms: whether their dots want inputs in an order of their own (simd/in_place.h), and it. */
+bool K(wants_order)(void);
 void K(order)(mh_format format, float *to, const float *x, int64_t in);
 
-/* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH. */
+/* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH, rows <=
+ * PANEL_ROWS. */
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-             int64_t rows, float (*out)[STRETCH]);
+             int64_t rows, const struct next *next, float (*out)[STRETCH]);
 
 /* ---- groups by expert ---- */
 

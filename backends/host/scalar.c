@@ -27,8 +27,9 @@ static void down_columns(const struct matrix *m, int64_t begin, int64_t count, c
 }
 
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-             int64_t rows, float (*out)[STRETCH])
+             int64_t rows, const struct next *next, float (*out)[STRETCH])
 {
+    (void)next;
     for (int64_t i = 0; i < rows; i++) {
         if (m->transposed) {
             down_columns(m, begin, count, x[i], out[i]);
@@ -55,7 +56,7 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
         int64_t g = i / job->stretches, o = i % job->stretches * STRETCH;
         int64_t count = p->out - o < STRETCH ? p->out - o : STRETCH;
         for (int which = 0; which < 2 && p->w[which]; which++)
-            K(multiply_in_place)(job, which, g, o, count);
+            K(multiply_in_place)(job, which, g, o, count, NULL);
     }
 }
 

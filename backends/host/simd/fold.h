@@ -41,62 +41,26 @@ static inline void store_fourths(vf v, float *out)
     _mm_storeu_ps(out, _mm_add_ps(four, _mm_setzero_ps()));
 }
 
-/* out[d] of four dots; vector j of a dot has stripes 16 j and up. */
-static inline void fold_dots(vf a[FOLDED][STEP], float *out)
+/* out[d] of four dots after the step of 32: low[d] has stripes 0 to 15, high[d] 16 to 31. */
+static inline void fold_dots(const vf low[FOLDED], const vf high[FOLDED], float *out)
 {
     vf dot[FOLDED];
     for (int d = 0; d < FOLDED; d++)
-        dot[d] = v_add(v_add(a[d][0], a[d][2]), v_add(a[d][1], a[d][3]));
+        dot[d] = v_add(low[d], high[d]);
     vf v = fold_4(fold_8(dot[0], dot[2]), fold_8(dot[1], dot[3]));
     v = fold_2(v, v);
     store_fourths(fold_1(v, v), out);
 }
 
-/* The same where vectors 0 and 1 hold stripes 2 i and 2 i + 1 of the lower 32, 2 and 3 of the
- * upper: the last step is between vectors. */
-static inline void fold_twos(vf a[FOLDED][STEP], float *out)
+/* The same where low[d] has the even stripes, high[d] the odd ones: the last step is between them.
+ */
+static inline void fold_twos(const vf low[FOLDED], const vf high[FOLDED], float *out)
 {
-    vf by[2]; /* four lanes a dot */
-    for (int b = 0; b < 2; b++) {
-        vf dot[FOLDED];
-        for (int d = 0; d < FOLDED; d++)
-            dot[d] = v_add(a[d][b], a[d][b + 2]);
-        by[b] = fold_4(fold_8(dot[0], dot[2]), fold_8(dot[1], dot[3]));
-    }
-    vf v = fold_2(by[0], by[1]); /* of each dot two lanes of even stripes, two of odd ones */
+    vf even = fold_4(fold_8(low[0], low[2]), fold_8(low[1], low[3]));
+    vf odd = fold_4(fold_8(high[0], high[2]), fold_8(high[1], high[3]));
+    vf v = fold_2(even, odd); /* of each dot two lanes of even stripes, two of odd ones */
     v = fold_1(v, v);
     store_fourths(fold_2(v, v), out);
-}
-
-/* The same where vector b holds stripes 4 i + b: the steps 2 and 1 are between vectors. */
-static inline void fold_fours(vf a[FOLDED][STEP], float *out)
-{
-    vf by[STEP]; /* four lanes a dot */
-    for (int b = 0; b < STEP; b++)
-        by[b] = fold_4(fold_8(a[0][b], a[2][b]), fold_8(a[1][b], a[3][b]));
-    /* Of each dot the stripes 4 i + 0, 2, 1 and 3. */
-    vf v = fold_1(fold_2(by[0], by[1]), fold_2(by[2], by[3]));
-    v = fold_1(v, v);
-    store_fourths(fold_2(v, v), out);
-}
-
-#else
-
-#define FOLDED 1
-
-static inline void fold_dots(vf a[FOLDED][STEP], float *out)
-{
-    *out = v_fold(a[0]);
-}
-
-static inline void fold_twos(vf a[FOLDED][STEP], float *out)
-{
-    fold_dots(a, out);
-}
-
-static inline void fold_fours(vf a[FOLDED][STEP], float *out)
-{
-    fold_dots(a, out);
 }
 
 #endif

@@ -5,13 +5,8 @@
 #include "../fast.h"
 #include "../panel.h"
 
-/* Some of the rows of weights that come next, into the second cache, while others are multiplied:
- * part `part` of `parts`. */
-struct next {
-    struct matrix m;
-    int64_t begin, count; /* 0: nothing */
-};
-
+/* Rows of weights that come next, into the second cache, while others are multiplied: part `part`
+ * of `parts`. */
 static void fetch(const struct next *next, int64_t part, int64_t parts)
 {
     int64_t bytes = next->m.w ? next->m.w->row_stride[0] : 0;
@@ -118,7 +113,7 @@ static void multiply_stretch(const struct product_job *job, int which, int64_t g
     else if (!job->fast && wants_panel(job, group.end - group.begin))
         multiply_panel(job, which, g, o, count, (float *)(void *)panel, next);
     else
-        K(multiply_in_place)(job, which, g, o, count);
+        K(multiply_in_place)(job, which, g, o, count, next);
 }
 
 static int64_t outputs_at(const struct product_job *job, int64_t item)
@@ -164,7 +159,7 @@ static void order_inputs(void *context, int64_t begin, int64_t end, uint32_t thr
     (void)thread;
     for (int64_t i = begin; i < end; i++)
         K(order)
-        (p->w[0]->format, (float *)(uintptr_t)job->ordered + i * pitch, p->input(p->op, i), p->in);
+    (p->w[0]->format, (float *)(uintptr_t)job->ordered + i * pitch, p->input(p->op, i), p->in);
 }
 
 void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
@@ -174,7 +169,7 @@ void K(prepare_inputs)(struct product_job *job, int64_t fewest, int64_t most)
     if (!wants_fast(job, most))
         job->fast = NULL;
     bool in_place = job->fast ? !wants_fast(job, fewest) : !wants_panel(job, fewest);
-    if (in_place && !p->transposed && K(wants_order)(p->w[0]->format)) {
+    if (in_place && !p->transposed && K(wants_order)()) {
         job->ordered = (const float *)(const void *)job->shared;
         spread(job->run, p->inputs, p->in, order_inputs, job);
     }
