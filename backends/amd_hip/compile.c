@@ -116,11 +116,12 @@ void amd_compiler_close(struct amd_compiler *c)
 void amd_compiled_target(const void *code, uint64_t size, char target[64])
 {
     static const char before[] = "amdgcn-amd-amdhsa--"; /* in the metadata */
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789:+-";
     const char *at = memmem(code, size, before, sizeof(before) - 1);
     const char *end = (const char *)code + size;
     size_t length = 0;
     for (at = at ? at + sizeof(before) - 1 : end; at + length < end && length < 63; length++)
-        if (!memchr("abcdefghijklmnopqrstuvwxyz0123456789:+-", at[length], 39))
+        if (!memchr(letters, at[length], sizeof(letters) - 1))
             break;
     memcpy(target, at, length);
     target[length] = 0;
