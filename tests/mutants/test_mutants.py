@@ -5,6 +5,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
 import mutants  # noqa: E402  (after the path)
+import mutants_amd  # noqa: E402
 import mutants_nvidia  # noqa: E402
 
 SOURCE = '''
@@ -68,6 +69,23 @@ class Mutants(unittest.TestCase):
     def test_equivalents_of_ptx_are_sites(self):
         e = mutants.Equivalents(mutants_nvidia.EQUIVALENTS.read_text(encoding="utf-8"))
         mutants_nvidia.sample(1, 1, e)
+        self.assertEqual(e.stale(), [])
+
+    def test_sites_of_hip(self):
+        source = ("template <int T> DEVICE int f(const view &a, floats<T> *b)\n{\n    barrier();\n"
+                  "    return at<2>(a) < T && a.x * 3;\n}\n\nKERNEL(64) g(arguments a)\n{\n    *a.y = 4;\n}\n")
+        found = [(m.function, m.old, m.new) for m in mutants_amd.sites("f.hip", source)]
+        self.assertEqual(found, [
+            ("f", "<", "<="), ("f", "&&", "||"), ("f", "*", "/"), ("f", "3", "4"), ("f", "3", "2"),
+            ("g", "4", "5"), ("g", "4", "3"), ("f", "barrier()", "(void)0")])
+
+    def test_each_file_of_hip_has_cases(self):
+        self.assertEqual(sorted(mutants_amd.CASES),
+                         sorted(path.stem for path in mutants_amd.KERNELS.glob("*.hip")))
+
+    def test_equivalents_of_hip_are_sites(self):
+        e = mutants.Equivalents(mutants_amd.EQUIVALENTS.read_text(encoding="utf-8"))
+        mutants_amd.sample(1, e)
         self.assertEqual(e.stale(), [])
 
     def test_the_sample_has_three_of_each_op_and_repeats(self):
