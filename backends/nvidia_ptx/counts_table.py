@@ -36,7 +36,7 @@ def inputs(op, fp8, d, blocks):
     """Bytes that blocks stage, and that lanes ask for scales; None: not told apart from the weights."""
     rows, scales = {
         "norm_linear": lambda: (2 * d["I"], (d["O"] + d["U"]) * d["I"]),
-        "mla_qkv": lambda: (d["N"], 128 / 8 * d["H"] * d["L"]),  # a column's scale, once a head
+        "mla_qkv": lambda: (d["N"], 128 * d["H"] * d["L"]),  # a column's scale, eight times a head
         "linear_add": lambda: (d["I"], d["O"] * d["I"]),
         "head_linear": lambda: (d["B"], d["H"] * d["C"] * d["B"]),
         "norm_router": lambda: (2 * d["I"], d["E"] * d["I"]),

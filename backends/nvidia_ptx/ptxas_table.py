@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Assembles every kernel with ptxas for sm_80, sm_89 and sm_90 and prints the table of docs/nvidia.md:
 registers, static shared memory, and how many warps the registers leave a multiprocessor. Fails if a
-kernel spills or uses local memory.
+kernel spills or uses local memory, there or on sm_100.
 
 usage: ptxas_table.py BUILD [PTXAS]     BUILD: where the preprocessed *.ptx lie
 """
@@ -12,6 +12,7 @@ import sys
 
 FORMATS = {"0": "", "1": "f32", "2": "f16", "3": "bf16", "4": "fp8"}
 SMS = ["80", "89", "90"]
+ALSO = "100"
 
 
 def assemble(ptxas, path, sm):
@@ -45,6 +46,7 @@ def main():
         family, form, least = path.stem.rsplit("_", 2)
         tables = {sm: assemble(ptxas, path, sm) for sm in SMS if sm >= least}
         newest = tables[SMS[-1]]
+        assemble(ptxas, path, ALSO)
         for kernel in newest:
             registers = " / ".join(str(tables[sm][kernel][0]) if sm in tables else "-" for sm in SMS)
             form_name = FORMATS[form] + (" (sm_89 form)" if least == "89" else "")

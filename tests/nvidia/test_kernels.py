@@ -71,7 +71,7 @@ def main():
     ptxas = shutil.which("ptxas") or shutil.which("ptxas", path="/usr/local/cuda/bin")
     if ptxas:
         for path in texts:
-            for sm in {path.stem.rsplit("_", 1)[1], "90"}:
+            for sm in {path.stem.rsplit("_", 1)[1], "90", "100"}:
                 bad = assemble(ptxas, path, sm)
                 if bad:
                     complaints.append(f"{path.name}: ptxas, sm_{sm}: {bad}")
