@@ -57,6 +57,7 @@ CASES = {
              "add/f32/T2.N600/inplace/random/plain", "add/f32/T65600.N1/inplace/random/plain",
              "swiglu/f32/T60.N900/dense/random/plain"],
     "attention_mma": ["fast/attention", "fast/attention @1"],
+    "gemm": ["fast/products {}", "fast/fused {}"],
     "sample": ["argmax/f32/T3.V70/gaps/ties/plain", "argmax/f32/T2.V1500/gaps/random/plain",
                "sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
                "sample/f32/T3.V1500/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature",

@@ -86,6 +86,9 @@ enum kernel_id {
     KERNEL_COUNT
 };
 
+/* What files.def asks of a GPU, in order. */
+enum { EXACT, MATRIX, FNUZ };
+
 struct device {
     const mh_core *core;
     const struct instance *instance;
@@ -93,7 +96,7 @@ struct device {
     int ordinal;
     int64_t compute_units;
     char target[64]; /* gfx942, gfx90a:sramecc+:xnack-, ... */
-    bool matrix;     /* files of matrix units are loaded */
+    uint32_t units;  /* EXACT, ...: what of files.def is loaded */
     hipModule_t modules[FILE_COUNT];
     void *images[FILE_COUNT]; /* compiled at load, else NULL */
     hipFunction_t functions[KERNEL_COUNT][FORMATS];
@@ -169,7 +172,7 @@ void amd_compiler_close(struct amd_compiler *compiler);
 mh_status amd_compile(struct amd_compiler *compiler, int file, void **code, uint64_t *size);
 /* What a code object is for, as in gfx90a:sramecc+:xnack-; "" where it does not say. */
 void amd_compiled_target(const void *code, uint64_t size, char target[64]);
-bool amd_has_matrix_units(const char *target);
+uint32_t amd_units_of(const char *target);
 
 /* ---- ops.c ---- */
 

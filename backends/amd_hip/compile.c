@@ -127,13 +127,19 @@ void amd_compiled_target(const void *code, uint64_t size, char target[64])
     target[length] = 0;
 }
 
-bool amd_has_matrix_units(const char *target)
+uint32_t amd_units_of(const char *target)
 {
-    static const char *const those[] = {"gfx90a", "gfx940", "gfx941", "gfx942", "gfx950"};
+    static const struct {
+        const char *target;
+        uint32_t units;
+    } those[] = {
+        {"gfx90a", MATRIX}, {"gfx940", FNUZ},   {"gfx941", FNUZ},
+        {"gfx942", FNUZ},   {"gfx950", MATRIX},
+    };
     for (size_t i = 0; i < sizeof(those) / sizeof(those[0]); i++)
-        if (!strncmp(target, those[i], strlen(those[i])))
-            return true;
-    return false;
+        if (!strncmp(target, those[i].target, strlen(those[i].target)))
+            return those[i].units;
+    return EXACT;
 }
 
 /* ---- a file ---- */

@@ -7,11 +7,10 @@
 #include "files.def"
 #undef FILE
 
-enum { EXACT, MATRIX };
 
 static const struct {
     const char *name, *code;
-    int units;
+    uint32_t units;
 } files[FILE_COUNT] = {
 #define FILE(name, units) {#name, amd_code_##name, units},
 #include "files.def"
@@ -51,14 +50,14 @@ const char *amd_file_name(int file)
 
 static bool has_units_for(const struct device *device, int file)
 {
-    return files[file].units == EXACT || device->matrix;
+    return files[file].units <= device->units;
 }
 
 /* The code that came with the module; MH_UNSUPPORTED: it is for another GPU. */
 static mh_status load_embedded(struct device *device)
 {
     mh_status status = MH_OK;
-    device->matrix = true;
+    device->units = FNUZ;
     snprintf(device->target, sizeof(device->target), "gfx942");
     for (int i = 0; i < FILE_COUNT && !status; i++) {
         int result = device->hip->ModuleLoadData(&device->modules[i], files[i].code);
@@ -80,7 +79,7 @@ static mh_status load_compiled(struct device *device)
     status = amd_compile(compiler, FILE_move, &device->images[FILE_move], &size);
     if (!status) {
         amd_compiled_target(device->images[FILE_move], size, device->target);
-        device->matrix = amd_has_matrix_units(device->target);
+        device->units = amd_units_of(device->target);
     }
     for (int i = 0; i < FILE_COUNT && !status; i++) {
         if (!has_units_for(device, i))

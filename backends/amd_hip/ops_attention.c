@@ -143,7 +143,7 @@ PLAN_OP(head_linear)
                                               .rows = o->row_count,
                                               .head_rows = o->head_rows,
                                               .first_row = o->row_begin,
-                                              .fast = o->base.flags & MH_OP_FAST},
+                                              .fast = has_products(device, &o->base)},
                             memory, l);
     launch_head_rows(o, l);
     return 1;
@@ -157,7 +157,7 @@ PLAN_OP(mla_query)
                                           .w = mh_view_weight(o->w),
                                           .rows = o->q.shape[2] - o->table.shape[1],
                                           .head_rows = o->head_rows,
-                                          .fast = o->base.flags & MH_OP_FAST,
+                                          .fast = has_products(device, &o->base),
                                           .rotates = true,
                                           .kv = {.cache = places, .angles = angles(&o->table)}},
                         memory, l);
@@ -170,7 +170,7 @@ PLAN_OP(mla_qkv)
                                           .w = mh_view_weight(o->w),
                                           .rows = o->q.shape[2] - o->table.shape[1],
                                           .head_rows = o->head_rows,
-                                          .fast = o->base.flags & MH_OP_FAST,
+                                          .fast = has_products(device, &o->base),
                                           .rotates = true,
                                           .writes = true,
                                           .kv = {.cache = cache(&o->cache, &o->positions, &o->slots,
@@ -233,7 +233,7 @@ static bool attention_mma(const struct device *device, const mh_op_attention *o,
 {
     enum { LEAST_HEADS = 4, PART_KEYS = 128 };
     int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
-    if (!device->matrix || !(o->base.flags & MH_OP_FAST) || o->cache.dtype != MH_BF16 ||
+    if (device->units < MATRIX || !(o->base.flags & MH_OP_FAST) || o->cache.dtype != MH_BF16 ||
         heads < LEAST_HEADS || o->y.shape[2] != MMA_LATENT || o->q.shape[2] != MMA_WIDTH ||
         !tensor_aligned(&o->cache, MMA_WIDTH) || !tensor_aligned(&o->q, MMA_WIDTH) ||
         !tensor_aligned(&o->y, MMA_LATENT))

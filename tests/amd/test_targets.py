@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The sources of the kernels compile for other targets than gfx942: by clang 19, every file for gfx90a and
-those without matrix units for gfx906; and by Debian's hipRTC, an older clang with headers of its own, where it is
+"""The sources of the kernels compile for other targets than gfx942: by clang 19, every file for gfx90a but
+those with FP8 of gfx942's form, and those without matrix units for gfx906; and by Debian's hipRTC, an older clang with headers of its own, where it is
 installed, with the names that the backend asks for.
 
 usage: test_targets.py BACKEND CLANG [all]     BACKEND: the source folder; all: hipRTC gets the large files too
@@ -14,6 +14,7 @@ import tempfile
 
 SUFFIXES = {"NONE": [""], "CACHE": ["_f32", "_bf16"], "ALL": ["_f32", "_f16", "_bf16", "_fp8"],
             "WIDE": ["_f32", "_f16", "_bf16"]}
+TARGETS = {"EXACT": ["gfx90a", "gfx906"], "MATRIX": ["gfx90a"], "FNUZ": []}
 OPTIONS = ["-std=c++17", "-O1", "-ffp-contract=off"]
 
 
@@ -59,7 +60,7 @@ def main():
     bad = 0
     for file, units in re.findall(r"^FILE\((\w+), (\w+)\)", (backend / "files.def").read_text(), re.M):
         source = backend / f"kernels/{file}.hip"
-        for target in ["gfx90a"] + (["gfx906"] if units == "EXACT" else []):
+        for target in TARGETS[units]:
             compilers = [("clang", lambda s, t: by_clang(clang, s, t))]
             if library and (len(sys.argv) > 3 or file in ("attention_mma", "move", "rows", "sample")):
                 compilers.append(("hipRTC", lambda s, t: by_hiprtc(library, s, t)))
