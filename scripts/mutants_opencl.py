@@ -66,8 +66,6 @@ CASES = {
     "sample": ["sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
                "sample/f32/T3.V70/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
     "linear": ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T2.N9.I66/gaps/random/plain"],
-    "linear_many": ["linear_add/{}/T7.O9.I130/inplace/random/plain",
-                    "head_linear/{}/T5.H2.B66.C5.F7/gaps/random/rows"],
     "embed": ["embed/{}/T5.D70.V9/gaps/random/bad"],
     "head_columns": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
                      "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad"],
@@ -76,8 +74,12 @@ CASES = {
     "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain",
                              "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent"],
     "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad"],
-    "experts_many": ["experts_gate_up/{}/T9.J3.D70.I5.S4.E6/gaps/random/absent",
-                     "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
+    "order": ["linear/{}/T7.O9.I130/gaps/random/plain", "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
+    "many": ["linear_add/{}/T7.O9.I130/inplace/random/plain",
+             "head_linear/{}/T5.H2.B66.C5.F7/gaps/random/rows",
+             "mla_query/{}/T5.H2.L66.N5.R4.U7.X16/gaps/random/bad",
+             "experts_gate_up/{}/T9.J3.D70.I5.S4.E6/gaps/random/absent",
+             "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
 }
 
 

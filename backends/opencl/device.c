@@ -76,9 +76,10 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
         status = choose_form(device, e->info.kind);
     bool divides = number(device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT;
     snprintf(device->options, sizeof(device->options),
-             "-cl-std=CL1.2 -w%s -DFORM_%s=1 -DBAD_INDEX=%u",
+             "-cl-std=CL1.2 -w%s -DFORM_%s=1 -DBAD_INDEX=%u%s",
              divides ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
-             device->form == FORM_CPU ? "CPU" : "GPU", (unsigned)MH_BAD_INDEX);
+             device->form == FORM_CPU ? "CPU" : "GPU", (unsigned)MH_BAD_INDEX,
+             e->info.kind == MH_DEVICE_CPU ? " -DPREFETCH=1" : "");
     return status ? status : opencl_probe(device);
 }
 

@@ -103,6 +103,12 @@ void arg_scratch(struct launch *l, uint64_t offset, int64_t columns)
     arg_scratch3(l, offset, columns, 0);
 }
 
+void arg_word(struct launch *l, uint64_t offset)
+{
+    arg_handle(l, l->run->scratch->handle);
+    arg_long(l, (int64_t)(l->run->scratch->offset + offset) / 4);
+}
+
 void arg_buffer(struct launch *l, const mh_buffer *buffer)
 {
     arg_handle(l, mh_view_buffer(buffer)->handle);

@@ -63,6 +63,8 @@ void arg_fault(struct launch *l, const mh_tensor *fault);
  * four bytes; or with two outer strides. */
 void arg_scratch(struct launch *l, uint64_t offset, int64_t columns);
 void arg_scratch3(struct launch *l, uint64_t offset, int64_t stride0, int64_t stride1);
+/* A word of the scratch: buffer, place. */
+void arg_word(struct launch *l, uint64_t offset);
 void arg_buffer(struct launch *l, const mh_buffer *buffer);
 void arg_long(struct launch *l, int64_t value);
 void arg_long4(struct launch *l, int64_t a, int64_t b, int64_t c, int64_t d);

@@ -5,8 +5,8 @@
 
 static const struct op_kernels {
     mh_status (*encode)(const struct run *run, const mh_op *op);
-    uint64_t (*scratch)(const mh_op *op); /* NULL: none */
-    enum kernel_id kernels[8];            /* all that it may use; then 0, the probe */
+    uint64_t (*scratch)(const struct device *device, const mh_op *op); /* NULL: none */
+    enum kernel_id kernels[10]; /* all that it may use; then 0, the probe */
 } table[] = {
 #define OP(NAME, name, ...) [MH_OP_##NAME] = {encode_##name, NULL, {__VA_ARGS__}}
 #define OP_WITH_SCRATCH(NAME, name, ...)                                                           \
@@ -23,30 +23,34 @@ static const struct op_kernels {
     OP(MLA_KV, mla_kv, KERNEL_mla_kv),
     OP(ATTENTION, attention, KERNEL_attention),
     OP(EMBED, embed, KERNEL_embed),
-    OP(LINEAR, linear, KERNEL_linear, KERNEL_linear_many),
-    OP(LINEAR_ADD, linear_add, KERNEL_linear, KERNEL_linear_many),
-    OP(LINEAR_SWIGLU, linear_swiglu, KERNEL_linear, KERNEL_linear_many),
-    OP(HEAD_LINEAR, head_linear, KERNEL_linear, KERNEL_linear_many, KERNEL_head_columns),
-    OP(MLA_QUERY, mla_query, KERNEL_head_columns),
+    OP_WITH_SCRATCH(LINEAR, linear, KERNEL_linear, KERNEL_order, KERNEL_many),
+    OP_WITH_SCRATCH(LINEAR_ADD, linear_add, KERNEL_linear, KERNEL_order, KERNEL_many),
+    OP_WITH_SCRATCH(LINEAR_SWIGLU, linear_swiglu, KERNEL_linear, KERNEL_order, KERNEL_many),
+    OP_WITH_SCRATCH(HEAD_LINEAR, head_linear, KERNEL_linear, KERNEL_order, KERNEL_many,
+                    KERNEL_head_columns),
+    OP_WITH_SCRATCH(MLA_QUERY, mla_query, KERNEL_head_columns, KERNEL_rope, KERNEL_order,
+                    KERNEL_many),
     OP(ROUTER, router, KERNEL_router),
     OP(ARGMAX, argmax, KERNEL_argmax),
     OP_WITH_SCRATCH(SAMPLE, sample, KERNEL_sample),
-    OP_WITH_SCRATCH(ROUTER_LINEAR, router_linear, KERNEL_linear, KERNEL_linear_many, KERNEL_router),
-    OP_WITH_SCRATCH(EXPERTS_GATE_UP, experts_gate_up, KERNEL_experts_linear, KERNEL_experts_many,
-                    KERNEL_group_slots),
-    OP_WITH_SCRATCH(EXPERTS_DOWN, experts_down, KERNEL_experts_linear, KERNEL_experts_many,
+    OP_WITH_SCRATCH(ROUTER_LINEAR, router_linear, KERNEL_linear, KERNEL_order, KERNEL_many,
+                    KERNEL_router),
+    OP_WITH_SCRATCH(EXPERTS_GATE_UP, experts_gate_up, KERNEL_experts_linear, KERNEL_order,
+                    KERNEL_many, KERNEL_group_slots),
+    OP_WITH_SCRATCH(EXPERTS_DOWN, experts_down, KERNEL_experts_linear, KERNEL_order, KERNEL_many,
                     KERNEL_group_slots),
     OP_WITH_SCRATCH(EXPERTS_DOWN_COMBINE, experts_down_combine, KERNEL_experts_down_combine,
-                    KERNEL_experts_many, KERNEL_group_slots, KERNEL_combine),
-    OP_WITH_SCRATCH(NORM_LINEAR, norm_linear, KERNEL_rmsnorm, KERNEL_linear, KERNEL_linear_many),
-    OP(MLA_QKV, mla_qkv, KERNEL_mla_kv, KERNEL_head_columns),
-    OP_WITH_SCRATCH(NORM_ROUTER, norm_router, KERNEL_rmsnorm, KERNEL_linear, KERNEL_linear_many,
-                    KERNEL_router),
-    OP_WITH_SCRATCH(MOE_GATE_UP, moe_gate_up, KERNEL_experts_linear, KERNEL_experts_many,
-                    KERNEL_group_slots, KERNEL_linear, KERNEL_linear_many),
-    OP_WITH_SCRATCH(MOE_DOWN_COMBINE, moe_down_combine, KERNEL_experts_down_combine,
-                    KERNEL_experts_many, KERNEL_group_slots, KERNEL_combine, KERNEL_linear,
-                    KERNEL_linear_many),
+                    KERNEL_order, KERNEL_many, KERNEL_group_slots, KERNEL_combine),
+    OP_WITH_SCRATCH(NORM_LINEAR, norm_linear, KERNEL_rmsnorm, KERNEL_linear, KERNEL_order,
+                    KERNEL_many),
+    OP_WITH_SCRATCH(MLA_QKV, mla_qkv, KERNEL_mla_kv, KERNEL_head_columns, KERNEL_rope, KERNEL_order,
+                    KERNEL_many),
+    OP_WITH_SCRATCH(NORM_ROUTER, norm_router, KERNEL_rmsnorm, KERNEL_linear, KERNEL_order,
+                    KERNEL_many, KERNEL_router),
+    OP_WITH_SCRATCH(MOE_GATE_UP, moe_gate_up, KERNEL_experts_linear, KERNEL_order, KERNEL_many,
+                    KERNEL_group_slots, KERNEL_linear),
+    OP_WITH_SCRATCH(MOE_DOWN_COMBINE, moe_down_combine, KERNEL_experts_down_combine, KERNEL_order,
+                    KERNEL_many, KERNEL_group_slots, KERNEL_combine, KERNEL_linear),
 #undef OP
 #undef OP_WITH_SCRATCH
 };
@@ -159,6 +163,5 @@ mh_status opencl_encode(void *user, const mh_op *op, const mh_scratch *scratch)
 
 uint64_t opencl_scratch(void *device, const mh_op *op)
 {
-    (void)device;
-    return op->op < TABLE_SIZE && table[op->op].scratch ? table[op->op].scratch(op) : 0;
+    return op->op < TABLE_SIZE && table[op->op].scratch ? table[op->op].scratch(device, op) : 0;
 }

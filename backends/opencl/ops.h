@@ -9,7 +9,7 @@
 #include "launch.h"
 
 #define ENCODE(name) mh_status encode_##name(const struct run *run, const mh_op *op)
-#define SCRATCH(name) uint64_t scratch_##name(const mh_op *op)
+#define SCRATCH(name) uint64_t scratch_##name(const struct device *device, const mh_op *op)
 
 /* ops_rows.c */
 ENCODE(add);
@@ -28,10 +28,15 @@ ENCODE(attention);
 /* ops_linear.c */
 ENCODE(embed);
 ENCODE(linear);
+SCRATCH(linear);
 ENCODE(linear_add);
+SCRATCH(linear_add);
 ENCODE(linear_swiglu);
+SCRATCH(linear_swiglu);
 ENCODE(head_linear);
+SCRATCH(head_linear);
 ENCODE(mla_query);
+SCRATCH(mla_query);
 ENCODE(router_linear);
 SCRATCH(router_linear);
 /* ops_experts.c */
@@ -51,6 +56,7 @@ SCRATCH(sample);
 ENCODE(norm_linear);
 SCRATCH(norm_linear);
 ENCODE(mla_qkv);
+SCRATCH(mla_qkv);
 ENCODE(norm_router);
 SCRATCH(norm_router);
 ENCODE(moe_gate_up);
@@ -75,7 +81,22 @@ struct linear {
     const mh_tensor *y, *x, *residual; /* y NULL: scratch, [T, out]; residual NULL: none */
     const mh_weight *w, *up;           /* up NULL: no SwiGLU */
     int64_t heads, out, head_rows, first;
+    uint64_t y_bytes; /* of the scratch, what y takes */
 };
 mh_status launch_linear(const struct run *run, const struct linear *l);
+
+/* ---- ops_many.c: kernel `many` ---- */
+
+/* Its arguments (many.cl); x has as many rows a token as x[t, j] has j. */
+struct many {
+    const mh_tensor *y, *x, *residual; /* y NULL: scratch from y_at on, [T, slots, out] */
+    const mh_weight *w, *up;           /* residual, up NULL: none */
+    int64_t groups, slots, rows, head_rows, first; /* rows of a group of w */
+    bool down, lists;
+    uint64_t y_at, lists_at, scratch_at; /* in the scratch; many_bytes from scratch_at on */
+};
+/* For x [tokens, slots, in], or [tokens, in] with `slots` 1. */
+uint64_t many_bytes(const struct device *device, int64_t tokens, int64_t slots, int64_t in);
+mh_status launch_many(const struct run *run, const struct many *m);
 
 #endif

@@ -45,6 +45,7 @@ ENCODE(argmax)
 SCRATCH(sample)
 {
     const mh_op_sample *o = (const void *)op;
+    (void)device;
     return 4 * (uint64_t)o->logits.shape[0] * (uint64_t)o->logits.shape[1];
 }
 

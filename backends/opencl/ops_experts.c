@@ -4,7 +4,7 @@
 /* As in experts.cl: rows of a group. */
 static int64_t row_block(const struct device *device)
 {
-    return device->form == FORM_CPU ? 16 : 4;
+    return device->form == FORM_CPU ? 32 : 4;
 }
 
 /* What the ops of a bank share. */
@@ -35,9 +35,9 @@ static uint64_t list_bytes(const mh_tensor *experts, const mh_weight *w)
     return (bytes + 255) & ~UINT64_C(255);
 }
 
-static mh_status launch_lists(const struct run *run, const struct slots *s, mh_format format)
+static mh_status launch_lists(const struct run *run, const struct slots *s)
 {
-    struct launch l = launch_begin(run, KERNEL_group_slots, format);
+    struct launch l = launch_begin(run, KERNEL_group_slots, 0);
     arg_slots(&l, s);
     arg_scratch(&l, 0, 0);
     arg_fault(&l, s->fault);
@@ -45,52 +45,58 @@ static mh_status launch_lists(const struct run *run, const struct slots *s, mh_f
     return launch_end(&l, 1, 1, 1);
 }
 
-static void arg_lists(struct launch *l, const struct slots *s)
+/* For many tokens: lists, what `more` is, what kernel `many` wants. */
+static uint64_t slots_bytes(const struct device *device, const mh_tensor *experts,
+                            const mh_tensor *x, const mh_weight *w, uint64_t more)
 {
-    arg_scratch(l, 0, 0);
-    arg_long(l, s->experts->shape[1]);
-    arg_long(l, s->resident);
+    if (experts->shape[0] < FEW)
+        return 0;
+    int64_t slots = x->rank == 3 ? x->shape[1] : 1;
+    return list_bytes(experts, w) + more +
+           many_bytes(device, x->shape[0], slots, mh_view_weight(w)->in);
 }
 
 SCRATCH(experts_gate_up)
 {
     const mh_op_experts_gate_up *o = (const void *)op;
-    return o->experts.shape[0] < FEW ? 0 : list_bytes(&o->experts, o->gate);
+    return slots_bytes(device, &o->experts, &o->x, o->gate, 0);
 }
 
-/* y is a tensor, or floats of the scratch from y_at on; x has a row a token, or one a slot. */
+/* y is a tensor, or `y_bytes` of the scratch behind the lists; x has a row a token, or one a slot.
+ */
 static mh_status launch_slots(const struct run *run, const struct slots *s, const mh_tensor *y,
-                              uint64_t y_at, const mh_tensor *x, const mh_weight *weight,
+                              uint64_t y_bytes, const mh_tensor *x, const mh_weight *weight,
                               const mh_weight *up)
 {
     const mh_weight_view *w = mh_view_weight(weight);
     int64_t slots = s->experts->shape[1];
-    bool many = tokens_of(s) >= FEW;
-    mh_status status = many ? launch_lists(run, s, w->format) : MH_OK;
-    if (status)
-        return status;
-    struct launch l =
-        launch_begin(run, many ? KERNEL_experts_many : KERNEL_experts_linear, w->format);
-    if (y)
-        arg_tensor(&l, y);
-    else
-        arg_scratch3(&l, y_at, slots * w->out, w->out);
+    if (tokens_of(s) >= FEW) {
+        uint64_t taken = list_bytes(s->experts, weight);
+        mh_status status = launch_lists(run, s);
+        return status ? status
+                      : launch_many(run, &(struct many){.y = y,
+                                                        .y_at = taken,
+                                                        .x = x,
+                                                        .w = weight,
+                                                        .up = up,
+                                                        .groups = s->resident,
+                                                        .slots = slots,
+                                                        .rows = w->out,
+                                                        .lists = true,
+                                                        .scratch_at = taken + y_bytes});
+    }
+    struct launch l = launch_begin(run, KERNEL_experts_linear, w->format);
+    arg_tensor(&l, y);
     arg_tensor(&l, x);
     arg_int(&l, x->rank == 3);
-    if (many)
-        arg_lists(&l, s);
-    else
-        arg_slots(&l, s);
+    arg_slots(&l, s);
     arg_weight(&l, weight);
     arg_weight(&l, up ? up : weight);
     arg_int(&l, up != NULL);
-    if (!many)
-        arg_fault(&l, s->fault);
+    arg_fault(&l, s->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    int64_t groups = blocks(w->out, row_block(run->device));
-    return many ? launch_end(&l, groups, w->experts, 1)
-                : launch_end(&l, groups, slots, tokens_of(s));
+    return launch_end(&l, blocks(w->out, row_block(run->device)), slots, tokens_of(s));
 }
 
 ENCODE(experts_gate_up)
@@ -104,7 +110,7 @@ ENCODE(experts_gate_up)
 SCRATCH(experts_down)
 {
     const mh_op_experts_down *o = (const void *)op;
-    return o->experts.shape[0] < FEW ? 0 : list_bytes(&o->experts, o->w);
+    return slots_bytes(device, &o->experts, &o->x, o->w, 0);
 }
 
 ENCODE(experts_down)
@@ -114,14 +120,17 @@ ENCODE(experts_down)
     return launch_slots(run, &s, &o->y, 0, &o->x, o->w, NULL);
 }
 
-/* For many tokens the lists, then the slots' outputs [T, k, D]. */
+/* For many tokens the slots' outputs [T, k, D]. */
+static uint64_t output_bytes(const mh_op_experts_down_combine *o)
+{
+    uint64_t slots = (uint64_t)(o->experts.shape[0] * o->experts.shape[1]);
+    return (4 * slots * (uint64_t)o->y.shape[1] + 255) & ~UINT64_C(255);
+}
+
 SCRATCH(experts_down_combine)
 {
     const mh_op_experts_down_combine *o = (const void *)op;
-    uint64_t slots = (uint64_t)(o->experts.shape[0] * o->experts.shape[1]);
-    return o->experts.shape[0] < FEW
-               ? 0
-               : list_bytes(&o->experts, o->w) + 4 * slots * (uint64_t)o->y.shape[1];
+    return slots_bytes(device, &o->experts, &o->x, o->w, output_bytes(o));
 }
 
 static mh_status down_then_combine(const struct run *run, const mh_op_experts_down_combine *o,
@@ -129,7 +138,7 @@ static mh_status down_then_combine(const struct run *run, const mh_op_experts_do
 {
     int64_t slots = o->experts.shape[1], size = o->y.shape[1];
     uint64_t y_at = list_bytes(&o->experts, o->w);
-    mh_status status = launch_slots(run, s, NULL, y_at, &o->x, o->w, NULL);
+    mh_status status = launch_slots(run, s, NULL, output_bytes(o), &o->x, o->w, NULL);
     if (status)
         return status;
     struct launch l = launch_begin(run, KERNEL_combine, 0);

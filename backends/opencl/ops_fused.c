@@ -23,11 +23,23 @@ static uint64_t matrix_bytes(int64_t rows, int64_t columns)
     return ((uint64_t)(4 * rows * columns) + 255) & ~UINT64_C(255);
 }
 
+/* The same, with scratch that begins `taken` bytes later. */
+static struct run run_behind(const struct run *run, uint64_t taken, mh_scratch *rest)
+{
+    struct run behind = *run;
+    *rest = *run->scratch;
+    rest->offset += taken;
+    rest->size -= taken;
+    behind.scratch = rest;
+    return behind;
+}
+
 /* The normed rows. */
 SCRATCH(norm_linear)
 {
     const mh_op_norm_linear *o = (const void *)op;
-    return matrix_bytes(o->x.shape[0], o->x.shape[1]);
+    return matrix_bytes(o->x.shape[0], o->x.shape[1]) +
+           many_bytes(device, o->x.shape[0], 1, o->x.shape[1]);
 }
 
 ENCODE(norm_linear)
@@ -41,9 +53,25 @@ ENCODE(norm_linear)
     first.y = o->y, first.x = norm.y, first.w = o->w;
     second.y = o->y2, second.x = norm.y, second.w = o->w2;
     mh_status status = encode_rmsnorm(run, &norm.base);
+    mh_scratch rest;
+    const struct run behind = run_behind(run, matrix_bytes(o->x.shape[0], o->x.shape[1]), &rest);
     if (!status)
-        status = encode_linear(run, &first.base);
-    return status || !o->w2 ? status : encode_linear(run, &second.base);
+        status = encode_linear(&behind, &first.base);
+    return status || !o->w2 ? status : encode_linear(&behind, &second.base);
+}
+
+static mh_op_mla_query query_of(const mh_op_mla_qkv *o)
+{
+    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY);
+    query.y = o->y, query.q = o->q, query.table = o->table, query.positions = o->positions;
+    query.fault = o->fault, query.w = o->w, query.head_rows = o->head_rows;
+    return query;
+}
+
+SCRATCH(mla_qkv)
+{
+    const mh_op_mla_query query = query_of((const void *)op);
+    return scratch_mla_query(device, &query.base);
 }
 
 ENCODE(mla_qkv)
@@ -53,18 +81,24 @@ ENCODE(mla_qkv)
     kv.cache = o->cache, kv.kv = o->kv, kv.norm = o->norm, kv.table = o->table;
     kv.positions = o->positions, kv.slots = o->slots, kv.page_table = o->page_table;
     kv.fault = o->fault, kv.eps = o->eps;
-    mh_op_mla_query query = MH_OP_INIT(mla_query, MLA_QUERY);
-    query.y = o->y, query.q = o->q, query.table = o->table, query.positions = o->positions;
-    query.fault = o->fault, query.w = o->w, query.head_rows = o->head_rows;
+    const mh_op_mla_query query = query_of(o);
     mh_status status = encode_mla_kv(run, &kv.base);
     return status ? status : encode_mla_query(run, &query.base);
 }
 
-/* The logits. */
+static mh_op_router_linear route_of(const mh_op_norm_router *o)
+{
+    mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
+    route.experts = o->experts, route.weights = o->weights, route.x = o->y;
+    route.bias = o->bias, route.w = o->w, route.rule = o->rule;
+    return route;
+}
+
 SCRATCH(norm_router)
 {
     const mh_op_norm_router *o = (const void *)op;
-    return matrix_bytes(o->x.shape[0], mh_view_weight(o->w)->out);
+    const mh_op_router_linear route = route_of(o);
+    return scratch_router_linear(device, &route.base);
 }
 
 ENCODE(norm_router)
@@ -72,9 +106,7 @@ ENCODE(norm_router)
     const mh_op_norm_router *o = (const void *)op;
     mh_op_rmsnorm norm = MH_OP_INIT(rmsnorm, RMSNORM);
     norm.y = o->y, norm.x = o->x, norm.w = o->norm, norm.eps = o->eps;
-    mh_op_router_linear route = MH_OP_INIT(router_linear, ROUTER_LINEAR);
-    route.experts = o->experts, route.weights = o->weights, route.x = o->y;
-    route.bias = o->bias, route.w = o->w, route.rule = o->rule;
+    const mh_op_router_linear route = route_of(o);
     mh_status status = encode_rmsnorm(run, &norm.base);
     return status ? status : encode_router_linear(run, &route.base);
 }
@@ -88,19 +120,29 @@ static mh_op_experts_gate_up routed_up(const mh_op_moe_gate_up *o)
     return routed;
 }
 
+static mh_op_linear_swiglu shared_up(const mh_op_moe_gate_up *o)
+{
+    mh_op_linear_swiglu shared = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
+    shared.y = o->shared_y, shared.x = o->x;
+    shared.gate = o->shared_gate, shared.up = o->shared_up;
+    return shared;
+}
+
+/* One after the other. */
 SCRATCH(moe_gate_up)
 {
     const mh_op_experts_gate_up routed = routed_up((const void *)op);
-    return scratch_experts_gate_up(&routed.base);
+    const mh_op_linear_swiglu shared = shared_up((const void *)op);
+    uint64_t first = scratch_experts_gate_up(device, &routed.base);
+    uint64_t second = scratch_linear_swiglu(device, &shared.base);
+    return first > second ? first : second;
 }
 
 ENCODE(moe_gate_up)
 {
     const mh_op_moe_gate_up *o = (const void *)op;
     const mh_op_experts_gate_up routed = routed_up(o);
-    mh_op_linear_swiglu shared = MH_OP_INIT(linear_swiglu, LINEAR_SWIGLU);
-    shared.y = o->shared_y, shared.x = o->x;
-    shared.gate = o->shared_gate, shared.up = o->shared_up;
+    const mh_op_linear_swiglu shared = shared_up(o);
     mh_status status = encode_experts_gate_up(run, &routed.base);
     return status ? status : encode_linear_swiglu(run, &shared.base);
 }
@@ -114,12 +156,14 @@ static mh_op_experts_down_combine routed_down(const mh_op_moe_down_combine *o)
     return routed;
 }
 
-/* The shared experts' output, then what the routed ones want. */
+/* The shared experts' output, then what either product wants. */
 SCRATCH(moe_down_combine)
 {
     const mh_op_moe_down_combine *o = (const void *)op;
     const mh_op_experts_down_combine routed = routed_down(o);
-    return matrix_bytes(o->y.shape[0], o->y.shape[1]) + scratch_experts_down_combine(&routed.base);
+    uint64_t first = many_bytes(device, o->y.shape[0], 1, mh_view_weight(o->shared_w)->in);
+    uint64_t second = scratch_experts_down_combine(device, &routed.base);
+    return matrix_bytes(o->y.shape[0], o->y.shape[1]) + (first > second ? first : second);
 }
 
 ENCODE(moe_down_combine)
@@ -132,13 +176,10 @@ ENCODE(moe_down_combine)
     shared.x = o->shared_x, shared.w = o->shared_w;
     mh_op_experts_down_combine routed = routed_down(o);
     routed.shared = shared.y;
-    mh_status status = encode_linear(run, &shared.base);
+    mh_scratch rest;
+    const struct run behind = run_behind(run, taken, &rest);
+    mh_status status = encode_linear(&behind, &shared.base);
     if (status)
         return status;
-    mh_scratch rest = *run->scratch;
-    rest.offset += taken;
-    rest.size -= taken;
-    struct run behind = *run;
-    behind.scratch = &rest;
     return encode_experts_down_combine(&behind, &routed.base);
 }

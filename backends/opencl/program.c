@@ -6,6 +6,8 @@
 
 #include "opencl.h"
 
+#define MOST_SOURCES 12
+
 #define SOURCE(name) extern const char opencl_source_##name[];
 #define KERNEL(program, name)
 #define PROGRAM(name, by_format, sources) sources
@@ -16,7 +18,7 @@
 static const struct {
     const char *name;
     bool by_format;
-    const char *sources[8]; /* ended by NULL */
+    const char *sources[MOST_SOURCES]; /* ended by NULL */
 } programs[] = {
 #define SOURCE(name) opencl_source_##name,
 #define PROGRAM(name, by_format, sources) {#name, by_format, {sources NULL}},
@@ -60,7 +62,7 @@ static cl_program from_source(struct device *device, const char *const *sources,
                               const char *options, const char *name, char reason[192])
 {
     const struct cl_api *cl = device->cl;
-    const char *texts[8];
+    const char *texts[MOST_SOURCES];
     cl_int code;
     memcpy(texts, sources, count * sizeof(*texts));
     cl_program program = cl->CreateProgramWithSource(device->context, count, texts, NULL, &code);
@@ -222,7 +224,7 @@ static void check_kernels(struct device *device, enum program_id id, mh_format f
 static void build(struct device *device, enum program_id id, mh_format format)
 {
     struct program *p = &device->programs[id][format];
-    const char *sources[8];
+    const char *sources[MOST_SOURCES];
     char options[256], key[600];
     cl_uint count;
     describe(device, id, format, sources, &count, options, key);
@@ -276,7 +278,7 @@ void opencl_release_programs(struct device *device)
     for (int id = 0; id < PROGRAM_COUNT; id++)
         for (mh_format format = 0; format < FORMATS; format++) {
             const struct program *p = &device->programs[id][format];
-            const char *sources[8];
+            const char *sources[MOST_SOURCES];
             char options[256], key[600];
             cl_uint count;
             if (!p->program)

@@ -396,12 +396,13 @@ static const struct {
     {KERNEL_argmax, MH_OP_ARGMAX, 5},
     {KERNEL_sample, MH_OP_SAMPLE, 5},
     {KERNEL_linear, MH_OP_LINEAR_SWIGLU, 2},
-    {KERNEL_linear_many, MH_OP_LINEAR_SWIGLU, 5},
     {KERNEL_embed, MH_OP_EMBED, 5},
     {KERNEL_head_columns, MH_OP_MLA_QUERY, 2},
     {KERNEL_experts_linear, MH_OP_EXPERTS_GATE_UP, 2},
-    {KERNEL_experts_many, MH_OP_EXPERTS_GATE_UP, 5},
     {KERNEL_experts_down_combine, MH_OP_EXPERTS_DOWN_COMBINE, 3},
+    {KERNEL_many, MH_OP_LINEAR_SWIGLU, 13},
+    {KERNEL_many, MH_OP_MLA_QUERY, 5},
+    {KERNEL_many, MH_OP_EXPERTS_GATE_UP, 5},
 };
 
 mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,

@@ -16,11 +16,12 @@ OCLGRIND = "/usr/lib/oclgrind/liboclgrind-rt.so"
 
 OF_FORMATS = """
 linear/{}/T2.O9.I130/gaps/random/plain
-linear_add/{}/T5.O9.I130/inplace/random/plain
+linear_add/{}/T13.O9.I130/inplace/random/plain
 linear_swiglu/{}/T5.N9.I66/shifted/random/plain
 head_linear/{}/T5.H2.B66.C5.F7/gaps/random/rows
 head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed
 mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad
+mla_query/{}/T5.H2.L66.N5.R4.U7.X16/gaps/random/plain
 embed/{}/T5.D70.V9/gaps/random/bad
 router_linear/{}/T2.E40.I70.J4.G8.W3/gaps/random/sigmoid-bias-groups
 experts_gate_up/{}/T2.J2.D70.I9.S4.E6/gaps/random/map

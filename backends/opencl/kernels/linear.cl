@@ -2,10 +2,9 @@
  * linear.cl: linear, head_linear, embed, and what is fused with them: a residual, SwiGLU, rotation
  * of the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
  *
- * Groups: (blocks of rows, tokens or blocks of tokens, heads). A linear layer has one head; head h
- * owns the rows from h * head_rows + first on. linear_many takes MANY tokens at a time, for
- * prefill; linear one, and is bound by memory. With `up` the result is SwiGLU of both products.
- * Local memory: 8.3 KiB (gpu).
+ * Few tokens, one a group: bound by memory; more of them are many.cl's. Groups: (blocks of rows,
+ * tokens, heads). A linear layer has one head; head h owns the rows from h * head_rows + first on.
+ * With `up` the result is SwiGLU of both products. Local memory: 8.3 KiB (gpu).
  */
 #ifdef FORM_CPU
 #define COLUMN_TILES 4
@@ -13,74 +12,21 @@
 #define COLUMN_TILES 1
 #endif
 
-#define LINEAR                                                                                     \
-    TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),                       \
-        const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,           \
-        const long in, const long head_rows, const long first, const long token_count
-
-/* One tile: rows from `begin` on, `tokens` tokens from `t` on. */
-__attribute__((always_inline)) void linear_tile(const int tokens, const int quarters, LINEAR,
-                                                long begin, long t, long h, local float *results,
-                                                local float *space)
+KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),
+                   const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,
+                   const long in, const long head_rows, const long first)
 {
-    global const float *xs[MANY];
-    weight_row rows[ROWS];
-    const int sums = ROWS * tokens;
-    long row = h * head_rows + first + begin, last = row - begin + out - 1;
-    for (int i = 0; i < tokens; i++)
-        xs[i] = ROW2(x, min(t + i, token_count - 1), h);
-    for (int side = 0; side <= has_up; side++) {
-        if (side)
-            WEIGHT_ROWS(up, rows, 0, row, last);
-        else
-            WEIGHT_ROWS(w, rows, 0, row, last);
-        tile(ROWS, tokens, quarters, rows, xs, in, results + side * sums, space);
-    }
-    for (int i = LANE; i < sums; i += LANES) {
-        long o = begin + i / tokens, token = t + i % tokens;
-        if (o >= out || token >= token_count)
-            continue;
-        float value = results[i];
-        if (has_up)
-            value = swiglu_of(value, results[sums + i]);
+    local float results[BLOCK], more[BLOCK], space[TILE_SPACE];
+    long begin = (long)get_group_id(0) * BLOCK, t = get_group_id(1), h = get_group_id(2);
+    long row = h * head_rows + first, last = row + out - 1;
+    TIMES(w, 0, row + begin, last, ROW2(x, t, h), in, results, space);
+    if (has_up)
+        TIMES(up, 0, row + begin, last, ROW2(x, t, h), in, more, space);
+    for (long i = LANE; i < BLOCK && begin + i < out; i += LANES) {
+        float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
         if (has_residual)
-            value = ROW2(residual, token, h)[o] + value;
-        ROW2(y, token, h)[o] = value;
-    }
-}
-
-#define PASSED                                                                                     \
-    y, y_view, x, x_view, residual, residual_view, has_residual, PASS_WEIGHT(w), PASS_WEIGHT(up),  \
-        has_up, out, in, head_rows, first, token_count
-
-APART void linear_one(LINEAR, long begin, long t, long h, local float *results, local float *space)
-{
-    linear_tile(1, 4, PASSED, begin, t, h, results, space);
-}
-
-APART void linear_several(LINEAR, long begin, long t, long h, local float *results,
-                          local float *space)
-{
-    linear_tile(MANY, 1, PASSED, begin, t, h, results, space);
-}
-
-KERNEL void linear(LINEAR)
-{
-    local float results[2 * ROWS], space[TILE_SPACE];
-    for (int block = 0; block < ROW_TILES; block++) {
-        long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
-        if (begin < out)
-            linear_one(PASSED, begin, get_group_id(1), get_group_id(2), results, space);
-    }
-}
-
-KERNEL void linear_many(LINEAR)
-{
-    local float results[2 * ROWS * MANY], space[TILE_SPACE];
-    for (int block = 0; block < ROW_TILES; block++) {
-        long begin = (get_group_id(0) * ROW_TILES + block) * ROWS;
-        if (begin < out)
-            linear_several(PASSED, begin, get_group_id(1) * MANY, get_group_id(2), results, space);
+            value = ROW2(residual, t, h)[begin + i] + value;
+        ROW2(y, t, h)[begin + i] = value;
     }
 }
 
@@ -104,17 +50,6 @@ KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global
  * binary counter: bit-reversed. Six sums wait at most. */
 
 #ifdef FORM_CPU
-/* Up to 16 elements of a row, the rest +0. */
-APART float16 decode_columns(weight_row row, long column, long columns)
-{
-    float part[16];
-    if (column + 16 <= columns)
-        return decode(row, column);
-    for (int i = 0; i < 16; i++)
-        part[i] = column + i < columns ? decode_one(row, column + i) : 0.0f;
-    return vload16(0, part);
-}
-
 APART void store_columns(global float *y, long column, long columns, float16 value)
 {
     float part[16];
@@ -126,7 +61,6 @@ APART void store_columns(global float *y, long column, long columns, float16 val
             y[column + i] = part[i];
 }
 #else
-#define decode_columns(row, column, columns) decode(row, column)
 #define store_columns(y, column, columns, value) ((y)[column] = (value))
 #endif
 

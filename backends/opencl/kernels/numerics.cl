@@ -6,7 +6,8 @@
  * FORM_GPU: a group is 64 work-items, one for each stripe of rule 2, with barriers between steps.
  * A loop `for (i = LANE; i < n; i += LANES)` does its share of n things in both.
  *
- * Set by the host: FORM_CPU or FORM_GPU; BAD_INDEX, the fault word's value; SOFT_RCP and SOFT_SQRT
+ * Set by the host: FORM_CPU or FORM_GPU; PREFETCH where the device is a CPU and no simulator of
+ * many kinds, which does not know it; BAD_INDEX, the fault word's value; SOFT_RCP and SOFT_SQRT
  * where the probe found the device's own not to be correctly rounded.
  * Tensors come as a buffer and a view in elements: offset, then up to three strides.
  */
@@ -37,6 +38,16 @@
 #define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i) * tensor##_view.s1)
 #define ROW2(tensor, i, j) (ROW1(tensor, i) + (j) * tensor##_view.s2)
 #define TENSOR(type, name) global type *name, const long4 name##_view
+
+/* Where stripe j comes in the order in which rule 2's fold is a binary counter: its six bits
+ * reversed. */
+int reversed(int j)
+{
+    int to = 0;
+    for (int bit = 1; bit < STRIPES; bit *= 2, j /= 2)
+        to = 2 * to + j % 2;
+    return to;
+}
 
 /* ---- rule 4: correctly rounded rcp and sqrt ---- */
 
@@ -202,6 +213,13 @@ APART int expert_slot(global const int *map, const long4 map_view, int has_map, 
     int slot = has_map ? map[map_view.s0 + e * map_view.s1] : e;
     return slot < -1 || slot >= resident ? -2 : slot;
 }
+
+/* The experts of tokens, and which of them the bank has. */
+#define SLOTS                                                                                      \
+    TENSOR(const int, experts), TENSOR(const int, map), const int has_map, const long count,       \
+        const long resident, const long slots
+
+#define EXPERT(t, j) expert_slot(map, map_view, has_map, count, resident, *ROW2(experts, t, j))
 
 #ifdef FORM_CPU
 typedef float16 wide; /* stripes or columns that one work-item has at once */

@@ -18,17 +18,12 @@
         const long4 name##_scale
 #define PASS_WEIGHT(name) name, name##_1, name##_2, name##_3, name##_part, name##_data, name##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
-#define WEIGHT_ROWS(name, rows, expert, row, last)                                                 \
-    weight_rows_of(PASS_WEIGHT(name), rows, expert, row, last)
 
-/* A tile is ROWS rows by one token, or by MANY; a group has ROW_TILES tiles below each other. */
-#define ROWS 4
+/* BLOCK rows of a matrix are a group's. */
 #ifdef FORM_CPU
-#define ROW_TILES 4
-#define MANY 6
+#define BLOCK 32
 #else
-#define ROW_TILES 1
-#define MANY 8
+#define BLOCK 4
 #endif
 
 typedef struct {
@@ -51,13 +46,6 @@ APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
     r.scale = (global const float *)byte_of(
         PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 + row / 128 * w_scale.s2);
     return r;
-}
-
-/* ROWS rows from `row` on; `last` in the place of those behind it. */
-APART void weight_rows_of(WEIGHT(w), weight_row *rows, long expert, long row, long last)
-{
-    for (int r = 0; r < ROWS; r++)
-        rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
 }
 
 #ifdef FORM_CPU
@@ -115,25 +103,53 @@ float decode_one(weight_row row, long k)
     return q * row.scale[k / 128];
 #endif
 }
+
+/* Up to 16 elements of a row, the rest +0. */
+APART float16 decode_columns(weight_row row, long column, long columns)
+{
+    float part[16];
+    if (column + 16 <= columns)
+        return decode(row, column);
+    for (int i = 0; i < 16; i++)
+        part[i] = column + i < columns ? decode_one(row, column + i) : 0.0f;
+    return vload16(0, part);
+}
 #else
 #define decode_one decode
+#define decode_columns(row, column, columns) decode(row, column)
 #endif
 
-/* ---- a tile: `rows` weight rows times `tokens` inputs: tile_one, tile_many ----
- * results[r * tokens + t] = rows[r] . x[t], rule 2, for all lanes to read after the call.
- * rows and tokens are constants where it is called, so that loops unroll and sums stay in
- * registers; quarters is how many of a stripe's four sixteenths the cpu form takes at a time. */
+/* ---- BLOCK rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
+ * read after the call. Rows behind `last` give anything. ---- */
 
-#ifdef FORM_CPU
-#define MOST_SUMS 24 /* rows * tokens * quarters */
-#define MOST_ROWS_TOKENS 24
-#else
-#define MOST_SUMS 32 /* rows * tokens */
-#endif
-#define MOST_TOKENS 8
+#define TIMES(name, expert, row, last, x, count, results, space)                                   \
+    rows_times(PASS_WEIGHT(name), expert, row, last, x, count, results, space)
 
 #ifdef FORM_CPU
 #define TILE_SPACE 1
+
+/* Rows side by side: each is the next of a stream of its own, so that the hardware sees a few long
+ * streams; AHEAD bytes on they are prefetched, since it stops at each page. */
+#define ABREAST 4
+#define AHEAD 2048
+
+#if defined(PREFETCH) && defined(__has_builtin)
+#if __has_builtin(__builtin_prefetch)
+#define FETCH(pointer) __builtin_prefetch((const void *)(size_t)(pointer))
+#endif
+#endif
+#ifndef FETCH
+#define FETCH(pointer)
+#endif
+
+/* Bytes of a weight. */
+#if FORMAT == F32
+#define WEIGHT_BYTES 4
+#elif FORMAT == FP8
+#define WEIGHT_BYTES 1
+#else
+#define WEIGHT_BYTES 2
+#endif
 
 /* The columns from `k` on, less than STRIPES, and the fold. */
 APART float rest_of_dot(weight_row row, global const float *x, long k, long count, float *sums)
@@ -143,53 +159,67 @@ APART float rest_of_dot(weight_row row, global const float *x, long k, long coun
     return fold_stripes(sums);
 }
 
-__attribute__((always_inline)) void tile(const int rows, const int tokens, const int quarters,
-                                         const weight_row *w, global const float *const *x,
-                                         long count, local float *results, local float *space)
+APART void dots_abreast(const weight_row *w, global const float *x, long count, float *dots)
 {
-    float sums[MOST_ROWS_TOKENS][STRIPES];
-    long whole = count / STRIPES * STRIPES;
-    for (int first = 0; first < 4; first += quarters) {
-        float16 a[MOST_SUMS];
+    float16 a[ABREAST][4];
+    long k = 0;
 #pragma unroll
-        for (int i = 0; i < rows * tokens * quarters; i++)
-            a[i] = 0;
-        for (long k = 16 * first; k < whole; k += STRIPES)
+    for (int r = 0; r < ABREAST; r++)
 #pragma unroll
-            for (int q = 0; q < quarters; q++) {
-                float16 xs[MOST_TOKENS];
+        for (int j = 0; j < 4; j++)
+            a[r][j] = 0;
+    for (; k + STRIPES <= count; k += STRIPES)
 #pragma unroll
-                for (int t = 0; t < tokens; t++)
-                    xs[t] = vload16(0, x[t] + k + 16 * q);
+        for (int r = 0; r < ABREAST; r++) {
 #pragma unroll
-                for (int r = 0; r < rows; r++) {
-                    float16 row = decode(w[r], k + 16 * q);
+            for (int line = 0; line < STRIPES * WEIGHT_BYTES; line += 64)
+                FETCH(w[r].data + k * WEIGHT_BYTES + AHEAD + line);
 #pragma unroll
-                    for (int t = 0; t < tokens; t++)
-                        a[(r * tokens + t) * quarters + q] =
-                            fma(xs[t], row, a[(r * tokens + t) * quarters + q]);
-                }
-            }
+            for (int j = 0; j < 4; j++)
+                a[r][j] = fma(vload16(j, x + k), decode(w[r], k + 16 * j), a[r][j]);
+        }
 #pragma unroll
-        for (int i = 0; i < rows * tokens; i++)
+    for (int r = 0; r < ABREAST; r++) {
+        float sums[STRIPES];
+        if (k == count) {
+            dots[r] = fold_wide(a[r][0], a[r][1], a[r][2], a[r][3]);
+            continue;
+        }
 #pragma unroll
-            for (int q = 0; q < quarters; q++)
-                vstore16(a[i * quarters + q], first + q, sums[i]);
+        for (int j = 0; j < 4; j++)
+            vstore16(a[r][j], j, sums);
+        dots[r] = rest_of_dot(w[r], x, k, count, sums);
     }
-    for (int i = 0; i < rows * tokens; i++)
-        results[i] = rest_of_dot(w[i / tokens], x[i % tokens], whole, count, sums[i]);
+}
+
+APART void rows_times(WEIGHT(w), long expert, long row, long last, global const float *x,
+                      long count, local float *results, local float *space)
+{
+    for (long o = 0; o < BLOCK / ABREAST && row + o <= last; o++) {
+        weight_row rows[ABREAST];
+        float dots[ABREAST];
+        for (int r = 0; r < ABREAST; r++)
+            rows[r] = WEIGHT_ROW(w, expert, min(row + o + r * (BLOCK / ABREAST), last));
+        dots_abreast(rows, x, count, dots);
+        for (int r = 0; r < ABREAST; r++)
+            results[o + r * (BLOCK / ABREAST)] = dots[r];
+    }
 }
 
 #else
+#define MOST_SUMS 32
+#define MOST_TOKENS 8
 #define TILE_SPACE (MOST_SUMS * STRIPES) /* floats */
 
-__attribute__((always_inline)) void tile(const int rows, const int tokens, const int quarters,
-                                         const weight_row *w, global const float *const *x,
-                                         long count, local float *results, local float *space)
+/* results[r * tokens + t] = rows[r] . x[t]; tokens is a constant where it is called, so that loops
+ * unroll and sums stay in registers. */
+__attribute__((always_inline)) void tile(const int tokens, const weight_row *w,
+                                         global const float *const *x, long count,
+                                         local float *results, local float *space)
 {
     float a[MOST_SUMS];
 #pragma unroll
-    for (int i = 0; i < rows * tokens; i++)
+    for (int i = 0; i < BLOCK * tokens; i++)
         a[i] = 0;
     for (long k = LANE; k < count; k += STRIPES) {
         float xs[MOST_TOKENS];
@@ -197,7 +227,7 @@ __attribute__((always_inline)) void tile(const int rows, const int tokens, const
         for (int t = 0; t < tokens; t++)
             xs[t] = x[t][k];
 #pragma unroll
-        for (int r = 0; r < rows; r++) {
+        for (int r = 0; r < BLOCK; r++) {
             float row = decode(w[r], k);
 #pragma unroll
             for (int t = 0; t < tokens; t++)
@@ -205,30 +235,34 @@ __attribute__((always_inline)) void tile(const int rows, const int tokens, const
         }
     }
 #pragma unroll
-    for (int i = 0; i < rows * tokens; i++)
+    for (int i = 0; i < BLOCK * tokens; i++)
         space[i * STRIPES + LANE] = a[i];
     SYNC();
     for (int h = STRIPES / 2; h; h /= 2) {
-        for (int i = LANE; i < rows * tokens * h; i += LANES) {
+        for (int i = LANE; i < BLOCK * tokens * h; i += LANES) {
             int at = i / h * STRIPES + i % h;
             space[at] = space[at] + space[at + h];
         }
         SYNC();
     }
-    for (int i = LANE; i < rows * tokens; i += LANES)
+    for (int i = LANE; i < BLOCK * tokens; i += LANES)
         results[i] = space[i * STRIPES] + 0.0f;
     SYNC();
 }
+
+/* BLOCK rows from `row` on; `last` in the place of those behind it. */
+void weight_rows(WEIGHT(w), weight_row *rows, long expert, long row, long last)
+{
+    for (int r = 0; r < BLOCK; r++)
+        rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
+}
+
+void rows_times(WEIGHT(w), long expert, long row, long last, global const float *x, long count,
+                local float *results, local float *space)
+{
+    weight_row rows[BLOCK];
+    global const float *xs[] = {x};
+    weight_rows(PASS_WEIGHT(w), rows, expert, row, last);
+    tile(1, rows, xs, count, results, space);
+}
 #endif
-
-APART void tile_one(const weight_row *rows, global const float *const *x, long count,
-                    local float *results, local float *space)
-{
-    tile(ROWS, 1, 4, rows, x, count, results, space);
-}
-
-APART void tile_many(const weight_row *rows, global const float *const *x, long count,
-                     local float *results, local float *space)
-{
-    tile(ROWS, MANY, 1, rows, x, count, results, space);
-}

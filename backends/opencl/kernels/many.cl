@@ -1,0 +1,285 @@
+/*
+ * many.cl: several tokens times the rows of a matrix that are read once for all of them: linear
+ * layers, heads, experts. Numerics rules 2 and 5. One program for each weight format.
+ *
+ * Group g of the matrix (a head, an expert) meets the tokens of its list, or all. An id is
+ * t * slots + j: input x[t, j], or x[t] where x_by_slot is 0; result y[t, j]. Without lists the ids
+ * of group g are those with j = g. With `up` the result is SwiGLU of both products.
+ *
+ * gpu: groups are (blocks of rows, steps among blocks of tokens, groups of the matrix). Local
+ * memory: 8.3 KiB.
+ * cpu: any number of work-items, each of which takes the next stretch of PANEL outputs until none
+ * is left, and has a panel of its own: the stretch as f32, so laid out that lanes are outputs: by
+ * stripe in the order of `reversed`, then by the stripe's terms. Inputs lie in that order too
+ * (kernel order). So rule 2's fold is a binary counter: a sum of level n waits for its sibling.
+ * With `down` outputs are columns of the group's `in` rows.
+ */
+#define MANY_ARGUMENTS                                                                             \
+    TENSOR(float, y), TENSOR(const float, x), const int x_by_slot, TENSOR(const float, residual),  \
+        const int has_residual, TENSOR(const int, lists), const int has_lists, WEIGHT(w),          \
+        WEIGHT(up), const int has_up, const int down, TENSOR(float, panels), global int *next,     \
+        const long next_at, const long groups, const long out, const long in,                      \
+        const long head_rows, const long first, const long tokens, const long slots
+
+/* Which ids a group has: `begin` to `last` of the list, or of the tokens. */
+typedef struct {
+    global const int *sorted; /* NULL: no list */
+    long begin, last, g, slots;
+} ids_of;
+
+ids_of group_ids(TENSOR(const int, lists), int has_lists, long groups, long g, long tokens,
+                 long slots)
+{
+    ids_of ids = {0, 0, tokens - 1, g, slots};
+    if (has_lists) {
+        global const int *begins = lists + lists_view.s0;
+        ids.sorted = begins + groups + 1;
+        ids.begin = begins[g];
+        ids.last = begins[g + 1] - 1;
+    }
+    return ids;
+}
+
+long id_at(ids_of ids, long i)
+{
+    return ids.sorted ? ids.sorted[i] : i * ids.slots + ids.g;
+}
+
+#ifdef FORM_CPU
+#define PANEL 48
+#define MOST_ROWS 8
+
+/* Of each quarter of two vectors in turn: words 0 and 1, words 2 and 3, the first pair of words,
+ * the second. */
+float16 low_words(float16 a, float16 b)
+{
+    return (float16)(a.s0, b.s0, a.s1, b.s1, a.s4, b.s4, a.s5, b.s5, a.s8, b.s8, a.s9, b.s9, a.sc,
+                     b.sc, a.sd, b.sd);
+}
+
+float16 high_words(float16 a, float16 b)
+{
+    return (float16)(a.s2, b.s2, a.s3, b.s3, a.s6, b.s6, a.s7, b.s7, a.sa, b.sa, a.sb, b.sb, a.se,
+                     b.se, a.sf, b.sf);
+}
+
+float16 low_pairs(float16 a, float16 b)
+{
+    long8 x = as_long8(a), y = as_long8(b);
+    return as_float16((long8)(x.s0, y.s0, x.s2, y.s2, x.s4, y.s4, x.s6, y.s6));
+}
+
+float16 high_pairs(float16 a, float16 b)
+{
+    long8 x = as_long8(a), y = as_long8(b);
+    return as_float16((long8)(x.s1, y.s1, x.s3, y.s3, x.s5, y.s5, x.s7, y.s7));
+}
+
+/* Floats from a stripe to the next: not a part of a page, so that stores spread over the cache. */
+long panel_pitch(long in)
+{
+    return (in + STRIPES - 1) / STRIPES * PANEL + 16;
+}
+
+/* 16 columns of row i, of 16 rows of 64: quarters of four words by column, then by i % 4, so that
+ * rows i, i + 4, i + 8 and i + 12 are one vector. */
+void put_row(float16 v, int i, float *square)
+{
+    float *to = square + i % 4 * 16 + i / 4 * 4;
+    vstore4(v.s0123, 0, to);
+    vstore4(v.s4567, 0, to + 64);
+    vstore4(v.s89ab, 0, to + 128);
+    vstore4(v.scdef, 0, to + 192);
+}
+
+/* Column j of such a square goes to stripe j of the panel. */
+APART void turn(const float *square, global float *to, long pitch)
+{
+    for (ulong i = 0, bits4_reversed = 0xF7B3D591E6A2C480; i < 16;
+         i++, bits4_reversed >>= 4, square += 64) {
+        global float *stripe = to + (bits4_reversed & 15) * pitch;
+        float16 a = vload16(0, square), b = vload16(1, square), c = vload16(2, square);
+        float16 d = vload16(3, square), ab = low_words(a, b), cd = low_words(c, d);
+        *(global float16 *)stripe = low_pairs(ab, cd);
+        *(global float16 *)(stripe + 32 * pitch) = high_pairs(ab, cd);
+        ab = high_words(a, b), cd = high_words(c, d);
+        *(global float16 *)(stripe + 16 * pitch) = low_pairs(ab, cd);
+        *(global float16 *)(stripe + 48 * pitch) = high_pairs(ab, cd);
+    }
+}
+
+/* Outputs that are rows, from `row` on; `last` in the place of those behind it. Rows lie apart:
+ * what comes two steps on is prefetched. */
+APART void pack_rows(WEIGHT(w), long expert, long row, long last, long in, global float *panel)
+{
+    long pitch = panel_pitch(in);
+    for (int r = 0; r < PANEL; r += 16) {
+        weight_row rows[16];
+        float square[16 * STRIPES];
+        global float *to = panel + r;
+        for (int i = 0; i < 16; i++)
+            rows[i] = WEIGHT_ROW(w, expert, min(row + r + i, last));
+        for (long k = 0; k < in; k += STRIPES, to += PANEL) {
+            for (int i = 0; i < 16; i++) {
+#pragma unroll
+                for (int line = 0; line < STRIPES * WEIGHT_BYTES; line += 64)
+                    FETCH(rows[i].data + (k + 2 * STRIPES) * WEIGHT_BYTES + line);
+                if (k + STRIPES <= in)
+#pragma unroll
+                    for (int j = 0; j < STRIPES; j += 16)
+                        put_row(decode(rows[i], k + j), i, square + 16 * j);
+                else
+                    for (int j = 0; j < STRIPES; j += 16)
+                        put_row(decode_columns(rows[i], k + j, in), i, square + 16 * j);
+            }
+            turn(square, to, pitch);
+        }
+    }
+}
+
+/* Outputs that are columns, from `column` on: a row of weights is a term of one stripe. */
+APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, long columns,
+                        global float *panel)
+{
+    long pitch = panel_pitch(in);
+    for (long k = 0; k < (in + STRIPES - 1) / STRIPES * STRIPES; k++) {
+        global float *to = panel + reversed(k % STRIPES) * pitch + k / STRIPES * PANEL;
+        weight_row from = WEIGHT_ROW(w, expert, row + min(k, in - 1));
+        for (int j = 0; j < PANEL; j += 16)
+            vstore16(k < in ? decode_columns(from, column + j, columns) : (float16)0.0f, 0, to + j);
+    }
+}
+
+#define EACH_4(DO) DO(0) DO(1) DO(2) DO(3)
+#define EACH_8(DO) EACH_4(DO) DO(4) DO(5) DO(6) DO(7)
+#define BEGIN_SUMS(r) float16 a##r = 0, b##r = 0, c##r = 0;
+#define ADD_TERMS(r)                                                                               \
+    {                                                                                              \
+        float16 value = x##r[i];                                                                   \
+        a##r = fma(value, w0, a##r), b##r = fma(value, w1, b##r), c##r = fma(value, w2, c##r);     \
+    }
+#define ADD_WAITING(r)                                                                             \
+    a##r = there[3 * r] + a##r, b##r = there[3 * r + 1] + b##r, c##r = there[3 * r + 2] + c##r;
+#define WAIT(r) there[3 * r] = a##r, there[3 * r + 1] = b##r, there[3 * r + 2] = c##r;
+#define NAME_INPUT(r) global const float *x##r = x[r];
+#define GIVE(r)                                                                                    \
+    vstore16(a##r + 0.0f, 3 * r, to), vstore16(b##r + 0.0f, 3 * r + 1, to),                        \
+        vstore16(c##r + 0.0f, 3 * r + 2, to);
+
+/* to[r] = the panel's outputs for input r, of `rows`: sums are named one by one, so that they are
+ * in registers. */
+#define MULTIPLY(rows)                                                                             \
+    APART void multiply_##rows(global const float *panel, long in, global const float *const *x,   \
+                               float *to)                                                          \
+    {                                                                                              \
+        float16 waiting[6][3 * rows];                                                              \
+        long terms = (in + STRIPES - 1) / STRIPES, pitch = panel_pitch(in), i = 0;                 \
+        EACH_##rows(NAME_INPUT) for (int s = 0;; s++, panel += pitch)                              \
+        {                                                                                          \
+            int level = 0;                                                                         \
+            global const float *w = panel;                                                         \
+            EACH_##rows(BEGIN_SUMS) for (long end = i + terms; i < end; i++, w += PANEL)           \
+            {                                                                                      \
+                float16 w0 = vload16(0, w), w1 = vload16(1, w), w2 = vload16(2, w);                \
+                EACH_##rows(ADD_TERMS)                                                             \
+            }                                                                                      \
+            for (; s >> level & 1; level++) {                                                      \
+                const float16 *there = waiting[level];                                             \
+                EACH_##rows(ADD_WAITING)                                                           \
+            }                                                                                      \
+            if (level == 6) {                                                                      \
+                EACH_##rows(GIVE) return;                                                          \
+            }                                                                                      \
+            float16 *there = waiting[level];                                                       \
+            EACH_##rows(WAIT)                                                                      \
+        }                                                                                          \
+    }
+MULTIPLY(4)
+MULTIPLY(8)
+
+/* An input's results to where they belong; the second product's with the first one's. */
+APART void finish(global float *y, global const float *residual, const float *from, int second,
+                  long count)
+{
+    for (long o = 0; o < count; o++) {
+        float value = second ? swiglu_of(y[o], from[o]) : from[o];
+        y[o] = residual ? residual[o] + value : value;
+    }
+}
+
+KERNEL void many(MANY_ARGUMENTS)
+{
+    long stretches = (out + PANEL - 1) / PANEL;
+    global float *panel = ROW1(panels, get_group_id(0));
+    for (long item = atomic_inc(next + next_at); item < groups * stretches;
+         item = atomic_inc(next + next_at)) {
+        long g = item / stretches, begin = item % stretches * PANEL;
+        long expert = has_lists ? g : 0, row = has_lists ? 0 : g * head_rows + first;
+        ids_of ids = group_ids(lists, lists_view, has_lists, groups, g, tokens, slots);
+        for (int side = 0; side <= has_up && ids.begin <= ids.last; side++) {
+            if (down)
+                pack_columns(PASS_WEIGHT(w), expert, row, in, begin, out, panel);
+            else if (side)
+                pack_rows(PASS_WEIGHT(up), expert, row + begin, row + out - 1, in, panel);
+            else
+                pack_rows(PASS_WEIGHT(w), expert, row + begin, row + out - 1, in, panel);
+            for (long n = ids.begin; n <= ids.last;) {
+                global const float *xs[MOST_ROWS];
+                float results[MOST_ROWS * PANEL];
+                int rows = ids.last - n < 4 ? 4 : 8;
+                for (int r = 0; r < rows; r++) {
+                    long id = id_at(ids, min(n + r, ids.last));
+                    xs[r] = ROW2(x, id / slots, x_by_slot ? id % slots : 0);
+                }
+                if (rows == 4)
+                    multiply_4(panel, in, xs, results);
+                else
+                    multiply_8(panel, in, xs, results);
+                for (int r = 0; r < rows && n <= ids.last; r++, n++) {
+                    long id = id_at(ids, n), t = id / slots, j = id % slots;
+                    finish(ROW2(y, t, j) + begin,
+                           has_residual ? ROW2(residual, t, j) + begin : 0, results + r * PANEL,
+                           side, min(out - begin, (long)PANEL));
+                }
+            }
+        }
+    }
+}
+
+#else
+#define MANY 8
+
+KERNEL void many(MANY_ARGUMENTS)
+{
+    local float results[BLOCK * MANY], more[BLOCK * MANY], space[TILE_SPACE];
+    long g = get_group_id(2), begin = (long)get_group_id(0) * BLOCK;
+    long expert = has_lists ? g : 0, row = has_lists ? 0 : g * head_rows + first;
+    ids_of ids = group_ids(lists, lists_view, has_lists, groups, g, tokens, slots);
+    for (long n = ids.begin + (long)get_group_id(1) * MANY; n <= ids.last;
+         n += (long)get_num_groups(1) * MANY) {
+        global const float *xs[MANY];
+        weight_row rows[BLOCK];
+        for (int i = 0; i < MANY; i++) {
+            long id = id_at(ids, min(n + i, ids.last));
+            xs[i] = ROW2(x, id / slots, x_by_slot ? id % slots : 0);
+        }
+        for (int side = 0; side <= has_up; side++) {
+            if (side)
+                weight_rows(PASS_WEIGHT(up), rows, expert, row + begin, row + out - 1);
+            else
+                weight_rows(PASS_WEIGHT(w), rows, expert, row + begin, row + out - 1);
+            tile(MANY, rows, xs, in, side ? more : results, space);
+        }
+        for (int i = LANE; i < BLOCK * MANY; i += LANES) {
+            long o = begin + i / MANY, at = n + i % MANY;
+            if (o >= out || at > ids.last)
+                continue;
+            long id = id_at(ids, at), t = id / slots, j = id % slots;
+            float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
+            if (has_residual)
+                value = ROW2(residual, t, j)[o] + value;
+            ROW2(y, t, j)[o] = value;
+        }
+    }
+}
+#endif
