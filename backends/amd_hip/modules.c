@@ -7,7 +7,6 @@
 #include "files.def"
 #undef FILE
 
-
 static const struct {
     const char *name, *code;
     uint32_t units;
