@@ -65,16 +65,16 @@ static void print_json(const struct generation *g, const struct setup *setup, co
 {
     double steps = g->count > 1 ? (double)(g->count - 1) : 0;
     json_t *object = json_pack(
-        "{s:s, s:b, s:i, s:o, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o}",
-        "device", setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "processes",
-        (int)mh_transport_processes(setup->transport), "experts", experts_json(setup->model),
-        "profile", setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
+        "{s:s, s:b, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:i, s:o}",
+        "device", setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "profile",
+        setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
         ids_json(prompt, prompt_count), "token_ids", ids_json(g->ids, g->count), "text",
         text_json(g), "stop", g->stop, "logit_hash", g->logit_hash, "first_token_ms",
         g->first_token_ms, "prefill_tokens_per_s", rate((double)prompt_count, g->prefill_seconds),
         "decode_tokens_per_s", rate(steps, g->decode_seconds), "launches_per_token",
         rate((double)g->launches, steps), "graph_launches_per_token",
-        rate((double)g->graph_launches, steps), "fallbacks", fallbacks_json(setup));
+        rate((double)g->graph_launches, steps), "fallbacks", fallbacks_json(setup), "processes",
+        (int)mh_transport_processes(setup->transport), "experts", experts_json(setup->model));
     if (object && !json_dumpf(object, stdout, JSON_REAL_PRECISION(9)))
         putchar('\n');
     json_decref(object);

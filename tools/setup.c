@@ -23,6 +23,9 @@ static int check_options(struct setup *setup, const struct command *command,
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
     if (o->placement && strcmp(o->placement, "auto") && strcmp(o->placement, "strict"))
         return usage_error(command, "--placement: '%s', must be auto or strict", o->placement);
+    size_t length = o->device ? strlen(o->device) : 0;
+    if (length && (o->device[0] == ',' || o->device[length - 1] == ',' || strstr(o->device, ",,")))
+        return usage_error(command, "--device: '%s': an empty name in the list", o->device);
     if (o->device && strchr(o->device, ',') && !o->spreads)
         return usage_error(command, "--device: '%s': %s runs on one device", o->device,
                            command->name);
@@ -97,8 +100,8 @@ static mh_status open_devices(struct setup *setup, const char *uris, const mh_de
     for (const char *at = uris; !status && number < given; number++) {
         char uri[256];
         size_t length = strcspn(at, ",");
-        if (!length || length >= sizeof(uri))
-            return mh_fail(MH_INVALID_ARGUMENT, "--device: '%s': an empty or overlong name", uris);
+        if (length >= sizeof(uri))
+            return mh_fail(MH_INVALID_ARGUMENT, "--device: '%s': a name is too long", uris);
         memcpy(uri, at, length);
         uri[length] = '\0';
         if (given < count ? number == self % given : number % count == self)

@@ -184,7 +184,7 @@ class BadInput(Folder):
                 ("--kv", "f64", "'f64'"), ("--profile", "quick", "'quick'"),
                 ("--threads", "x", "'x'"), ("--seed", "-1", "out of range"),
                 ("--placement", "moon", "'moon'"),
-                ("--device", "host,null", "one device"), ("--nonsense", "1", "--nonsense")):
+                ("--device", "host,,host", "empty"), ("--nonsense", "1", "--nonsense")):
             self.refused((*base, option, value), part, lines=2)
         self.refused(("eval", "--model", FAIRY), "--ids", "--text", lines=2)
         self.refused(("eval", "--model", FAIRY, "--ids", "1", "--hidden"), "--out", lines=2)
