@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The NVIDIA backend on the project's virtual GPU, which runs the very PTX that hardware would:
 conformance of the named op families bit for bit without a fallback or a missing cell and without a
-report of the device's checks, races in global memory among them, and golden models with the host's tokens
-and logits. The family `fast` is what the suite has for the fast profile.
+report of the device's checks, and golden models with the host's tokens and logits. The family `fast` is
+what the suite has for the fast profile.
 
 usage: test_virtual.py MOEHAL BACKENDS DRIVER SOURCE MODELS FAMILY...    MODELS: with a comma, or none
 """
@@ -10,6 +10,9 @@ import json
 import os
 import subprocess
 import sys
+
+# Families whose blocks meet in global memory; looking for races there costs others half their time again.
+MEET = ("attention", "fast", "norm_router", "router", "router_linear", "sample")
 
 
 def run(moehal, env, *args):
@@ -20,6 +23,7 @@ def run(moehal, env, *args):
 def check(moehal, env, family):
     """What is wrong, in words, or None; prints the count."""
     cases = ["--profile", "fast"] if family == "fast" else ["--quick", "--filter", family + "/*"]
+    env = dict(env, MOEHAL_VIRTUAL_CHECKS="default" + (",global-races" if family in MEET else ""))
     done = run(moehal, env, "check", "--device", "nvidia:0", "--json", *cases)
     reports = [line for line in done.stderr.splitlines() if line.startswith("virtual NVIDIA:")]
     if reports:
@@ -45,7 +49,7 @@ def generate(moehal, env, source, model, device, *more):
 def main():
     moehal, backends, driver, source, models = sys.argv[1:6]
     env = dict(os.environ, MOEHAL_BACKENDS=backends, MOEHAL_NVIDIA_DRIVER=driver,
-               MOEHAL_VIRTUAL_DEVICES="1", MOEHAL_VIRTUAL_CHECKS="default,global-races")
+               MOEHAL_VIRTUAL_DEVICES="1")
     bad = 0
     for family in sys.argv[6:]:
         wrong = check(moehal, env, family)
@@ -53,7 +57,7 @@ def main():
             print(f"{family}: {wrong}")
             bad += 1
     # Padding rows of a step are read and not used, which the check of unwritten memory would report.
-    env["MOEHAL_VIRTUAL_CHECKS"] = "bounds,shared-races,global-races,async-copy,barriers"
+    env["MOEHAL_VIRTUAL_CHECKS"] = "bounds,shared-races,async-copy,barriers"
     for model in [] if models == "none" else models.split(","):
         host = generate(moehal, env, source, model, "host")
         device = generate(moehal, env, source, model, "nvidia:0", "--strict")
