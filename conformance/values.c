@@ -169,7 +169,7 @@ static bool variant_is(const struct conf_build *b, const char *name)
 static bool may_be_none(const struct conf_build *b, const char *name)
 {
     struct conf_random r = conf_random_of(b->c->seed, b->c->name);
-    const char *names[BUILD_OPERANDS];
+    const char *names[BUILD_OPERANDS] = {NULL};
     uint32_t count = 0;
     for (uint32_t i = 0; i < b->operand_count; i++) {
         const mh_operand *info = &b->operands[i].info;

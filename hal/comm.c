@@ -455,7 +455,7 @@ static void place_slots(const mh_comm *comm, const struct slots *s)
 static mh_status move_slots(mh_comm *comm, uint32_t rank, const mh_tensor *e, const struct slots *s,
                             char *staging, bool own)
 {
-    int64_t self = (int64_t)(comm->info.first + rank);
+    int64_t self = (int64_t)comm->info.first + rank;
     mh_status status = MH_OK;
     for (int64_t i = 0, next; !status && i < s->count; i = next) {
         next = i + 1;

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FOLDERS = ["hal", "model", "tools", "backends", "conformance", "virtual"]
+FOLDERS = ["hal", "model", "tools", "backends", "conformance", "transports", "virtual"]
 WORKERS = min(2, os.cpu_count() or 1)
 CPPCHECK = [
     "--enable=warning,performance,portability", "--std=c11", "--platform=unix64", "--quiet",
