@@ -238,6 +238,16 @@ mh_device *mh_device_retain(mh_device *device)
     return device;
 }
 
+/* The core's own stream is given back like any other; the next copy makes a new one. */
+static void end_transfers(mh_device *device)
+{
+    pthread_mutex_lock(&device->transfer_lock);
+    if (device->transfer && device->transfer_generation == device->generation)
+        device->table->stream_destroy(device->transfer);
+    device->transfer = NULL;
+    pthread_mutex_unlock(&device->transfer_lock);
+}
+
 void mh_device_release(mh_device *device)
 {
     if (!device || atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) != 1)
@@ -247,8 +257,7 @@ void mh_device_release(mh_device *device)
     hal_collect(device, NULL);
     mh_device_release(device->host);
     if (hal_is_alive(runtime)) {
-        if (device->transfer && device->transfer_generation == device->generation)
-            device->table->stream_destroy(device->transfer);
+        end_transfers(device);
         device->table->device_close(device->handle);
     }
     pthread_mutex_destroy(&device->lock);
@@ -409,6 +418,7 @@ mh_status mh_device_reset(mh_device *device)
         return hal_fail(device->runtime, MH_UNSUPPORTED,
                         "device %s: its backend cannot reset a device; open it again", device->uri);
     hal_worker_drain(device->runtime, NULL);
+    end_transfers(device);
     status = device->table->reset->reset(device->handle);
     if (status)
         return status;
