@@ -279,7 +279,7 @@ class Workshop:
                                                                 for path in built]
         self.run(self.ninja).check_returncode()
         self.checks = [Check(f"test {test['name']}", test["cmd"], dict(os.environ, **test["env"]),
-                             (0, 77), 12) for test in tests]
+                             (0, 77), 12 if sanitizer == "none" else 60) for test in tests]
         self.of_op = {}
         if sanitizer == "none":
             self.checks += [self.conformance("host", 60), self.conformance("null", 12)]
