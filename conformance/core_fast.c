@@ -143,13 +143,8 @@ bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t expe
 
 bool fast_run(struct core *c, struct memory *m, mh_op *op)
 {
-    return run_profile(c, m, op, MH_OP_FAST);
-}
-
-bool run_profile(struct core *c, struct memory *m, mh_op *op, uint32_t flags)
-{
     mh_support answer = MH_INIT(mh_support);
-    op->flags = flags;
+    op->flags = MH_OP_FAST;
     TRY(mh_device_supports(c->device, op, &answer));
     if (answer.runs != MH_RUNS_NATIVE && answer.runs != MH_RUNS_EXPANDED)
         return core_fallback(c, answer.reason);
@@ -438,7 +433,8 @@ static bool fp8_inputs(struct core *c)
     op.x = random_tensor(c, &m, 2, ROWS, SIZE, 0, false);
     op.y = fast_tensor(&m, MH_F32, 2, ROWS, SIZE, 0), op.w = bank.w;
     float *inputs = memory_at(&m, &op.x);
-    /* Down to what FP8 has as 0 beside the largest, but no denormals, which bf16 units may flush. */
+    /* Down to what FP8 has as 0 beside the largest, but no denormals, which bf16 units may flush.
+     */
     for (int i = 0; i < ROWS * SIZE; i++)
         inputs[i] = ldexpf(inputs[i], i / SIZE * 5 - 80 - (int)conf_below(&c->random, 20));
     if (!fast_run(c, &m, &op.base))

@@ -40,8 +40,6 @@ bool make_bank(struct core *c, struct bank *bank, mh_format format, int64_t expe
 
 /* Runs the op with MH_OP_FAST and reads the memory back. */
 bool fast_run(struct core *c, struct memory *m, mh_op *op);
-/* The same with any flags. */
-bool run_profile(struct core *c, struct memory *m, mh_op *op, uint32_t flags);
 
 /* A product [rows, columns], by each definition. */
 struct judged {

@@ -307,7 +307,8 @@ mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root)
     if (status)
         return status;
     for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
-        comm->parts[p] = p == process_of(comm, root) ? bytes : 0;
+        comm->parts[p] = 0;
+    comm->parts[process_of(comm, root)] = bytes;
     if (own < comm->info.count)
         status = take(comm, own, &x[own], 0, staging, bytes);
     status = wait_all(comm, status, staging);
@@ -377,20 +378,28 @@ static void sum(char *all, uint32_t ranks, uint64_t bytes, mh_dtype dtype)
     }
 }
 
+/* Checks, and sums all x in staging; x is `parts` times y. */
+static mh_status reduce(mh_comm *comm, const char *function, const mh_tensor *y, const mh_tensor *x,
+                        uint32_t parts, char **all)
+{
+    mh_status status = check_tensors(comm, function, "x", x);
+    if (!status)
+        status = check_tensors(comm, function, "y", y);
+    if (!status)
+        status = check_pair(comm, function, "y", x, y, parts);
+    if (!status)
+        status = check_sum(comm, function, x);
+    if (!status)
+        status = take_all(comm, x, all);
+    if (!status)
+        sum(*all, comm->info.ranks, bytes_of(x), x->dtype);
+    return status;
+}
+
 mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
-    mh_status status = check_tensors(comm, "mh_comm_all_reduce", "x", x);
-    if (!status)
-        status = check_tensors(comm, "mh_comm_all_reduce", "y", y);
-    if (!status)
-        status = check_pair(comm, "mh_comm_all_reduce", "y", y, x, 1);
-    if (!status)
-        status = check_sum(comm, "mh_comm_all_reduce", x);
-    if (!status)
-        status = take_all(comm, x, &all);
-    if (!status)
-        sum(all, comm->info.ranks, bytes_of(x), x->dtype);
+    mh_status status = reduce(comm, "mh_comm_all_reduce", y, x, 1, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = give(comm, r, &y[r], 0, all, bytes_of(y));
     return status;
@@ -399,17 +408,8 @@ mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor 
 mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
-    mh_status status = check_tensors(comm, "mh_comm_reduce_scatter", "x", x);
-    if (!status)
-        status = check_tensors(comm, "mh_comm_reduce_scatter", "y", y);
-    if (!status)
-        status = check_pair(comm, "mh_comm_reduce_scatter", "y", x, y, comm->info.ranks);
-    if (!status)
-        status = check_sum(comm, "mh_comm_reduce_scatter", x);
-    if (!status)
-        status = take_all(comm, x, &all);
-    if (!status)
-        sum(all, comm->info.ranks, bytes_of(x), x->dtype);
+    mh_status status =
+        reduce(comm, "mh_comm_reduce_scatter", y, x, comm ? comm->info.ranks : 0, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = give(comm, r, &y[r], 0, all + (comm->info.first + r) * bytes_of(y), bytes_of(y));
     return status;

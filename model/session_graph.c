@@ -192,28 +192,23 @@ static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots
     return status ? status : s->observe(s->observe_user, op);
 }
 
-/* Every rank gets the slots of all. */
-static mh_status exchange(mh_session *s, int64_t rows)
-{
-    mh_tensor slots[MODEL_DEVICES], experts = {0};
-    for (uint32_t i = 0; i < s->rank_count; i++) {
-        struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
-        slots[i] = step.expert_slots;
-        if (!i)
-            experts = step.experts;
-    }
-    return mh_comm_combine(s->comm, slots, &experts, s->owners, s->model->config->n_routed_experts);
-}
-
 mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
 {
-    struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden}, *g;
+    struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden},
+                         *g = NULL;
+    mh_tensor slots[MODEL_DEVICES], experts = {0};
     if (s->observe)
         return build(s, s->ranks, &shape, run_observed, s);
     mh_status status = find_graph(s, &shape, &g);
+    for (uint32_t i = s->rank_count; s->comm && i-- > 0;) {
+        struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
+        slots[i] = step.expert_slots;
+        experts = step.experts; /* in the end, the first rank's */
+    }
     for (uint32_t part = 0; !status && part < g->part_count; part++) {
-        if (part)
-            status = exchange(s, rows);
+        if (part) /* every rank gets the slots of all */
+            status = mh_comm_combine(s->comm, slots, &experts, s->owners,
+                                     s->model->config->n_routed_experts);
         for (uint32_t i = 0; !status && i < s->rank_count; i++)
             status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);
     }
