@@ -5,7 +5,6 @@
 
 /* Staging of two operations: when the third begins every stream has passed the first. */
 #define TURNS 2
-#define MOST_RANKS 65536u
 
 struct mh_comm {
     atomic_uint refs;
@@ -44,27 +43,6 @@ static mh_status check_streams(mh_stream *const *streams, uint32_t count)
     return MH_OK;
 }
 
-/* How many ranks the other processes have. */
-static mh_status count_ranks(mh_comm *comm, uint32_t own)
-{
-    uint32_t processes = mh_transport_processes(comm->transport);
-    uint32_t self = mh_transport_process(comm->transport);
-    for (uint32_t p = 0; p < processes; p++)
-        comm->parts[p] = sizeof(*comm->counts);
-    comm->counts[self] = own;
-    mh_status status =
-        comm->transport ? mh_transport_gather(comm->transport, comm->counts, comm->parts) : MH_OK;
-    for (uint32_t p = 0; !status && p < processes; p++) {
-        if (!comm->counts[p] || comm->counts[p] > MOST_RANKS - comm->info.ranks)
-            return hal_fail(comm->runtime, MH_BAD_DATA,
-                            "mh_comm_create: process %u says that it has %u ranks", p,
-                            comm->counts[p]);
-        comm->info.first += p < self ? comm->counts[p] : 0;
-        comm->info.ranks += comm->counts[p];
-    }
-    return status;
-}
-
 mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_transport *transport,
                          mh_comm **out)
 {
@@ -91,7 +69,8 @@ mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_transport
     for (uint32_t i = 0; !status && i < count; i++, comm->info.count++)
         comm->streams[i] = mh_stream_retain(streams[i]);
     if (!status)
-        status = count_ranks(comm, count);
+        status = mh_transport_ranks(transport, count, comm->counts, &comm->info.first,
+                                    &comm->info.ranks);
     if (status)
         mh_comm_release(comm);
     else

@@ -10,6 +10,7 @@
 #include "hal.h"
 
 #define REASON 256
+#define MOST_RANKS 65536u
 
 struct mh_transport {
     atomic_uint refs;
@@ -156,6 +157,48 @@ mh_status mh_transport_gather(mh_transport *transport, void *all, const uint64_t
     return status ? hal_fail(transport->runtime, status, "transport %.64s: %.255s",
                              transport->table->name, reason)
                   : MH_OK;
+}
+
+static mh_status gather_counts(mh_transport *transport, uint32_t *counts)
+{
+    uint64_t *parts = hal_alloc(transport->runtime, transport->processes * sizeof(*parts));
+    if (!parts)
+        return MH_OUT_OF_MEMORY;
+    for (uint32_t p = 0; p < transport->processes; p++)
+        parts[p] = sizeof(*counts);
+    mh_status status = mh_transport_gather(transport, counts, parts);
+    hal_free(transport->runtime, parts);
+    uint32_t room = MOST_RANKS;
+    for (uint32_t p = 0; !status && p < transport->processes; room -= counts[p++])
+        if (!counts[p] || counts[p] > room)
+            status =
+                hal_fail(transport->runtime, MH_BAD_DATA,
+                         "transport %.64s: process %u of %u says that it has %u ranks, must be "
+                         "1 to %u",
+                         transport->table->name, p, transport->processes, counts[p], room);
+    return status;
+}
+
+mh_status mh_transport_ranks(mh_transport *transport, uint32_t own, uint32_t *counts,
+                             uint32_t *first, uint32_t *all)
+{
+    if (!counts || !first || !all)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_transport_ranks: %s is NULL",
+                       !counts  ? "counts"
+                       : !first ? "first"
+                                : "all");
+    if (!own || own > MOST_RANKS)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_transport_ranks: own is %u, must be 1 to %u", own,
+                       MOST_RANKS);
+    uint32_t self = mh_transport_process(transport);
+    counts[self] = own;
+    mh_status status = transport ? gather_counts(transport, counts) : MH_OK;
+    *first = *all = 0;
+    for (uint32_t p = 0; !status && p < mh_transport_processes(transport); p++) {
+        *first += p < self ? counts[p] : 0;
+        *all += counts[p];
+    }
+    return status;
 }
 
 void mh_transport_abort(mh_transport *transport, int32_t exit_status)

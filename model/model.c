@@ -400,27 +400,11 @@ static mh_status load(struct mh_model *model, const mh_model_params *params)
 static mh_status find_place(struct mh_model *model)
 {
     uint32_t processes = mh_transport_processes(model->transport);
-    uint32_t self = mh_transport_process(model->transport);
-    uint32_t *counts = model->process_ranks = calloc(processes, sizeof(*counts));
-    uint64_t *parts = calloc(processes, sizeof(*parts));
-    mh_status status = MH_OK;
-    if (!counts || !parts)
-        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u processes", processes);
-    for (uint32_t p = 0; !status && p < processes; p++)
-        parts[p] = sizeof(*counts);
-    if (!status)
-        counts[self] = model->rank_count;
-    if (!status && model->transport)
-        status = mh_transport_gather(model->transport, counts, parts);
-    for (uint32_t p = 0; !status && p < processes; p++) {
-        if (!counts[p] || counts[p] > MODEL_DEVICES)
-            status = mh_fail(MH_BAD_DATA, "mh_model_load: process %u says that it has %u devices",
-                             p, counts[p]);
-        model->first_rank += p < self ? counts[p] : 0;
-        model->world += counts[p];
-    }
-    free(parts);
-    return status;
+    model->process_ranks = calloc(processes, sizeof(*model->process_ranks));
+    if (!model->process_ranks)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u processes", processes);
+    return mh_transport_ranks(model->transport, model->rank_count, model->process_ranks,
+                              &model->first_rank, &model->world);
 }
 
 static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)

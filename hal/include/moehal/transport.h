@@ -52,6 +52,13 @@ MH_API uint32_t mh_transport_processes(const mh_transport *transport);
 
 /* As of the table. */
 MH_API mh_status mh_transport_gather(mh_transport *transport, void *all, const uint64_t *parts);
+
+/* Collective: says that this process has `own` ranks, one at least, and how many each has. counts
+ * [processes]; *first is how many the processes before this one have, *all how many there are, at
+ * most 65536. NULL as transport: this process is all. */
+MH_API mh_status mh_transport_ranks(mh_transport *transport, uint32_t own, uint32_t *counts,
+                                    uint32_t *first, uint32_t *all);
+
 /* Ends every process, this one too: where one has failed and the others would wait for it. */
 MH_API void mh_transport_abort(mh_transport *transport, int32_t exit_status);
 
