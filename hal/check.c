@@ -192,6 +192,26 @@ static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buff
                : WRONG(l, "%s: wrap.buffer succeeds with handle NULL", l->below->name);
 }
 
+static mh_status wrap_event(void *user, uint64_t native, void **event)
+{
+    struct hal_layer *l = user;
+    *event = NULL;
+    mh_status status =
+        known(l, "wrap_event.event", l->below->wrap_event->event(l->handle, native, event));
+    return status || *event ? status
+                            : WRONG(l, "%s: wrap_event.event succeeds with NULL", l->below->name);
+}
+
+static mh_status native_event(void *user, void *event, uint64_t *native)
+{
+    struct hal_layer *l = user;
+    *native = 0;
+    mh_status status =
+        known(l, "wrap_event.native", l->below->wrap_event->native(l->handle, event, native));
+    return status || *native ? status
+                             : WRONG(l, "%s: wrap_event.native succeeds with 0", l->below->name);
+}
+
 mh_status hal_check_wrap(mh_device *device)
 {
     struct hal_layer *l = hal_alloc(device->runtime, sizeof(*l));
@@ -209,5 +229,6 @@ mh_status hal_check_wrap(mh_device *device)
     l->graph.create = graph_create;
     l->event.create = event_create;
     l->wrap.buffer = wrap_buffer;
+    l->wrap_event.event = wrap_event, l->wrap_event.native = native_event;
     return MH_OK;
 }

@@ -35,7 +35,7 @@ static const char *const call_names[MH_CALL_KINDS] = {
     "none",      "memory_info",  "buffer_create", "stream_create", "copy",
     "mark",      "wait",         "supports",      "encode",        "import",
     "reset",     "graph.create", "graph.launch",  "event.record",  "event.wait",
-    "gate.hold", "wrap.buffer",  "module.load",   "module.kernel",
+    "gate.hold", "wrap.buffer",  "module.load",   "module.kernel", "wrap_event.event",
 };
 
 const char *mh_call_name(uint32_t call)
@@ -401,6 +401,23 @@ static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buff
     return status ? status : l->base.below->wrap->buffer(l->base.handle, native, size, out);
 }
 
+static mh_status wrap_event(void *user, uint64_t native, void **event)
+{
+    struct layer *l = user;
+    const mh_backend_wrap_event *below = l->base.below->wrap_event;
+    mh_status status = pass(l, MH_CALL_EVENT_WRAP);
+    if (!status)
+        status = below->event(l->base.handle, native, event);
+    return keep_object(l, status, status ? NULL : *event, below->forget);
+}
+
+static mh_status wait_wrapped(void *user, void *event, uint64_t timeout_ns)
+{
+    struct layer *l = user;
+    mh_status status = pass(l, MH_CALL_WAIT);
+    return status ? status : l->base.below->wrap_event->wait(l->base.handle, event, timeout_ns);
+}
+
 static mh_status module_load(void *user, const void *image, uint64_t size, const char *options,
                              char *log, uint64_t log_size, void **module)
 {
@@ -496,6 +513,8 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     l->base.gate.create = gate_create, l->base.gate.hold = gate_hold;
     l->base.gate.destroy = drop_object;
     l->base.wrap.stream = wrap_stream, l->base.wrap.buffer = wrap_buffer;
+    l->base.wrap_event.event = wrap_event, l->base.wrap_event.forget = drop_object;
+    l->base.wrap_event.wait = wait_wrapped;
     l->base.module.load = module_load, l->base.module.unload = drop_object;
     l->base.module.kernel = module_kernel, l->base.module.kernel_destroy = drop_object;
     device->faults = l;

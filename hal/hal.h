@@ -203,6 +203,7 @@ struct hal_layer {
     mh_backend_event event;
     mh_backend_gate gate;
     mh_backend_wrap wrap;
+    mh_backend_wrap_event wrap_event;
     mh_backend_module module;
     mh_backend_counters counters;
     const mh_backend_table *below;

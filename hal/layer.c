@@ -201,6 +201,26 @@ static void forget_wrapped(void *user, mh_buffer_view *buffer)
     BELOW(user)->wrap->forget(DEVICE(user), buffer);
 }
 
+static mh_status wrap_event(void *user, uint64_t native, void **event)
+{
+    return BELOW(user)->wrap_event->event(DEVICE(user), native, event);
+}
+
+static void forget_event(void *user, void *event)
+{
+    BELOW(user)->wrap_event->forget(DEVICE(user), event);
+}
+
+static mh_status wait_wrapped(void *user, void *event, uint64_t timeout_ns)
+{
+    return BELOW(user)->wrap_event->wait(DEVICE(user), event, timeout_ns);
+}
+
+static mh_status native_event(void *user, void *event, uint64_t *native)
+{
+    return BELOW(user)->wrap_event->native(DEVICE(user), event, native);
+}
+
 static mh_status module_load(void *user, const void *image, uint64_t size, const char *options,
                              char *log, uint64_t log_size, void **module)
 {
@@ -255,6 +275,8 @@ static void set_groups(struct hal_layer *l)
                                   event_record,     event_wait,   event_elapsed};
     l->gate = (mh_backend_gate){sizeof(l->gate), gate_create, gate_hold, gate_open, gate_destroy};
     l->wrap = (mh_backend_wrap){sizeof(l->wrap), wrap_stream, wrap_buffer, forget_wrapped};
+    l->wrap_event = (mh_backend_wrap_event){sizeof(l->wrap_event), wrap_event, forget_event,
+                                            wait_wrapped, native_event};
     l->module = (mh_backend_module){sizeof(l->module), module_load, module_unload, module_kernel,
                                     kernel_destroy};
     l->counters = (mh_backend_counters){sizeof(l->counters), read_counter};
@@ -265,6 +287,7 @@ static void set_groups(struct hal_layer *l)
     t->event = below->event ? &l->event : NULL;
     t->gate = below->gate ? &l->gate : NULL;
     t->wrap = below->wrap ? &l->wrap : NULL;
+    t->wrap_event = below->wrap_event ? &l->wrap_event : NULL;
     t->module = below->module ? &l->module : NULL;
     t->counters = below->counters ? &l->counters : NULL;
 }

@@ -87,12 +87,18 @@ static const char *missing_of_group(const mh_backend_table *t)
     NEED(wrap, stream)
     NEED(wrap, buffer)
     NEED(wrap, forget)
+    NEED(wrap_event, event)
+    NEED(wrap_event, forget)
+    NEED(wrap_event, wait)
+    NEED(wrap_event, native)
     NEED(module, load)
     NEED(module, unload)
     NEED(module, kernel)
     NEED(module, kernel_destroy)
     NEED(counters, read)
 #undef NEED
+    if (t->wrap_event && !t->event)
+        return "event, which wrap_event is for";
     return NULL;
 }
 
@@ -109,7 +115,8 @@ static bool start(mh_runtime *runtime, struct hal_backend *backend, const mh_bac
 {
     const char *missing = missing_of_group(table);
     if (missing) {
-        refuse(backend, MH_BAD_DATA, "its table has an optional group without its function %s", missing);
+        refuse(backend, MH_BAD_DATA, "its table has an optional group without its function %s",
+               missing);
         return false;
     }
     snprintf(backend->info.name, sizeof(backend->info.name), "%s", table->name);

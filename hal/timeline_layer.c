@@ -1,7 +1,7 @@
 /*
  * timeline_layer.c: the layer that tells a timeline what the backend is asked to do, and for how
- * long. It has no graphs of the backend's own, so that each op is seen, and no events or gates: the
- * core does without, and what it does then is seen.
+ * long. It has no graphs of the backend's own, so that each op is seen, and no gates: the core does
+ * without, and what it does then is seen. Waits of a stream for an event end where they begin.
  */
 #include <stdio.h>
 #include <string.h>
@@ -124,6 +124,17 @@ static mh_status wait_for(void *user, uint64_t sequence, uint64_t timeout_ns)
     return status;
 }
 
+static mh_status event_wait(void *user, void *event)
+{
+    struct lane *s = user;
+    uint64_t begin = mh_timeline_now(layer_of(s)->timeline);
+    mh_status status = s->base.layer->below->event->wait(s->base.below, event);
+    if (status || settle(s))
+        return status;
+    put(s, "wait", "event", 0, begin, "");
+    return MH_OK;
+}
+
 /* ---- streams ---- */
 
 static mh_status name_lane(struct hal_timeline_layer *l, mh_status status, void **out)
@@ -204,7 +215,8 @@ mh_status hal_timeline_wrap(mh_device *device, mh_timeline *timeline)
     t->buffer_create = buffer_create, t->buffer_destroy = buffer_destroy;
     t->stream_create = stream_create;
     t->copy = copy, t->wait = wait_for, t->encode = encode;
-    t->graph = NULL, t->event = NULL, t->gate = NULL;
+    t->graph = NULL, t->gate = NULL;
+    l->base.event.wait = event_wait;
     l->base.reset.reset = reset;
     l->base.wrap.stream = wrap_stream;
     device->timeline = l;

@@ -337,6 +337,7 @@ static const mh_backend_table table = {
     .graph = &amd_graph_group,
     .event = &amd_event_group,
     .wrap = &wrap_group,
+    .wrap_event = &amd_wrap_event_group,
     .module = &amd_module_group,
     .counters = &amd_counters_group,
 };

@@ -37,6 +37,7 @@ enum {
     hipErrorInvalidDevice = 101,
     hipErrorNoBinaryForGpu = 209,
     hipErrorECCNotCorrectable = 214,
+    hipErrorInvalidHandle = 400,
     hipErrorNotFound = 500,
     hipErrorNotReady = 600,
     hipErrorIllegalAddress = 700,
@@ -154,6 +155,7 @@ void amd_leave(const struct device *device, int before);
 
 extern const mh_backend_counters amd_counters_group;
 extern const mh_backend_event amd_event_group;
+extern const mh_backend_wrap_event amd_wrap_event_group;
 extern const mh_backend_graph amd_graph_group;
 extern const mh_backend_module amd_module_group;
 

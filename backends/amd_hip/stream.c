@@ -206,7 +206,7 @@ mh_status amd_wait(void *user, uint64_t sequence, uint64_t timeout_ns)
     return amd_check(device->instance, result, "hipEventSynchronize", __FILE__, __LINE__);
 }
 
-/* ---- events ---- */
+/* ---- events: a runtime's each, ours or the embedder's ---- */
 
 static mh_status event_create(void *user, void **out)
 {
@@ -264,3 +264,46 @@ static mh_status event_elapsed(void *user, void *begin, void *end, uint64_t *ns)
 
 const mh_backend_event amd_event_group = {
     sizeof(amd_event_group), event_create, event_destroy, event_record, event_wait, event_elapsed};
+
+static mh_status wrap_event(void *user, uint64_t native, void **out)
+{
+    struct device *device = user;
+    hipEvent_t event = (hipEvent_t)(uintptr_t)native;
+    int before;
+    mh_status status = amd_enter(device, &before);
+    if (status)
+        return status;
+    int result = device->hip->EventQuery(event);
+    amd_leave(device, before);
+    if (result == hipErrorInvalidHandle)
+        return FAIL(device->core, MH_INVALID_ARGUMENT, "amd: 0x%llx is no event",
+                    (unsigned long long)native);
+    if (result != hipSuccess && result != hipErrorNotReady)
+        return amd_check(device->instance, result, "hipEventQuery", __FILE__, __LINE__);
+    *out = event;
+    return MH_OK;
+}
+
+static void forget_event(void *user, void *event)
+{
+    (void)user, (void)event;
+}
+
+static mh_status wait_wrapped(void *user, void *event, uint64_t timeout_ns)
+{
+    struct device *device = user;
+    int result = wait_event(device, event, timeout_ns);
+    if (result == hipErrorNotReady)
+        return MH_TIMEOUT;
+    return amd_check(device->instance, result, "hipEventSynchronize", __FILE__, __LINE__);
+}
+
+static mh_status native_event(void *user, void *event, uint64_t *native)
+{
+    (void)user;
+    *native = (uintptr_t)event;
+    return MH_OK;
+}
+
+const mh_backend_wrap_event amd_wrap_event_group = {sizeof(amd_wrap_event_group), wrap_event,
+                                                    forget_event, wait_wrapped, native_event};

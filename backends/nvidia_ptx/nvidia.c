@@ -417,6 +417,7 @@ static const mh_backend_table table = {
     .graph = &nv_graph_group,
     .event = &nv_event_group,
     .wrap = &wrap_group,
+    .wrap_event = &nv_wrap_event_group,
     .module = &nv_module_group,
     .counters = &nv_counters_group,
 };

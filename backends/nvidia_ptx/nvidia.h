@@ -55,6 +55,7 @@ enum {
     CUDA_ERROR_INVALID_CONTEXT = 201,
     CUDA_ERROR_ECC_UNCORRECTABLE = 214,
     CUDA_ERROR_INVALID_PTX = 218,
+    CUDA_ERROR_INVALID_HANDLE = 400,
     CUDA_ERROR_NOT_FOUND = 500,
     CUDA_ERROR_NOT_READY = 600,
     CUDA_ERROR_NOT_SUPPORTED = 801,
@@ -235,6 +236,7 @@ mh_status nv_encode(void *stream, const mh_op *op, const mh_scratch *scratch);
 mh_status nv_counters_create(struct device *device, CUdeviceptr *counters);
 mh_status nv_stream_make(struct device *device, CUstream native, bool wrapped, void **out);
 extern const mh_backend_event nv_event_group;
+extern const mh_backend_wrap_event nv_wrap_event_group;
 
 /* ---- memory.c ---- */
 

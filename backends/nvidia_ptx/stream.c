@@ -291,7 +291,7 @@ mh_status nv_encode(void *user, const mh_op *op, const mh_scratch *scratch)
     return status;
 }
 
-/* ---- events ---- */
+/* ---- events: a driver's each, ours or the embedder's ---- */
 
 static mh_status event_create(void *user, void **out)
 {
@@ -353,3 +353,49 @@ static mh_status event_elapsed(void *user, void *begin, void *end, uint64_t *ns)
 
 const mh_backend_event nv_event_group = {sizeof(nv_event_group), event_create, event_destroy,
                                          event_record,           event_wait,   event_elapsed};
+
+static mh_status wrap_event(void *user, uint64_t native, void **out)
+{
+    struct device *device = user;
+    CUevent event = (CUevent)(uintptr_t)native;
+    mh_status status = nv_enter(device);
+    if (status)
+        return status;
+    CUresult result = device->cu->EventQuery(event);
+    nv_leave(device);
+    if (result == CUDA_ERROR_INVALID_HANDLE)
+        return FAIL(device->core, MH_INVALID_ARGUMENT, "nvidia: 0x%llx is no event",
+                    (unsigned long long)native);
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)
+        return nv_check(device->instance, result, "cuEventQuery", __FILE__, __LINE__);
+    *out = event;
+    return MH_OK;
+}
+
+static void forget_event(void *user, void *event)
+{
+    (void)user, (void)event;
+}
+
+static mh_status wait_wrapped(void *user, void *event, uint64_t timeout_ns)
+{
+    struct device *device = user;
+    mh_status status = nv_enter(device);
+    if (status)
+        return status;
+    CUresult result = wait_event(device, event, timeout_ns);
+    nv_leave(device);
+    if (result == CUDA_ERROR_NOT_READY)
+        return MH_TIMEOUT;
+    return nv_check(device->instance, result, "cuEventSynchronize", __FILE__, __LINE__);
+}
+
+static mh_status native_event(void *user, void *event, uint64_t *native)
+{
+    (void)user;
+    *native = (uintptr_t)event;
+    return MH_OK;
+}
+
+const mh_backend_wrap_event nv_wrap_event_group = {sizeof(nv_wrap_event_group), wrap_event,
+                                                   forget_event, wait_wrapped, native_event};

@@ -1,10 +1,13 @@
 /* event.c: order between queues of a device, its clock, and gates: queues held by the host. */
+#include <time.h>
+
 #include "opencl.h"
 
 /* A point of a queue; NULL until recorded. */
 struct event {
     pthread_mutex_t lock;
     cl_event point;
+    bool wrapped; /* the embedder's, this one for ever */
 };
 
 /* The point, retained, or NULL. */
@@ -46,6 +49,10 @@ static mh_status record(void *user, void *handle)
     struct event *event = handle;
     struct device *device = stream->device;
     cl_event point = NULL;
+    if (event->wrapped)
+        return FAIL(device->core, MH_UNSUPPORTED,
+                    "a cl_event is one point for ever: record an event of moehal's own and take "
+                    "its native one");
     cl_int code = device->cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, &point);
     if (code)
         return CL_FAIL(device->core, "clEnqueueMarkerWithWaitList", code, "an event");
@@ -101,6 +108,78 @@ static mh_status elapsed(void *user, void *begin, void *end, uint64_t *ns)
 
 const mh_backend_event opencl_event_group = {
     sizeof(opencl_event_group), create_event, destroy_event, record, wait_event, elapsed,
+};
+
+/* ---- the embedder's ---- */
+
+static mh_status wrap_event(void *user, uint64_t native, void **out)
+{
+    struct device *device = user;
+    cl_event point = (cl_event)(uintptr_t)native;
+    cl_context context = NULL;
+    cl_int code =
+        device->cl->GetEventInfo(point, CL_EVENT_CONTEXT, sizeof(context), &context, NULL);
+    if (code == CL_INVALID_EVENT)
+        return FAIL(device->core, MH_INVALID_ARGUMENT, "the handle is no event");
+    if (code)
+        return CL_FAIL(device->core, "clGetEventInfo", code, "the event");
+    if (context != device->context)
+        return FAIL(device->core, MH_INVALID_ARGUMENT, "the event is another context's");
+    struct event *event;
+    mh_status status = create_event(device, (void **)&event);
+    if (status)
+        return status;
+    code = device->cl->RetainEvent(point);
+    if (code) {
+        destroy_event(device, event);
+        return CL_FAIL(device->core, "clRetainEvent", code, "the event");
+    }
+    event->point = point;
+    event->wrapped = true;
+    *out = event;
+    return MH_OK;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* OpenCL has no wait with a limit: polls, with short sleeps. */
+static mh_status wait_wrapped(void *user, void *handle, uint64_t timeout_ns)
+{
+    struct device *device = user;
+    struct event *event = handle;
+    cl_int state = 0;
+    if (timeout_ns == UINT64_MAX)
+        device->cl->WaitForEvents(1, &event->point); /* its state says what came of it */
+    for (uint64_t begin = now_ns();;) {
+        cl_int code = device->cl->GetEventInfo(event->point, CL_EVENT_COMMAND_EXECUTION_STATUS,
+                                               sizeof(state), &state, NULL);
+        if (code || state <= CL_COMPLETE)
+            return !code && !state ? MH_OK
+                                   : CL_FAIL(device->core, "clGetEventInfo", code ? code : state,
+                                             "what the embedder's event stands for failed");
+        if (now_ns() - begin >= timeout_ns)
+            return MH_TIMEOUT;
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+}
+
+static mh_status native_event(void *user, void *handle, uint64_t *native)
+{
+    (void)user;
+    struct event *event = handle;
+    pthread_mutex_lock(&event->lock);
+    *native = (uintptr_t)event->point;
+    pthread_mutex_unlock(&event->lock);
+    return MH_OK;
+}
+
+const mh_backend_wrap_event opencl_wrap_event_group = {
+    sizeof(opencl_wrap_event_group), wrap_event, destroy_event, wait_wrapped, native_event,
 };
 
 /* ---- gates: user events, released when the queues they held have passed ---- */

@@ -29,6 +29,7 @@ static const mh_backend_table table = {
     .event = &opencl_event_group,
     .gate = &opencl_gate_group,
     .wrap = &opencl_wrap_group,
+    .wrap_event = &opencl_wrap_event_group,
     .module = &opencl_module_group,
     .counters = &opencl_counters_group,
 };

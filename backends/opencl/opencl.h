@@ -223,6 +223,7 @@ extern const mh_backend_event opencl_event_group;
 extern const mh_backend_gate opencl_gate_group;
 extern const mh_backend_import opencl_import_group;
 extern const mh_backend_wrap opencl_wrap_group;
+extern const mh_backend_wrap_event opencl_wrap_event_group;
 extern const mh_backend_module opencl_module_group;
 
 /* commands.c: fills device->commands where the driver has them. */

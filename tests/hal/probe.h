@@ -35,7 +35,13 @@ enum {
     PROBE_WRAP = 8,
     PROBE_MODULE = 16,
     PROBE_COUNTERS = 32,
-    PROBE_ALL = 63
+    PROBE_WRAP_EVENT = 64,
+    PROBE_ALL = 127
+};
+
+/* A vendor's event: how often it was recorded, how often its point was passed. */
+struct probe_event {
+    uint64_t recorded, passed;
 };
 
 /* A vendor's queue, as far as a wrapped stream needs one. */

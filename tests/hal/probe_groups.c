@@ -35,8 +35,8 @@ static void free_event(struct event *e)
 static mh_status pass_event(struct event *e, uint64_t target)
 {
     mh_status status = MH_OK;
-    while (!status && e->passed < target)
-        status = probe_advance(e->stream);
+    while (!status && e->at->passed < target)
+        status = e->stream ? probe_advance(e->stream) : MH_TIMEOUT;
     return status;
 }
 
@@ -44,7 +44,7 @@ int probe_run_other(struct stream *s, struct work *w, mh_status *status)
 {
     (void)s;
     if (w->record) {
-        w->record->passed++;
+        w->record->at->passed++;
         w->record->when = control()->clock;
         w->record->waits--;
         free_event(w->record);
@@ -124,12 +124,19 @@ static void graph_destroy(void *device, void *graph)
 
 /* ---- events ---- */
 
+static mh_status make_event(struct probe_event *at, void **event)
+{
+    struct event *e = calloc(1, sizeof(*e));
+    e->at = at ? at : &e->own;
+    control()->live_objects++;
+    *event = e;
+    return MH_OK;
+}
+
 static mh_status event_create(void *device, void **event)
 {
     (void)device;
-    *event = calloc(1, sizeof(struct event));
-    control()->live_objects++;
-    return MH_OK;
+    return make_event(NULL, event);
 }
 
 static void event_destroy(void *device, void *event)
@@ -147,7 +154,7 @@ static mh_status event_record(void *stream, void *event)
     pthread_mutex_lock(&probe_lock);
     probe_push(stream)->record = e;
     e->stream = stream;
-    e->recorded++;
+    e->at->recorded++;
     e->waits++;
     pthread_mutex_unlock(&probe_lock);
     return MH_OK;
@@ -159,7 +166,7 @@ static mh_status event_wait(void *stream, void *event)
     pthread_mutex_lock(&probe_lock);
     struct work *w = probe_push(stream);
     w->wait = e;
-    w->target = e->recorded;
+    w->target = e->at->recorded;
     e->waits++;
     pthread_mutex_unlock(&probe_lock);
     return MH_OK;
@@ -169,6 +176,31 @@ static mh_status event_elapsed(void *device, void *begin, void *end, uint64_t *n
 {
     (void)device;
     *ns = ((struct event *)end)->when - ((struct event *)begin)->when;
+    return MH_OK;
+}
+
+static mh_status wrap_event(void *device, uint64_t native, void **event)
+{
+    (void)device;
+    return make_event((struct probe_event *)(uintptr_t)native, event);
+}
+
+static mh_status wait_wrapped(void *device, void *event, uint64_t timeout_ns)
+{
+    struct event *e = event;
+    (void)device;
+    pthread_mutex_lock(&probe_lock);
+    mh_status status = e->at->passed < e->at->recorded ? MH_TIMEOUT : MH_OK;
+    if (status && timeout_ns == MH_FOREVER)
+        status = pass_event(e, e->at->recorded);
+    pthread_mutex_unlock(&probe_lock);
+    return status;
+}
+
+static mh_status native_event(void *device, void *event, uint64_t *native)
+{
+    (void)device;
+    *native = (uintptr_t)((struct event *)event)->at;
     return MH_OK;
 }
 
@@ -305,6 +337,8 @@ void probe_set_groups(mh_backend_table *table, uint32_t groups)
                                          gate_destroy};
     static const mh_backend_wrap wrap = {sizeof(wrap), wrap_stream, wrap_buffer,
                                          probe_buffer_destroy};
+    static const mh_backend_wrap_event wrapped = {sizeof(wrapped), wrap_event, event_destroy,
+                                                  wait_wrapped, native_event};
     static const mh_backend_module module = {sizeof(module), module_load, module_unload,
                                              module_kernel, kernel_destroy};
     static const mh_backend_counters counters = {sizeof(counters), read_counter};
@@ -312,6 +346,7 @@ void probe_set_groups(mh_backend_table *table, uint32_t groups)
     table->event = groups & PROBE_EVENT ? &event : NULL;
     table->gate = groups & PROBE_GATE ? &gate : NULL;
     table->wrap = groups & PROBE_WRAP ? &wrap : NULL;
+    table->wrap_event = groups & PROBE_WRAP_EVENT ? &wrapped : NULL;
     table->module = groups & PROBE_MODULE ? &module : NULL;
     table->counters = groups & PROBE_COUNTERS ? &counters : NULL;
 }

@@ -54,8 +54,9 @@ struct stream {
 };
 
 struct event {
-    struct stream *stream; /* where it was last recorded */
-    uint64_t recorded, passed, when;
+    struct stream *stream; /* where it was last recorded; NULL: the embedder did */
+    struct probe_event own, *at; /* at: own, or the embedder's */
+    uint64_t when;
     uint64_t waits; /* enqueued */
     int destroyed;
 };

@@ -183,7 +183,7 @@ static void bad_plans_are_refused(void **state)
         mh_faults faults;
         const char *words;
     } bad[] = {
-        {{.call = MH_CALL_KINDS, .nth = 1, .status = MH_VENDOR_ERROR}, "call is 19"},
+        {{.call = MH_CALL_KINDS, .nth = 1, .status = MH_VENDOR_ERROR}, "call is 20"},
         {{.call = MH_CALL_COPY, .nth = 0, .status = MH_VENDOR_ERROR}, "nth is 0"},
         {{.call = MH_CALL_COPY, .nth = 1}, "status is 0"},
     };

@@ -382,6 +382,119 @@ static void queues_and_memory_are_wrapped(void **state)
     world_free(w);
 }
 
+static mh_event *wrap_event(mh_device *device, struct probe_event *vendors)
+{
+    mh_event *event;
+    OK(mh_event_wrap(device, (uintptr_t)vendors, &event));
+    return event;
+}
+
+static void the_embedders_events_are_waited_for_and_recorded(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, PROBE_EVENT | PROBE_WRAP_EVENT);
+    w->control->native = 1u << MH_OP_ADD;
+    struct probe_event vendors = {.recorded = 1}; /* on a queue of the embedder's */
+    mh_buffer *y = make_buffer(w->probe, 1), *x = make_buffer(w->probe, 2);
+    mh_stream *stream;
+    mh_event *event = wrap_event(w->probe, &vendors), *own;
+    uint64_t native = 0;
+    OK(mh_stream_create(w->probe, &stream));
+    assert_int_equal(mh_event_wait(event, 0), MH_TIMEOUT);
+    OK(mh_stream_wait_event(stream, event));
+    assert_int_equal(counters(w->probe).native_waits, 1);
+    add(mh_stream_encoder(stream), y, x);
+    assert_int_equal(mh_stream_wait(stream, 0), MH_TIMEOUT);
+    vendors.recorded = 2; /* later than the wait: it is not for this one */
+    vendors.passed = 1;
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    assert_holds(y, 3);
+    assert_int_equal(mh_event_wait(event, 0), MH_TIMEOUT); /* what is new is seen */
+    vendors.passed = 2;
+    OK(mh_event_wait(event, 0));
+
+    w->control->gate_closed = 1;
+    add(mh_stream_encoder(stream), y, x);
+    OK(mh_event_record(event, stream)); /* into the embedder's own */
+    assert_int_equal(vendors.recorded, 3);
+    assert_int_equal(vendors.passed, 2);
+    OK(mh_event_native(event, &native));
+    assert_int_equal(native, (uintptr_t)&vendors);
+    OK(mh_event_wait(event, MH_FOREVER));
+    assert_int_equal(vendors.passed, 3);
+    w->control->gate_closed = 0;
+
+    OK(mh_event_create(w->probe, &own));
+    REFUSED(MH_WRONG_STATE, mh_event_native(own, &native), "never recorded");
+    OK(mh_event_record(own, stream));
+    OK(mh_event_native(own, &native));
+    assert_int_equal(((struct probe_event *)(uintptr_t)native)->recorded, 1);
+    mh_event_release(own);
+    mh_event_release(event);
+    assert_int_equal(vendors.recorded, 3); /* left alone */
+    mh_stream_release(stream);
+    mh_buffer_release(x);
+    mh_buffer_release(y);
+    world_free(w);
+}
+
+/* Held until the point that was the last when it was asked for, whatever comes behind it. */
+static void a_wrapped_event_holds_streams_of_other_devices(void **state)
+{
+    (void)state;
+    struct world *w =
+        world_make_with(MH_PLACEMENT_AUTO, PROBE_EVENT | PROBE_WRAP_EVENT | PROBE_GATE);
+    w->control->native = 1u << MH_OP_ADD;
+    mh_device *other = open_probe(w, 0, NULL);
+    struct probe_event vendors = {.recorded = 1};
+    mh_event *event = wrap_event(other, &vendors);
+    mh_buffer *y = make_buffer(w->probe, 1), *x = make_buffer(w->probe, 2);
+    mh_stream *stream;
+    OK(mh_stream_create(w->probe, &stream));
+    OK(mh_stream_wait_event(stream, event));
+    add(mh_stream_encoder(stream), y, x);
+    assert_int_equal(mh_stream_wait(stream, 0), MH_TIMEOUT);
+    assert_int_equal(counters(w->probe).thread_waits, 1);
+    vendors.recorded = 2;
+    vendors.passed = 1;
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    assert_holds(y, 3);
+    mh_event_release(event);
+    mh_stream_release(stream);
+    mh_buffer_release(x);
+    mh_buffer_release(y);
+    mh_device_release(other);
+    world_free(w);
+}
+
+static void events_that_cannot_be_wrapped(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, PROBE_EVENT | PROBE_WRAP_EVENT);
+    struct probe_event vendors = {0};
+    mh_stream *stream;
+    mh_event *event;
+    uint64_t native;
+    REFUSED(MH_INVALID_ARGUMENT, mh_event_wrap(w->probe, 0, &event), "native is 0");
+    REFUSED(MH_INVALID_ARGUMENT, mh_event_wrap(NULL, 1, &event), "device is NULL");
+    REFUSED(MH_INVALID_ARGUMENT, mh_event_wrap(w->probe, 1, NULL), "out is NULL");
+    REFUSED(MH_UNSUPPORTED, mh_event_wrap(w->host, 1, &event),
+            "host:0 has no events of a vendor's API");
+    assert_null(event);
+    OK(mh_stream_create(w->host, &stream));
+    OK(mh_event_create(w->host, &event));
+    OK(mh_event_record(event, stream));
+    REFUSED(MH_UNSUPPORTED, mh_event_native(event, &native), "host:0 has no events of a vendor's");
+    mh_event_release(event);
+    event = wrap_event(w->probe, &vendors);
+    REFUSED(MH_INVALID_ARGUMENT, mh_event_native(event, NULL), "native is NULL");
+    REFUSED(MH_INVALID_ARGUMENT, mh_event_native(NULL, &native), "event is NULL");
+    OK(mh_stream_wait_event(stream, event)); /* never recorded: nothing to wait for */
+    mh_event_release(event);
+    mh_stream_release(stream);
+    world_free(w);
+}
+
 static void contexts_reach_the_backend(void **state)
 {
     (void)state;
@@ -548,6 +661,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(host_memory_is_copied_in_stream_order),
         cmocka_unit_test(a_lost_device_lets_others_go_on),
         cmocka_unit_test(queues_and_memory_are_wrapped),
+        cmocka_unit_test(the_embedders_events_are_waited_for_and_recorded),
+        cmocka_unit_test(a_wrapped_event_holds_streams_of_other_devices),
+        cmocka_unit_test(events_that_cannot_be_wrapped),
         cmocka_unit_test(contexts_reach_the_backend),
         cmocka_unit_test(counters_are_read_by_number),
         cmocka_unit_test(layers_pass_groups_on),

@@ -109,6 +109,64 @@ static void wraps(void **state)
     drop(&f);
 }
 
+/* moehal waits for the embedder's event, which is held by a user event, and the embedder's queue
+ * for the point that moehal recorded. */
+static void events(void **state)
+{
+    struct foreign f;
+    cl_int code = 0;
+    mh_stream *stream;
+    mh_buffer *buffer;
+    mh_event *filled, *added;
+    float values[2 * N], got[N] = {0};
+    uint64_t native = 0;
+    (void)state;
+    make(&f);
+    for (int i = 0; i < 2 * N; i++)
+        values[i] = 5 * f.values[i];
+    cl_event lock = cl.CreateUserEvent(f.context, &code), theirs = NULL;
+    assert_int_equal(code, 0);
+    code = cl.EnqueueWriteBuffer(f.queue, f.memory, CL_FALSE, 0, sizeof(values), values, 1, &lock,
+                                 &theirs);
+    assert_int_equal(code, 0);
+    assert_int_equal(cl.Flush(f.queue), 0);
+    OK(mh_stream_create(f.device, &stream));
+    OK(mh_buffer_wrap(f.device, (uintptr_t)f.memory, sizeof(f.values), 0, NULL, NULL, &buffer));
+    OK(mh_event_wrap(f.device, (uintptr_t)theirs, &filled));
+    cl.ReleaseEvent(theirs); /* the wrapped one holds it */
+    assert_int_equal(mh_event_wait(filled, 0), MH_TIMEOUT);
+    test_failed("a wait with a limit", mh_event_wait(filled, 1000000), MH_TIMEOUT, "1000000");
+    test_failed("a cl_event does not move", mh_event_record(filled, stream), MH_UNSUPPORTED,
+                "one point");
+    OK(mh_stream_wait_event(stream, filled));
+    mh_op_add add = sum_in_place(buffer);
+    OK(mh_encode(mh_stream_encoder(stream), &add.base));
+    OK(mh_event_create(f.device, &added));
+    assert_int_equal(mh_event_native(added, &native), MH_WRONG_STATE);
+    OK(mh_event_record(added, stream));
+    OK(mh_event_native(added, &native));
+    cl_event ours = (cl_event)(uintptr_t)native;
+    cl_command_queue reader = cl.CreateCommandQueue(f.context, f.id, 0, &code);
+    assert_int_equal(code, 0);
+    code = cl.EnqueueReadBuffer(reader, f.memory, CL_FALSE, 0, sizeof(got), got, 1, &ours, NULL);
+    assert_int_equal(code, 0);
+    assert_int_equal(cl.Flush(reader), 0);
+    assert_int_equal(mh_stream_wait(stream, 0), MH_TIMEOUT);
+    assert_int_equal(cl.SetUserEventStatus(lock, CL_COMPLETE), 0);
+    assert_int_equal(cl.Finish(reader), 0);
+    for (int i = 0; i < N; i++)
+        assert_true(got[i] == values[i] + values[N + i]);
+    OK(mh_event_wait(filled, MH_FOREVER));
+    OK(mh_event_wait(added, MH_FOREVER));
+    mh_event_release(filled);
+    mh_event_release(added);
+    mh_buffer_release(buffer);
+    mh_stream_release(stream);
+    cl.ReleaseEvent(lock);
+    cl.ReleaseCommandQueue(reader);
+    drop(&f);
+}
+
 static void refuses(void **state)
 {
     struct foreign f, other;
@@ -136,6 +194,18 @@ static void refuses(void **state)
         "a short buffer",
         mh_buffer_wrap(f.device, (uintptr_t)f.memory, sizeof(f.values) + 1, 0, NULL, NULL, &buffer),
         MH_INVALID_ARGUMENT, "8000|8001");
+    cl_event foreign = cl.CreateUserEvent(other.context, &code), broken;
+    mh_event *event;
+    test_failed("an event of another context", mh_event_wrap(f.device, (uintptr_t)foreign, &event),
+                MH_INVALID_ARGUMENT, "another context");
+    cl.ReleaseEvent(foreign);
+    broken = cl.CreateUserEvent(f.context, &code);
+    OK(mh_event_wrap(f.device, (uintptr_t)broken, &event));
+    cl.SetUserEventStatus(broken, -5);
+    test_failed("work that failed", mh_event_wait(event, MH_FOREVER), MH_VENDOR_ERROR,
+                "clGetEventInfo|CL_OUT_OF_RESOURCES");
+    mh_event_release(event);
+    cl.ReleaseEvent(broken);
     mh_device *device;
     mh_device_params params = MH_INIT(mh_device_params);
     params.context = MH_CONTEXT_PRIMARY;
@@ -362,6 +432,7 @@ int main(int argc, char **argv)
     mh_device_release(device);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wraps),
+        cmocka_unit_test(events),
         cmocka_unit_test(refuses),
         cmocka_unit_test(own_kernels),
         cmocka_unit_test(memory_in_place),

@@ -166,6 +166,20 @@ typedef struct mh_backend_wrap {
     void (*forget)(void *device, mh_buffer_view *buffer);
 } mh_backend_wrap;
 
+/* Optional group, for backends with the groups `wrap` and `event`: events of the vendor's own. */
+typedef struct mh_backend_wrap_event {
+    uint64_t struct_size;
+    /* `native` is the vendor's (CUevent, hipEvent_t, cl_event). *event is for the functions of the
+     * group `event`, except `destroy`; `record` there is MH_UNSUPPORTED where it is one point for
+     * ever. What is no event of this device is MH_INVALID_ARGUMENT. */
+    mh_status (*event)(void *device, uint64_t native, void **event);
+    void (*forget)(void *device, void *event); /* leaves the vendor's alone */
+    /* Waits for the point last recorded in a wrapped event, by whom ever; MH_TIMEOUT, 0 polls. */
+    mh_status (*wait)(void *device, void *event, uint64_t timeout_ns);
+    /* The vendor's own of an event, wrapped or recorded. */
+    mh_status (*native)(void *device, void *event, uint64_t *native);
+} mh_backend_wrap_event;
+
 /* Optional group: kernels of the embedder's own (kernel.h). `supports`, op_scratch, `encode` and
  * graphs then also meet mh_op_kernel: `supports` checks its sizes and arguments against the
  * kernel's and the device's limits. */
@@ -251,6 +265,7 @@ typedef struct mh_backend_table {
     const mh_backend_wrap *wrap;
     const mh_backend_module *module;
     const mh_backend_counters *counters;
+    const mh_backend_wrap_event *wrap_event;
 } mh_backend_table;
 
 /* The one symbol of a module. The table is static. */

@@ -32,7 +32,8 @@ enum {
     MH_CALL_BUFFER_WRAP = 16,
     MH_CALL_MODULE_LOAD = 17,
     MH_CALL_KERNEL_CREATE = 18,
-    MH_CALL_KINDS = 19,
+    MH_CALL_EVENT_WRAP = 19,
+    MH_CALL_KINDS = 20,
 };
 
 /* What is to fail, once. Zero injects nothing and only counts. */

@@ -62,6 +62,16 @@ MH_API void mh_stream_cancel(mh_stream *stream, uint32_t cancel);
 
 /* An event marks a point of a stream. Recording again moves it. Threads: any, one at a time. */
 MH_API mh_status mh_event_create(mh_device *device, mh_event **out);
+/* An event over the vendor's own (CUevent, hipEvent_t, cl_event as an integer), which the caller
+ * keeps alive as long as it and may go on recording: whoever waits for it waits for the point that
+ * was recorded there last, by whom ever; if none was, for nothing. mh_event_record records into the
+ * vendor's own; MH_UNSUPPORTED where that is one point for ever (cl_event), or where the backend
+ * has none to wrap. */
+MH_API mh_status mh_event_wrap(mh_device *device, uint64_t native, mh_event **out);
+/* The vendor's own event of the recorded point, for the caller's queues to wait for. It remains
+ * moehal's, and goes when this event is recorded again or released (a cl_event can be retained). A
+ * wrapped one is the caller's. MH_UNSUPPORTED as above. */
+MH_API mh_status mh_event_native(mh_event *event, uint64_t *native);
 MH_API mh_event *mh_event_retain(mh_event *event);
 MH_API void mh_event_release(mh_event *event); /* NULL is allowed */
 MH_API mh_status mh_event_record(mh_event *event, mh_stream *stream);
