@@ -1,25 +1,7 @@
 /* comm.c: collective operations, by way of host memory. The definition of what they compute. */
 #include <string.h>
 
-#include "hal.h"
-
-/* Staging of two operations: when the third begins every stream has passed the first. */
-#define TURNS 2
-
-struct mh_comm {
-    atomic_uint refs;
-    mh_runtime *runtime;
-    mh_transport *transport; /* NULL: one process */
-    mh_stream **streams;     /* of this process: info.count */
-    uint32_t *counts;        /* [processes]: their ranks */
-    uint64_t *parts;         /* [processes]: bytes, of the operation at hand */
-    mh_comm_info info;
-    struct {
-        char *data;
-        uint64_t size;
-    } staging[TURNS];
-    uint32_t turn;
-};
+#include "comm_impl.h"
 
 /* ---- life ---- */
 
@@ -90,10 +72,10 @@ void mh_comm_release(mh_comm *comm)
     if (!comm || atomic_fetch_sub_explicit(&comm->refs, 1, memory_order_acq_rel) != 1)
         return;
     mh_runtime *runtime = comm->runtime;
-    for (uint32_t i = 0; i < comm->info.count; i++) {
-        mh_stream_wait(comm->streams[i], MH_FOREVER); /* it may still read the staging */
+    mh_comm_wait(comm, MH_FOREVER); /* streams may still read the staging */
+    comm_native_close(comm);
+    for (uint32_t i = 0; i < comm->info.count; i++)
         mh_stream_release(comm->streams[i]);
-    }
     for (int i = 0; i < TURNS; i++)
         hal_free(runtime, comm->staging[i].data);
     hal_free(runtime, comm->streams);
@@ -104,10 +86,11 @@ void mh_comm_release(mh_comm *comm)
     mh_runtime_release(runtime);
 }
 
-mh_status mh_comm_get_info(const mh_comm *comm, mh_comm_info *out)
+mh_status mh_comm_get_info(mh_comm *comm, mh_comm_info *out)
 {
     if (!comm)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_comm_get_info: comm is NULL");
+    comm_is_native(comm);
     return mh_struct_out(out, &comm->info, sizeof(comm->info));
 }
 
@@ -122,8 +105,7 @@ static bool is_dense(const mh_tensor *t)
     return true;
 }
 
-/* Bytes of a tensor whose shape has been checked. */
-static uint64_t bytes_of(const mh_tensor *t)
+uint64_t comm_bytes(const mh_tensor *t)
 {
     uint64_t bytes = mh_dtype_size(t->dtype);
     for (uint32_t i = 0; i < t->rank; i++)
@@ -131,8 +113,8 @@ static uint64_t bytes_of(const mh_tensor *t)
     return bytes;
 }
 
-static mh_status check_tensor(const mh_comm *comm, const char *function, const char *name,
-                              uint32_t rank, const mh_tensor *t)
+mh_status comm_check_tensor(const mh_comm *comm, const char *function, const char *name,
+                            uint32_t rank, const mh_tensor *t)
 {
     const mh_device *device = comm->streams[rank]->encoder.device;
     uint64_t bytes = mh_dtype_size(t->dtype);
@@ -163,7 +145,7 @@ static mh_status check_tensors(const mh_comm *comm, const char *function, const 
         return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", function, comm ? name : "comm");
     mh_status status = MH_OK;
     for (uint32_t r = 0; !status && r < comm->info.count; r++) {
-        status = check_tensor(comm, function, name, r, &t[r]);
+        status = comm_check_tensor(comm, function, name, r, &t[r]);
         bool same = t[r].dtype == t->dtype && t[r].rank == t->rank;
         for (uint32_t i = 0; same && i < t->rank; i++)
             same = t[r].shape[i] == t->shape[i];
@@ -195,6 +177,14 @@ static mh_status check_sum(const mh_comm *comm, const char *function, const mh_t
                ? MH_OK
                : hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: x is %s, must be f32 or bf16",
                           function, mh_dtype_name(x->dtype));
+}
+
+static mh_status check_root(const mh_comm *comm, const char *function, uint32_t root)
+{
+    return root < comm->info.ranks
+               ? MH_OK
+               : hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: root is %u of %u ranks",
+                          function, root, comm->info.ranks);
 }
 
 /* ---- bytes ---- */
@@ -246,7 +236,7 @@ static mh_status wait_all(mh_comm *comm, mh_status status, char *all)
 /* x of all ranks, one behind the other. */
 static mh_status take_all(mh_comm *comm, const mh_tensor *x, char **out)
 {
-    uint64_t bytes = bytes_of(x), all;
+    uint64_t bytes = comm_bytes(x), all;
     if (__builtin_mul_overflow(bytes, comm->info.ranks, &all))
         return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm: x of %llu bytes a rank",
                         (unsigned long long)bytes);
@@ -277,10 +267,13 @@ mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root)
     mh_status status = check_tensors(comm, "mh_comm_broadcast", "x", x);
     if (status)
         return status;
-    if (root >= comm->info.ranks)
-        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
-                        "mh_comm_broadcast: root is %u of %u ranks", root, comm->info.ranks);
-    uint64_t bytes = bytes_of(x);
+    status = check_root(comm, "mh_comm_broadcast", root);
+    if (status)
+        return status;
+    if (comm_is_native(comm))
+        return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_BROADCAST, .root = root}, x, x,
+                               NULL);
+    uint64_t bytes = comm_bytes(x);
     uint32_t own = root - comm->info.first; /* one of ours if less than info.count */
     status = take_staging(comm, bytes, &staging);
     if (status)
@@ -305,10 +298,12 @@ mh_status mh_comm_all_gather(mh_comm *comm, const mh_tensor *y, const mh_tensor 
         status = check_tensors(comm, "mh_comm_all_gather", "y", y);
     if (!status)
         status = check_pair(comm, "mh_comm_all_gather", "y", y, x, comm->info.ranks);
+    if (!status && comm_is_native(comm))
+        return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_ALL_GATHER}, y, x, NULL);
     if (!status)
         status = take_all(comm, x, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
-        status = give(comm, r, &y[r], 0, all, bytes_of(y));
+        status = give(comm, r, &y[r], 0, all, comm_bytes(y));
     return status;
 }
 
@@ -357,30 +352,37 @@ static void sum(char *all, uint32_t ranks, uint64_t bytes, mh_dtype dtype)
     }
 }
 
-/* Checks, and sums all x in staging; x is `parts` times y. */
-static mh_status reduce(mh_comm *comm, const char *function, const mh_tensor *y, const mh_tensor *x,
-                        uint32_t parts, char **all)
+/* x is `parts` times y. */
+static mh_status check_reduction(const mh_comm *comm, const char *function, const mh_tensor *y,
+                                 const mh_tensor *x, uint32_t parts)
 {
     mh_status status = check_tensors(comm, function, "x", x);
     if (!status)
         status = check_tensors(comm, function, "y", y);
     if (!status)
         status = check_pair(comm, function, "y", x, y, parts);
+    return status ? status : check_sum(comm, function, x);
+}
+
+/* Sums all x in staging. */
+static mh_status reduce(mh_comm *comm, const mh_tensor *x, char **all)
+{
+    mh_status status = take_all(comm, x, all);
     if (!status)
-        status = check_sum(comm, function, x);
-    if (!status)
-        status = take_all(comm, x, all);
-    if (!status)
-        sum(*all, comm->info.ranks, bytes_of(x), x->dtype);
+        sum(*all, comm->info.ranks, comm_bytes(x), x->dtype);
     return status;
 }
 
 mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
-    mh_status status = reduce(comm, "mh_comm_all_reduce", y, x, 1, &all);
+    mh_status status = check_reduction(comm, "mh_comm_all_reduce", y, x, 1);
+    if (!status && comm_is_native(comm))
+        return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_ALL_REDUCE}, y, x, NULL);
+    if (!status)
+        status = reduce(comm, x, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
-        status = give(comm, r, &y[r], 0, all, bytes_of(y));
+        status = give(comm, r, &y[r], 0, all, comm_bytes(y));
     return status;
 }
 
@@ -388,9 +390,14 @@ mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_ten
 {
     char *all;
     mh_status status =
-        reduce(comm, "mh_comm_reduce_scatter", y, x, comm ? comm->info.ranks : 0, &all);
+        check_reduction(comm, "mh_comm_reduce_scatter", y, x, comm ? comm->info.ranks : 0);
+    if (!status && comm_is_native(comm))
+        return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_REDUCE_SCATTER}, y, x, NULL);
+    if (!status)
+        status = reduce(comm, x, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
-        status = give(comm, r, &y[r], 0, all + (comm->info.first + r) * bytes_of(y), bytes_of(y));
+        status =
+            give(comm, r, &y[r], 0, all + (comm->info.first + r) * comm_bytes(y), comm_bytes(y));
     return status;
 }
 
@@ -450,16 +457,13 @@ static mh_status move_slots(mh_comm *comm, uint32_t rank, const mh_tensor *e, co
     return status;
 }
 
-static mh_status check_experts(const mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
-                               const uint32_t *owners, int64_t count)
+static mh_status check_experts(const mh_comm *comm, const char *name, uint32_t rank,
+                               const mh_tensor *e, const mh_tensor *experts, const uint32_t *owners,
+                               int64_t count)
 {
-    static const char name[] = "mh_comm_combine";
-    mh_status status = check_tensors(comm, name, "e", e);
-    if (status)
-        return status;
     if (!experts || !owners || count < 1)
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: no experts, or no owners", name);
-    status = check_tensor(comm, name, "experts", 0, experts);
+    mh_status status = comm_check_tensor(comm, name, "experts", rank, experts);
     if (!status &&
         (e->dtype != MH_F32 || e->rank != 3 || experts->dtype != MH_I32 || experts->rank != 2 ||
          e->shape[0] != experts->shape[0] || e->shape[1] != experts->shape[1]))
@@ -473,15 +477,54 @@ static mh_status check_experts(const mh_comm *comm, const mh_tensor *e, const mh
     return status;
 }
 
+mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank,
+                        const mh_comm_op *op)
+{
+    uint32_t ranks = comm->info.ranks;
+    bool pair = op->kind >= MH_COMM_ALL_GATHER && op->kind <= MH_COMM_REDUCE_SCATTER;
+    mh_status status = comm_check_tensor(comm, function, "y", rank, &op->y);
+    if (!status && pair)
+        status = comm_check_tensor(comm, function, "x", rank, &op->x);
+    if (status)
+        return status;
+    switch (op->kind) {
+    case MH_COMM_BROADCAST:
+        return check_root(comm, function, op->root);
+    case MH_COMM_ALL_GATHER:
+        return check_pair(comm, function, "y", &op->y, &op->x, ranks);
+    case MH_COMM_ALL_REDUCE:
+        status = check_pair(comm, function, "y", &op->x, &op->y, 1);
+        return status ? status : check_sum(comm, function, &op->x);
+    case MH_COMM_REDUCE_SCATTER:
+        status = check_pair(comm, function, "y", &op->x, &op->y, ranks);
+        return status ? status : check_sum(comm, function, &op->x);
+    case MH_COMM_COMBINE:
+        return check_experts(comm, function, rank, &op->y, &op->experts, op->owners,
+                             op->expert_count);
+    default:
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: kind %u is unknown", function,
+                        op->kind);
+    }
+}
+
 mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
                           const uint32_t *owners, int64_t expert_count)
 {
+    static const char name[] = "mh_comm_combine";
     char *staging;
-    mh_status status = check_experts(comm, e, experts, owners, expert_count);
+    mh_status status = check_tensors(comm, name, "e", e);
+    if (!status)
+        status = check_experts(comm, name, 0, e, experts, owners, expert_count);
     if (status)
         return status;
+    if (comm_is_native(comm)) {
+        mh_comm_op op = {.kind = MH_COMM_COMBINE, .owners = owners, .expert_count = expert_count};
+        for (uint32_t r = 1; !status && r < comm->info.count; r++)
+            status = check_experts(comm, name, r, &e[r], &experts[r], owners, expert_count);
+        return status ? status : comm_native_run(comm, &op, e, e, experts);
+    }
     /* Slots, then their places, then the experts. */
-    uint64_t slots = bytes_of(e), ids = bytes_of(experts), total = 3 * ids;
+    uint64_t slots = comm_bytes(e), ids = comm_bytes(experts), total = 3 * ids;
     int64_t count = experts->shape[0] * experts->shape[1];
     slots += slots & 4; /* places are of 8 bytes */
     if (__builtin_add_overflow(slots, total, &total))

@@ -318,6 +318,26 @@ static mh_status encode_kernel(mh_encoder *encoder, const mh_op *op)
     return place_native(encoder, &local.base, 0, hal_scratch_of(device, &local.base));
 }
 
+mh_status hal_encode_exchange(mh_encoder *encoder, const mh_op_exchange *op)
+{
+    mh_device *device = encoder->device;
+    uint32_t missing = MH_MISSING_NOTHING;
+    char reason[192];
+    mh_status status = hal_check_device(device, encoder->generation, "encoder");
+    if (!status)
+        status = backend_supports(device, &op->base, &missing, reason);
+    if (!status && missing)
+        status = hal_fail(device->runtime, MH_UNSUPPORTED, "exchange: not on %s: %s", device->uri,
+                          reason);
+    if (!status && encoder->is_graph)
+        status = hal_graph_count_op(encoder);
+    if (status)
+        return status;
+    if (!encoder->is_graph)
+        hal_collect(device, (mh_stream *)encoder);
+    return place_native(encoder, &op->base, 0, hal_scratch_of(device, &op->base));
+}
+
 mh_status mh_encode(mh_encoder *encoder, const mh_op *op)
 {
     if (!encoder)

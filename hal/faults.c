@@ -13,7 +13,7 @@ struct made_buffer {
     bool imported;
 };
 
-/* A graph, an event, a gate, a module or a kernel. */
+/* A graph, an event, a gate, a module, a kernel or exchange memory. */
 struct made_object {
     struct made_object *next;
     void *handle;
@@ -57,12 +57,22 @@ static void finish_below(struct layer *l, void *below)
         l->base.below->wait(below, sequence, MH_FOREVER);
 }
 
+/* Its kernels that wait for other devices end. */
+static void stop_exchanges(struct layer *l)
+{
+    const mh_backend_peer *peer = l->base.below->peer;
+    for (const struct made_object *o = l->objects; peer && o; o = o->next)
+        if (o->destroy == peer->destroy)
+            peer->stop(l->base.handle, o->handle);
+}
+
 /* A device that goes has no work: nobody waits for it any more. The lock is free meanwhile: what
  * holds a stream up may be a thread that needs it. */
 static void finish_all(struct layer *l)
 {
     pthread_mutex_lock(&l->streams_stay);
     pthread_mutex_lock(&l->base.lock);
+    stop_exchanges(l);
     struct hal_layer_stream *s = l->base.streams;
     pthread_mutex_unlock(&l->base.lock);
     for (; s; s = s->next)
@@ -439,6 +449,16 @@ static mh_status module_kernel(void *user, void *module, const char *name, void 
     return keep_object(l, status, status ? NULL : *kernel, below->kernel_destroy);
 }
 
+static mh_status exchange_create(void *user, const mh_exchange_params *params, void **exchange)
+{
+    struct layer *l = user;
+    const mh_backend_peer *below = l->base.below->peer;
+    mh_status status = pass(l, MH_CALL_BUFFER_CREATE); /* memory is what it takes */
+    if (!status)
+        status = below->create(l->base.handle, params, exchange);
+    return keep_object(l, status, status ? NULL : *exchange, below->destroy);
+}
+
 /* ---- life ---- */
 
 static void drop_all(struct layer *l)
@@ -517,6 +537,7 @@ mh_status hal_faults_wrap(mh_device *device, const mh_faults *faults)
     l->base.wrap_event.wait = wait_wrapped;
     l->base.module.load = module_load, l->base.module.unload = drop_object;
     l->base.module.kernel = module_kernel, l->base.module.kernel_destroy = drop_object;
+    l->base.peer.create = exchange_create, l->base.peer.destroy = drop_object;
     device->faults = l;
     return MH_OK;
 }

@@ -63,10 +63,22 @@ static void for_each_argument(const mh_op_kernel *op, bool retain)
                    : mh_buffer_release(op->args[i].tensor.buffer);
 }
 
+static void for_each_tensor(const mh_op_exchange *op, bool retain)
+{
+    const mh_tensor *tensors[] = {&op->y, &op->x, &op->experts, &op->owners};
+    for (int i = 0; i < 4; i++)
+        retain ? (void)mh_buffer_retain(tensors[i]->buffer) : mh_buffer_release(tensors[i]->buffer);
+    retain ? (void)mh_comm_retain(op->comm) : mh_comm_release(op->comm);
+}
+
 /* Everything an op names, kept or let go; the encoder's own arena is not an object of its own. */
 static void for_each_operand(mh_encoder *encoder, const mh_op *op, bool retain)
 {
     const struct hal_op_info *info = hal_op_find(op->op);
+    if (op->op == MH_OP_EXCHANGE) {
+        for_each_tensor((const mh_op_exchange *)op, retain);
+        return;
+    }
     if (!info) {
         for_each_argument((const mh_op_kernel *)op, retain);
         return;

@@ -206,6 +206,7 @@ struct hal_layer {
     mh_backend_wrap_event wrap_event;
     mh_backend_module module;
     mh_backend_counters counters;
+    mh_backend_peer peer;
     const mh_backend_table *below;
     void *handle; /* below's device */
     mh_runtime *runtime;
@@ -396,6 +397,7 @@ mh_status hal_graph_reserve(mh_encoder *encoder, uint64_t arena_bytes);
 bool hal_graph_is_sealed(const mh_encoder *encoder);
 mh_status hal_graph_count_op(mh_encoder *encoder);
 /* encode.c */
+mh_status hal_encode_exchange(mh_encoder *encoder, const mh_op_exchange *op);
 uint64_t hal_scratch_of(mh_device *device, const mh_op *op);
 mh_status hal_stream_native(mh_stream *stream, mh_encoder *arena_owner, const mh_op *op,
                             uint64_t scratch_offset, uint64_t scratch_size);

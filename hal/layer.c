@@ -247,6 +247,36 @@ static mh_status read_counter(void *user, uint32_t index, const char **name, uin
     return BELOW(user)->counters->read(DEVICE(user), index, name, value);
 }
 
+static mh_status exchange_create(void *user, const mh_exchange_params *params, void **exchange)
+{
+    return BELOW(user)->peer->create(DEVICE(user), params, exchange);
+}
+
+static mh_status exchange_join(void *user, void *exchange, void *const *all)
+{
+    return BELOW(user)->peer->join(DEVICE(user), exchange, all);
+}
+
+static uint64_t exchange_capacity(void *user, void *exchange)
+{
+    return BELOW(user)->peer->capacity(DEVICE(user), exchange);
+}
+
+static void exchange_state(void *user, void *exchange, mh_exchange_state *out)
+{
+    BELOW(user)->peer->state(DEVICE(user), exchange, out);
+}
+
+static void exchange_stop(void *user, void *exchange)
+{
+    BELOW(user)->peer->stop(DEVICE(user), exchange);
+}
+
+static void exchange_destroy(void *user, void *exchange)
+{
+    BELOW(user)->peer->destroy(DEVICE(user), exchange);
+}
+
 /* ---- life ---- */
 
 static void device_close(void *user)
@@ -280,6 +310,9 @@ static void set_groups(struct hal_layer *l)
     l->module = (mh_backend_module){sizeof(l->module), module_load, module_unload, module_kernel,
                                     kernel_destroy};
     l->counters = (mh_backend_counters){sizeof(l->counters), read_counter};
+    l->peer =
+        (mh_backend_peer){sizeof(l->peer), exchange_create, exchange_join,   exchange_capacity,
+                          exchange_state,  exchange_stop,   exchange_destroy};
     t->scratch = below->scratch ? &l->scratch : NULL;
     t->import = below->import ? &l->import : NULL;
     t->reset = below->reset ? &l->reset : NULL;
@@ -290,6 +323,7 @@ static void set_groups(struct hal_layer *l)
     t->wrap_event = below->wrap_event ? &l->wrap_event : NULL;
     t->module = below->module ? &l->module : NULL;
     t->counters = below->counters ? &l->counters : NULL;
+    t->peer = below->peer ? &l->peer : NULL;
 }
 
 void hal_layer_init(struct hal_layer *l, mh_device *device, uint64_t stream_size)

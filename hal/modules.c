@@ -96,6 +96,12 @@ static const char *missing_of_group(const mh_backend_table *t)
     NEED(module, kernel)
     NEED(module, kernel_destroy)
     NEED(counters, read)
+    NEED(peer, create)
+    NEED(peer, join)
+    NEED(peer, capacity)
+    NEED(peer, state)
+    NEED(peer, stop)
+    NEED(peer, destroy)
 #undef NEED
     if (t->wrap_event && !t->event)
         return "event, which wrap_event is for";

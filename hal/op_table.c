@@ -75,13 +75,19 @@ const struct hal_op_info hal_op_infos[HAL_OP_LIMIT] = {
 const char *mh_op_name(mh_op_id op)
 {
     const struct hal_op_info *info = hal_op_find(op);
-    return info ? info->name : op == MH_OP_KERNEL ? "kernel" : "?";
+    return info                   ? info->name
+           : op == MH_OP_KERNEL   ? "kernel"
+           : op == MH_OP_EXCHANGE ? "exchange"
+                                  : "?";
 }
 
 uint64_t mh_op_size(mh_op_id op)
 {
     const struct hal_op_info *info = hal_op_find(op);
-    return info ? info->size : op == MH_OP_KERNEL ? sizeof(mh_op_kernel) : 0;
+    return info                   ? info->size
+           : op == MH_OP_KERNEL   ? sizeof(mh_op_kernel)
+           : op == MH_OP_EXCHANGE ? sizeof(mh_op_exchange)
+                                  : 0;
 }
 
 mh_status mh_op_operand(mh_op_id op, uint32_t index, mh_operand *out)

@@ -1,7 +1,8 @@
 /*
  * timeline_layer.c: the layer that tells a timeline what the backend is asked to do, and for how
- * long. It has no graphs of the backend's own, so that each op is seen, and no gates: the core does
- * without, and what it does then is seen. Waits of a stream for an event end where they begin.
+ * long. It has no graphs of the backend's own, so that each op is seen, and no gates or exchange:
+ * the core does without, and what it does then is seen. Waits of a stream for an event end where
+ * they begin.
  */
 #include <stdio.h>
 #include <string.h>
@@ -215,7 +216,7 @@ mh_status hal_timeline_wrap(mh_device *device, mh_timeline *timeline)
     t->buffer_create = buffer_create, t->buffer_destroy = buffer_destroy;
     t->stream_create = stream_create;
     t->copy = copy, t->wait = wait_for, t->encode = encode;
-    t->graph = NULL, t->gate = NULL;
+    t->graph = NULL, t->gate = NULL, t->peer = NULL;
     l->base.event.wait = event_wait;
     l->base.reset.reset = reset;
     l->base.wrap.stream = wrap_stream;

@@ -196,18 +196,18 @@ mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hi
 {
     struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden},
                          *g = NULL;
-    mh_tensor slots[MODEL_DEVICES], experts = {0};
+    mh_tensor slots[MODEL_DEVICES], experts[MODEL_DEVICES];
     if (s->observe)
         return build(s, s->ranks, &shape, run_observed, s);
     mh_status status = find_graph(s, &shape, &g);
-    for (uint32_t i = s->rank_count; s->comm && i-- > 0;) {
+    for (uint32_t i = 0; s->comm && i < s->rank_count; i++) {
         struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
         slots[i] = step.expert_slots;
-        experts = step.experts; /* in the end, the first rank's */
+        experts[i] = step.experts;
     }
     for (uint32_t part = 0; !status && part < g->part_count; part++) {
         if (part) /* every rank gets the slots of all */
-            status = mh_comm_combine(s->comm, slots, &experts, s->owners,
+            status = mh_comm_combine(s->comm, slots, experts, s->owners,
                                      s->model->config->n_routed_experts);
         for (uint32_t i = 0; !status && i < s->rank_count; i++)
             status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);

@@ -420,6 +420,7 @@ static const mh_backend_table table = {
     .wrap_event = &nv_wrap_event_group,
     .module = &nv_module_group,
     .counters = &nv_counters_group,
+    .peer = &nv_peer_group,
 };
 
 MH_DEFINE_BACKEND(table)

@@ -60,6 +60,7 @@ enum {
     CUDA_ERROR_NOT_READY = 600,
     CUDA_ERROR_NOT_SUPPORTED = 801,
     CUDA_ERROR_ILLEGAL_ADDRESS = 700, /* 700 to 720: a kernel died, the context with it */
+    CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED = 704,
     CUDA_ERROR_LAUNCH_FAILED = 719,
 };
 
@@ -224,6 +225,11 @@ uint32_t nv_plan(const struct device *device, const mh_op *op, const struct laun
                  struct launch out[MAX_LAUNCHES]);
 mh_status nv_supports(void *device, const mh_op *op, uint32_t *missing, char reason[192]);
 uint64_t nv_scratch(void *device, const mh_op *op);
+
+/* ---- exchange.c ---- */
+
+uint32_t nv_plan_exchange(const mh_op_exchange *op, struct launch *out);
+extern const mh_backend_peer nv_peer_group;
 
 /* ---- stream.c ---- */
 

@@ -25,6 +25,8 @@ static uint32_t plan(const struct device *device, const mh_op *op,
 uint32_t nv_plan(const struct device *device, const mh_op *op, const struct launch_memory *memory,
                  struct launch out[MAX_LAUNCHES])
 {
+    if (op->op == MH_OP_EXCHANGE)
+        return nv_plan_exchange((const void *)op, out);
     uint32_t count = plan(device, op, memory, out);
     for (uint32_t i = 0; i < count; i++)
         if (!out[i].grid[0] || !out[i].grid[1] || !out[i].grid[2])
@@ -96,6 +98,8 @@ mh_status nv_supports(void *user, const mh_op *op, uint32_t *missing, char reaso
 {
     const struct device *device = user;
     struct launch launches[MAX_LAUNCHES];
+    if (op->op == MH_OP_EXCHANGE) /* memory for it is there: so are the kernels */
+        return MH_OK;
     if (op->op == MH_OP_KERNEL)
         return supports_kernel(device, (const void *)op, missing, reason);
     uint32_t count = plan(device, op, &(struct launch_memory){0}, launches);

@@ -203,6 +203,82 @@ typedef struct mh_backend_counters {
     mh_status (*read)(void *device, uint32_t index, const char **name, uint64_t *value);
 } mh_backend_counters;
 
+/* Optional group: what devices of this backend exchange by writing into each other's memory, in one
+ * process. Each rank of a communicator has exchange memory on its device: two buffers of `capacity`
+ * bytes and what signals need; its layout is the backend's. `supports`, op_scratch, `encode` and
+ * graphs then also meet mh_op_exchange. */
+typedef struct mh_exchange_params {
+    uint64_t struct_size;
+    uint32_t rank, ranks; /* at most MH_EXCHANGE_RANKS */
+    uint64_t capacity;    /* 0 in these: the backend's choice, the same on all devices */
+    uint64_t timeout_ns;
+    uint64_t chunk_bytes;
+    uint32_t blocks;
+    uint32_t reserved;
+} mh_exchange_params;
+
+enum { MH_EXCHANGE_RANKS = 32 };
+
+typedef struct mh_exchange_state {
+    uint64_t struct_size;
+    uint32_t failed; /* 1: a kernel gave up waiting for rank `source`, in operation `epoch` */
+    uint32_t source;
+    uint32_t epoch;
+    uint32_t reserved;
+} mh_exchange_state;
+
+typedef struct mh_backend_peer {
+    uint64_t struct_size;
+    mh_status (*create)(void *device, const mh_exchange_params *params, void **exchange);
+    /* Makes the others' memory reachable: all[r] is rank r's, of this backend and of as many
+     * devices. MH_UNSUPPORTED, with the reason in words, if this device cannot write into it.
+     * Called once, for each rank, before any operation. */
+    mh_status (*join)(void *device, void *exchange, void *const *all);
+    /* Bytes of an exchange buffer. */
+    uint64_t (*capacity)(void *device, void *exchange);
+    /* What kernels of this rank came to. Any thread; touches no stream. */
+    void (*state)(void *device, void *exchange, mh_exchange_state *out);
+    /* Kernels of this rank that wait, now or later, give up. Any thread; touches no stream. */
+    void (*stop)(void *device, void *exchange);
+    /* No kernel of any rank uses it any more. */
+    void (*destroy)(void *device, void *exchange);
+} mh_backend_peer;
+
+/* The id lies apart from those of ops.def. */
+#define MH_OP_EXCHANGE ((mh_op_id)0x10001)
+
+enum {
+    /* Rows of `row` bytes, of which each belongs to a rank. Bytes [begin, end) of them all: what
+     * belongs to this rank goes from x to all others (and to y, unless it lies there), what belongs
+     * to others comes to y. y holds all rows, x those from byte x_begin on. */
+    MH_EXCHANGE_MOVE = 1,
+    /* Pieces of `row` bytes, one for each rank in order; the last ones may be short or empty. y =
+     * bytes [begin, end) of this rank's piece, summed over the ranks in order. x holds all pieces.
+     * x may hold y as its own piece. Of f32 or bf16: sums in f32, rounded once. */
+    MH_EXCHANGE_SUM = 2,
+};
+
+enum { MH_EXCHANGE_SEND = 1, MH_EXCHANGE_RECEIVE = 2 };
+/* Whose a row is, beside a rank's number: */
+#define MH_EXCHANGE_BY_ROW 0xfffffffeu    /* row r is rank r's */
+#define MH_EXCHANGE_BY_EXPERT 0xffffffffu /* owners[experts[row]]'s; nobody's if out of range */
+
+/* One launch. All ranks run the same ones in the same order, with the same sizes. It waits for no
+ * rank but in RECEIVE, and there for each to have begun the same launch. A launch that has the SEND
+ * alone is followed, on the same stream, by its RECEIVE. */
+typedef struct mh_op_exchange {
+    mh_op base;
+    void *exchange; /* this rank's */
+    void *comm;     /* the core's */
+    uint32_t kind;
+    uint32_t phases;
+    uint32_t owner; /* a rank, MH_EXCHANGE_BY_ROW or MH_EXCHANGE_BY_EXPERT */
+    uint32_t reserved;
+    mh_tensor y, x; /* dense; MOVE: of any dtype, sizes and addresses are multiples of its size */
+    mh_tensor experts, owners; /* i32, of any shape; rank 0 where not needed */
+    uint64_t row, begin, end, x_begin;
+} mh_op_exchange;
+
 typedef struct mh_backend_open {
     uint64_t struct_size;
     uint32_t threads;        /* host threads, 0: the backend's choice */
@@ -266,6 +342,7 @@ typedef struct mh_backend_table {
     const mh_backend_module *module;
     const mh_backend_counters *counters;
     const mh_backend_wrap_event *wrap_event;
+    const mh_backend_peer *peer;
 } mh_backend_table;
 
 /* The one symbol of a module. The table is static. */

@@ -10,9 +10,13 @@
  * Sums begin with rank 0 and add the others in order, in f32; a bf16 result is rounded once, at the
  * end.
  *
- * Bytes go through host memory: a call waits for what its streams have before it, and for the other
- * processes. A process that fails alone leaves the others waiting: mh_transport_abort ends them
- * all. Threads: one at a time, as for the streams.
+ * Bytes go one of two ways, to the same bits. Native: the ranks are of one process and their
+ * devices write into each other's memory; calls enqueue and return, and operations can be recorded
+ * into graphs. Staged: through host memory; a call waits for what its streams have before it, and
+ * for the other processes. Which one, and why not the other, is in mh_comm_info.
+ *
+ * What fails alone leaves others waiting. Processes: mh_transport_abort ends them all. Ranks of one
+ * process: mh_comm_wait. Threads: one at a time, as for the streams.
  */
 #ifndef MOEHAL_COMM_H
 #define MOEHAL_COMM_H
@@ -32,6 +36,20 @@ MH_API mh_status mh_comm_create(mh_stream *const *streams, uint32_t count, mh_tr
 MH_API mh_comm *mh_comm_retain(mh_comm *comm);
 MH_API void mh_comm_release(mh_comm *comm); /* NULL is allowed; waits for what is on its way */
 
+/* How a communicator goes about it; 0 everywhere: its own choice. */
+typedef struct mh_comm_params {
+    uint64_t struct_size;
+    uint64_t capacity;    /* bytes that a device gives as exchange buffer, twice; operations on more
+                             are done in parts */
+    uint64_t timeout_ns;  /* how long a kernel waits for another rank before it gives up */
+    uint64_t chunk_bytes; /* what is signalled at once */
+    uint32_t blocks;      /* of a kernel */
+    uint32_t staged;      /* 1: never native */
+} mh_comm_params;
+
+/* Before the first operation. */
+MH_API mh_status mh_comm_set(mh_comm *comm, const mh_comm_params *params);
+
 /* x of rank `root` becomes x of every rank. Any dtype and shape. */
 MH_API mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root);
 
@@ -45,11 +63,53 @@ MH_API mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_
 MH_API mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_tensor *x);
 
 /* Outputs of experts, unsummed, from the ranks that have them to all. e f32 [T, k, D]; experts i32
- * [T, k], on the process's first rank, the same in all processes. owners[expert], of expert_count,
- * is a rank: e[t, j] of every rank becomes that of the owner of experts[t, j]. Out-of-range experts
- * leave e[t, j] as it was. */
+ * [T, k], the same on all ranks. owners[expert], of expert_count, is a rank: e[t, j] of every rank
+ * becomes that of the owner of experts[t, j]. Out-of-range experts leave e[t, j] as it was. */
 MH_API mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
                                  const uint32_t *owners, int64_t expert_count);
+
+/* ---- recorded ---- */
+
+enum {
+    MH_COMM_BROADCAST = 1,
+    MH_COMM_ALL_GATHER,
+    MH_COMM_ALL_REDUCE,
+    MH_COMM_REDUCE_SCATTER,
+    MH_COMM_COMBINE
+};
+enum { MH_COMM_SEND = 1, MH_COMM_RECEIVE = 2 };
+
+/* An operation as one rank sees it: what the function of its name gets, of this rank alone. */
+typedef struct mh_comm_op {
+    uint64_t struct_size;
+    uint32_t kind; /* MH_COMM_BROADCAST, ... */
+    /* MH_COMM_SEND: sends what is this rank's and does not wait. MH_COMM_RECEIVE: waits, and takes
+     * what is others'. Both, or one after the other with anything in between but another operation
+     * of this communicator; not of sums. */
+    uint32_t phases;
+    uint32_t root;
+    uint32_t reserved;
+    mh_tensor y; /* of mh_comm_combine: e */
+    mh_tensor x; /* of broadcast and combine: not looked at */
+    mh_tensor experts;
+    const uint32_t *owners; /* read before the call returns */
+    int64_t expert_count;
+} mh_comm_op;
+
+/* Rank `rank`'s part of an operation, at an encoder of its device: a stream, or a graph, which then
+ * does it at each launch. The ranks must come to run the same operations in the same order, each on
+ * one stream; the host must not wait for one of them in between (a graph with ops that fall back
+ * does). MH_UNSUPPORTED where the communicator is not native. */
+MH_API mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder,
+                                const mh_comm_op *op);
+
+/* Waits for the streams of all ranks together. What one of them fails with, or a rank that did not
+ * come in time, ends the wait and stops the kernels that still wait for it; the communicator is of
+ * no use then. MH_TIMEOUT after timeout_ns; nothing is stopped by that. */
+MH_API mh_status mh_comm_wait(mh_comm *comm, uint64_t timeout_ns);
+
+/* Kernels that wait for another rank give up, now and from now on, where a rank will not come. */
+MH_API void mh_comm_stop(mh_comm *comm);
 
 typedef struct mh_comm_info {
     uint64_t struct_size;
@@ -58,11 +118,15 @@ typedef struct mh_comm_info {
     uint32_t count; /* which has so many */
     uint32_t reserved;
     uint64_t operations; /* begun */
-    uint64_t bytes_out;  /* that left a rank of this process, all together */
-    uint64_t bytes_in;   /* that came to one */
+    uint64_t bytes_out;  /* staged: that left a rank of this process, all together */
+    uint64_t bytes_in;   /* staged: that came to one */
+    uint64_t launches;   /* native: kernels enqueued or recorded */
+    uint32_t native;     /* 1: by the devices themselves; the first call that asks decides */
+    uint32_t reserved2;
+    char reason[192]; /* why not */
 } mh_comm_info;
 
-MH_API mh_status mh_comm_get_info(const mh_comm *comm, mh_comm_info *out);
+MH_API mh_status mh_comm_get_info(mh_comm *comm, mh_comm_info *out);
 
 MH_END_DECLS
 

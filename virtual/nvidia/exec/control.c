@@ -2,6 +2,8 @@
 #include "builtin.h"
 #include "isa.h"
 
+#include <sched.h>
+
 VN_HANDLER(nop)
 {
     (void)w, (void)insn, (void)mask;
@@ -100,11 +102,13 @@ VN_HANDLER(trap)
     vn_fault(w, VN_TRAP, "trap", NULL, mask, "trap");
 }
 
-/* nanosleep: the other lanes of the warp come first. */
+/* nanosleep: the other lanes of the warp come first, and what it waits for may be another device's
+ * to do. */
 VN_HANDLER(yield)
 {
     (void)insn, (void)mask;
     vn_warp_rotate(w);
+    sched_yield();
 }
 
 VN_HANDLER(special)

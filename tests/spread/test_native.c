@@ -1,0 +1,472 @@
+/*
+ * test_native.c: operations that the devices do by themselves, against the same by way of host
+ * memory (tests/hal/test_comm.c says what those are worth): the same bytes, around the results too,
+ * whatever the sizes, alignments, blocks, chunks and windows; many on their way at once, and in
+ * graphs. And ranks that do not come.
+ *
+ * Environment: MOEHAL_TEST_VENDOR (nvidia), MOEHAL_TEST_RANKS, MOEHAL_TEST_SEED,
+ * MOEHAL_TEST_ROUNDS.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include <moehal/moehal.h>
+
+enum { MOST = 8, GUARD = 64, BATCH = 5, EXPERTS = 12 };
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) != MH_OK)                                                                       \
+            fail_msg("%s: %s", #call, mh_last_message());                                          \
+    } while (0)
+
+static mh_runtime *runtime;
+static mh_device *devices[MOST];
+static mh_stream *streams[MOST];
+static uint32_t ranks, rounds;
+static uint64_t seed;
+
+static uint32_t draw(uint32_t below)
+{
+    seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return (uint32_t)((seed >> 33) % below);
+}
+
+static const char *text_of(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : otherwise;
+}
+
+static int open_all(void **state)
+{
+    (void)state;
+    ranks = (uint32_t)atoi(text_of("MOEHAL_TEST_RANKS", "3"));
+    rounds = (uint32_t)atoi(text_of("MOEHAL_TEST_ROUNDS", "6"));
+    OK(mh_runtime_create(NULL, &runtime));
+    for (uint32_t r = 0; r < ranks; r++) {
+        char uri[64];
+        snprintf(uri, sizeof(uri), "%s:%u", text_of("MOEHAL_TEST_VENDOR", "nvidia"), r);
+        OK(mh_device_open(runtime, uri, NULL, &devices[r]));
+    }
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    for (uint32_t r = 0; r < ranks; r++)
+        mh_device_release(devices[r]);
+    mh_runtime_release(runtime);
+    return 0;
+}
+
+static mh_comm *meet(const mh_comm_params *params)
+{
+    mh_comm *comm;
+    for (uint32_t r = 0; r < ranks; r++)
+        OK(mh_stream_create(devices[r], &streams[r]));
+    OK(mh_comm_create(streams, ranks, NULL, &comm));
+    OK(mh_comm_set(comm, params));
+    return comm;
+}
+
+static void part(mh_comm *comm)
+{
+    mh_comm_release(comm);
+    for (uint32_t r = 0; r < ranks; r++)
+        mh_stream_release(streams[r]);
+}
+
+static mh_comm *meet_native(const mh_comm_params *params)
+{
+    mh_comm *comm = meet(params);
+    mh_comm_info info = MH_INIT(mh_comm_info);
+    OK(mh_comm_get_info(comm, &info));
+    if (!info.native)
+        fail_msg("not native: %s", info.reason);
+    return comm;
+}
+
+/* ---- one operation, with what it works on, twice ---- */
+
+enum { NATIVE, STAGED };
+
+struct tensors {
+    mh_tensor of[MOST];
+    uint64_t bytes; /* of a buffer */
+};
+
+struct work {
+    mh_comm_op op;
+    struct tensors x[2], y[2], experts; /* by NATIVE and STAGED */
+    uint32_t owners[EXPERTS];
+};
+
+/* Numbers whose sum depends on the order of its terms, no NaN. */
+static void fill(unsigned char *bytes, uint64_t count, mh_dtype dtype)
+{
+    for (uint64_t i = 0; i < count; i++)
+        bytes[i] = (unsigned char)draw(256);
+    if (dtype == MH_F32)
+        for (uint64_t i = 3; i < count; i += 4)
+            bytes[i] = (unsigned char)(0x38 + draw(16) + (draw(2) << 7));
+    if (dtype == MH_BF16)
+        for (uint64_t i = 1; i < count; i += 2)
+            bytes[i] = (unsigned char)(0x3c + draw(8) + (draw(2) << 7));
+}
+
+static void make(struct tensors *t, mh_dtype dtype, uint32_t rank, const int64_t *shape)
+{
+    uint64_t bytes = mh_dtype_size(dtype);
+    static const uint64_t starts[] = {0, 16, 4, 8, 12};
+    for (uint32_t i = 0; i < rank; i++)
+        bytes *= (uint64_t)shape[i];
+    t->bytes = bytes + 2 * GUARD;
+    for (uint32_t r = 0; r < ranks; r++) {
+        uint64_t offset = GUARD / 2 + (draw(2) ? 0 : starts[draw(5)]);
+        if (mh_dtype_size(dtype) == 2 && !draw(4))
+            offset += 2;
+        mh_buffer *buffer;
+        OK(mh_buffer_create(devices[r], t->bytes, 0, &buffer));
+        t->of[r] = mh_tensor_make(buffer, offset, dtype, rank, shape);
+        unsigned char *content = malloc(t->bytes);
+        fill(content, t->bytes, dtype);
+        OK(mh_buffer_write(buffer, 0, content, t->bytes));
+        free(content);
+    }
+}
+
+static unsigned char *content_of(const struct tensors *t, uint32_t rank)
+{
+    unsigned char *content = malloc(t->bytes);
+    OK(mh_buffer_read(t->of[rank].buffer, 0, content, t->bytes));
+    return content;
+}
+
+static void twin(struct tensors *to, const struct tensors *from)
+{
+    to->bytes = from->bytes;
+    for (uint32_t r = 0; r < ranks; r++) {
+        mh_buffer *buffer;
+        unsigned char *content = content_of(from, r);
+        OK(mh_buffer_create(devices[r], from->bytes, 0, &buffer));
+        OK(mh_buffer_write(buffer, 0, content, from->bytes));
+        free(content);
+        to->of[r] = from->of[r];
+        to->of[r].buffer = buffer;
+    }
+}
+
+static void drop(struct tensors *t)
+{
+    for (uint32_t r = 0; r < ranks; r++)
+        mh_buffer_release(t->of[r].buffer);
+    memset(t, 0, sizeof(*t));
+}
+
+/* Sizes: odd ones, round ones, such as take several windows. */
+static int64_t length(void)
+{
+    switch (draw(5)) {
+    case 0:
+        return 1 + draw(9);
+    case 1:
+        return 1 + draw(500);
+    case 2:
+        return 64 * (1 + draw(8));
+    case 3:
+        return 4 * (1 + draw(1500));
+    default:
+        return 1 + draw(6000);
+    }
+}
+
+static void prepare_combine(struct work *w)
+{
+    int64_t slots[] = {1 + draw(6), 1 + draw(5), 1 + (length() - 1) % 900};
+    make(&w->y[NATIVE], MH_F32, 3, slots);
+    make(&w->experts, MH_I32, 2, slots);
+    uint64_t count = (uint64_t)(slots[0] * slots[1]);
+    int32_t *ids = malloc(4 * count);
+    for (uint64_t i = 0; i < count; i++)
+        ids[i] = (int32_t)draw(EXPERTS + 2) - 1; /* two of them are nobody's */
+    for (uint32_t r = 0; r < ranks; r++)
+        OK(mh_buffer_write(w->experts.of[r].buffer, w->experts.of[r].offset, ids, 4 * count));
+    free(ids);
+    for (int i = 0; i < EXPERTS; i++)
+        w->owners[i] = draw(4) ? draw(ranks) : 0;
+    w->op.owners = w->owners;
+    w->op.expert_count = EXPERTS;
+}
+
+static void prepare(struct work *w, uint32_t kind)
+{
+    static const mh_dtype dtypes[] = {MH_F32, MH_BF16, MH_I32};
+    bool sum = kind == MH_COMM_ALL_REDUCE || kind == MH_COMM_REDUCE_SCATTER;
+    mh_dtype dtype = dtypes[draw(sum ? 2 : 3)];
+    int64_t less[] = {1 + draw(3), length()}, more[] = {less[0] * ranks, less[1]};
+    memset(w, 0, sizeof(*w));
+    w->op = MH_INIT(mh_comm_op);
+    w->op.kind = kind;
+    w->op.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
+    w->op.root = draw(ranks);
+    if (kind == MH_COMM_COMBINE) {
+        prepare_combine(w);
+    } else {
+        make(&w->y[NATIVE], dtype, 2, kind == MH_COMM_ALL_GATHER ? more : less);
+        if (kind == MH_COMM_ALL_REDUCE && draw(2))
+            w->x[NATIVE] = w->y[NATIVE]; /* in place */
+        else if (kind != MH_COMM_BROADCAST)
+            make(&w->x[NATIVE], dtype, 2, kind == MH_COMM_REDUCE_SCATTER ? more : less);
+    }
+    twin(&w->y[STAGED], &w->y[NATIVE]);
+    if (w->x[NATIVE].of[0].buffer == w->y[NATIVE].of[0].buffer)
+        w->x[STAGED] = w->y[STAGED];
+    else if (w->x[NATIVE].bytes)
+        twin(&w->x[STAGED], &w->x[NATIVE]);
+}
+
+static void finish(struct work *w)
+{
+    for (int i = 0; i < 2; i++) {
+        if (w->x[i].of[0].buffer != w->y[i].of[0].buffer && w->x[i].bytes)
+            drop(&w->x[i]);
+        drop(&w->y[i]);
+    }
+    if (w->experts.bytes)
+        drop(&w->experts);
+}
+
+static mh_status run(mh_comm *comm, const struct work *w, int which)
+{
+    const mh_tensor *y = w->y[which].of, *x = w->x[which].of;
+    switch (w->op.kind) {
+    case MH_COMM_BROADCAST:
+        return mh_comm_broadcast(comm, y, w->op.root);
+    case MH_COMM_ALL_GATHER:
+        return mh_comm_all_gather(comm, y, x);
+    case MH_COMM_ALL_REDUCE:
+        return mh_comm_all_reduce(comm, y, x);
+    case MH_COMM_REDUCE_SCATTER:
+        return mh_comm_reduce_scatter(comm, y, x);
+    default:
+        return mh_comm_combine(comm, y, w->experts.of, w->owners, EXPERTS);
+    }
+}
+
+static void assert_same(const struct work *w, const char *what)
+{
+    for (uint32_t r = 0; r < ranks; r++) {
+        unsigned char *native = content_of(&w->y[NATIVE], r);
+        unsigned char *staged = content_of(&w->y[STAGED], r);
+        for (uint64_t i = 0; i < w->y[NATIVE].bytes; i++)
+            if (native[i] != staged[i])
+                fail_msg("%s: kind %u, rank %u of %u: byte %llu of %llu, of which %d are before y: "
+                         "%02x, must be %02x",
+                         what, w->op.kind, r, ranks, (unsigned long long)i,
+                         (unsigned long long)w->y[NATIVE].bytes, (int)w->y[NATIVE].of[r].offset,
+                         native[i], staged[i]);
+        free(native);
+        free(staged);
+    }
+}
+
+static mh_comm_params any_params(void)
+{
+    static const uint64_t chunks[] = {0, 256, 1024, 4096, 100000};
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    params.capacity = 65536;
+    params.chunk_bytes = chunks[draw(5)];
+    params.blocks = draw(3) ? 1 + draw(6) : 0;
+    return params;
+}
+
+/* What was done natively, done again by way of the host. */
+static void compare(mh_comm *native, struct work *works, int count, int times, const char *what)
+{
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    params.staged = 1;
+    OK(mh_comm_wait(native, MH_FOREVER));
+    part(native);
+    mh_comm *staged = meet(&params);
+    for (int k = 0; k < times; k++)
+        for (int i = 0; i < count; i++)
+            OK(run(staged, &works[i], STAGED));
+    OK(mh_comm_wait(staged, MH_FOREVER));
+    part(staged);
+    for (int i = 0; i < count; i++) {
+        assert_same(&works[i], what);
+        finish(&works[i]);
+    }
+}
+
+static void many_at_once(void **state)
+{
+    (void)state;
+    seed = (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
+    for (uint32_t round = 0; round < rounds; round++) {
+        struct work works[BATCH];
+        mh_comm_params params = any_params();
+        for (uint32_t i = 0; i < BATCH; i++)
+            prepare(&works[i], 1 + (round + i) % 5);
+        mh_comm *comm = meet_native(&params);
+        for (int i = 0; i < BATCH; i++)
+            OK(run(comm, &works[i], NATIVE));
+        compare(comm, works, BATCH, 1, "streams");
+    }
+}
+
+/* Each rank's graph has all operations, some of them in halves with another op between. */
+static void record(mh_comm *comm, const struct work *works, mh_graph **graphs)
+{
+    const int64_t shape[] = {2, 8};
+    mh_op_fill op = MH_OP_INIT(fill, FILL);
+    for (uint32_t r = 0; r < ranks; r++) {
+        mh_buffer *beside;
+        OK(mh_graph_create(devices[r], &graphs[r]));
+        OK(mh_buffer_create(devices[r], 64, 0, &beside));
+        op.y = mh_tensor_make(beside, 0, MH_F32, 2, shape);
+        for (int i = 0; i < BATCH; i++) {
+            mh_comm_op own = works[i].op;
+            own.y = works[i].y[NATIVE].of[r], own.x = works[i].x[NATIVE].of[r];
+            own.experts = works[i].experts.of[r];
+            bool whole = own.kind == MH_COMM_ALL_REDUCE || own.kind == MH_COMM_REDUCE_SCATTER;
+            if (!whole) {
+                own.phases = MH_COMM_SEND;
+                OK(mh_comm_encode(comm, r, mh_graph_encoder(graphs[r]), &own));
+                OK(mh_encode(mh_graph_encoder(graphs[r]), &op.base));
+                own.phases = MH_COMM_RECEIVE;
+            }
+            OK(mh_comm_encode(comm, r, mh_graph_encoder(graphs[r]), &own));
+        }
+        OK(mh_graph_seal(graphs[r]));
+        mh_buffer_release(beside);
+    }
+}
+
+static void recorded(void **state)
+{
+    (void)state;
+    enum { LAUNCHES = 3 };
+    seed = 77 + (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
+    for (uint32_t round = 0; round < (rounds + 2) / 3; round++) {
+        struct work works[BATCH];
+        mh_graph *graphs[MOST];
+        mh_comm_params params = any_params();
+        for (uint32_t i = 0; i < BATCH; i++)
+            prepare(&works[i], 1 + (round + i) % 5);
+        mh_comm *comm = meet_native(&params);
+        record(comm, works, graphs);
+        for (int k = 0; k < LAUNCHES; k++)
+            for (uint32_t r = 0; r < ranks; r++)
+                OK(mh_graph_launch(graphs[r], streams[r]));
+        mh_graph_info info = MH_INIT(mh_graph_info);
+        OK(mh_graph_get_info(graphs[0], &info));
+        assert_int_equal(info.native_segments, 1);
+        for (uint32_t r = 0; r < ranks; r++)
+            mh_graph_release(graphs[r]);
+        compare(comm, works, BATCH, LAUNCHES, "graphs");
+    }
+}
+
+/* ---- ranks that do not come ---- */
+
+static struct work alone;
+
+static void send_one(mh_comm *comm, uint32_t rank)
+{
+    mh_comm_op own = alone.op;
+    own.y = alone.y[NATIVE].of[rank], own.x = alone.x[NATIVE].of[rank];
+    OK(mh_comm_encode(comm, rank, mh_stream_encoder(streams[rank]), &own));
+}
+
+static void assert_message_has(const char *text)
+{
+    if (!strstr(mh_last_message(), text))
+        fail_msg("'%s' lacks '%s'", mh_last_message(), text);
+}
+
+static void a_rank_that_does_not_come_is_named(void **state)
+{
+    (void)state;
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    params.timeout_ns = 20000000;
+    prepare(&alone, MH_COMM_ALL_GATHER);
+    mh_comm *comm = meet_native(&params);
+    for (uint32_t r = 0; r + 1 < ranks; r++)
+        send_one(comm, r);
+    assert_int_equal(mh_comm_wait(comm, MH_FOREVER), MH_TIMEOUT);
+    char last[64];
+    snprintf(last, sizeof(last), "waited in vain for rank %u", ranks - 1);
+    assert_message_has(last);
+    assert_int_equal(mh_comm_all_gather(comm, alone.y[NATIVE].of, alone.x[NATIVE].of),
+                     MH_WRONG_STATE);
+    part(comm);
+    finish(&alone);
+}
+
+static void a_stop_ends_the_wait(void **state)
+{
+    (void)state;
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    prepare(&alone, MH_COMM_ALL_GATHER);
+    mh_comm *comm = meet_native(&params);
+    send_one(comm, 0);
+    assert_int_equal(mh_comm_wait(comm, 5000000), MH_TIMEOUT);
+    mh_comm_stop(comm);
+    OK(mh_stream_wait(streams[0], MH_FOREVER));
+    part(comm);
+    finish(&alone);
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    prepare(&alone, MH_COMM_REDUCE_SCATTER);
+    mh_comm *comm = meet_native(&params);
+    mh_comm_op own = alone.op;
+    own.y = alone.y[NATIVE].of[0], own.x = alone.x[NATIVE].of[0];
+    mh_encoder *encoder = mh_stream_encoder(streams[0]);
+    own.phases = MH_COMM_SEND;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("must be both of a sum");
+    own.phases = 4;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    own.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
+    assert_int_equal(mh_comm_encode(comm, 1, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("rank is 1");
+    own.y.shape[1]++;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_comm_set(comm, &params), MH_WRONG_STATE);
+    part(comm);
+    params.staged = 1;
+    comm = meet(&params);
+    own = alone.op;
+    assert_int_equal(mh_comm_encode(comm, 0, mh_stream_encoder(streams[0]), &own), MH_UNSUPPORTED);
+    assert_message_has("as was asked for");
+    part(comm);
+    finish(&alone);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_at_once),
+        cmocka_unit_test(recorded),
+        cmocka_unit_test(a_rank_that_does_not_come_is_named),
+        cmocka_unit_test(a_stop_ends_the_wait),
+        cmocka_unit_test(what_cannot_be_is_refused),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
