@@ -327,8 +327,9 @@ static bool mla_qkv(struct core *c, mh_format format)
 
 /* ---- attention ---- */
 
-/* Rows of three sequences, pages in a wild order; one row is padding, one names no sequence. The
- * operands are queries and cache in bf16; a row's energy is that of its weighted keys. */
+/* Rows of three sequences, pages in a wild order, some not there where nothing is to be read; one
+ * row is padding, one names no sequence. The operands are queries and cache in bf16; a row's energy
+ * is that of its weighted keys. */
 static bool attention_of(struct core *c, int64_t heads, const int32_t *positions, int64_t tokens)
 {
     enum {
@@ -361,6 +362,8 @@ static bool attention_of(struct core *c, int64_t heads, const int32_t *positions
         ((int32_t *)memory_at(&m, &op.positions))[t] = positions[t];
         slots[t] = t == 6 ? -1 : t == 7 ? SLOTS : t < 4 ? 1 : (int32_t)(t % SLOTS);
     }
+    for (int64_t i = 0; tokens > 1 && i < PAGES_OF; i++) /* behind what is read */
+        pages[PAGES_OF + i] = i > 130 / PAGE ? -1 : pages[PAGES_OF + i];
     for (int64_t i = 0; i < tokens * heads * LATENT; i++)
         floats(&m, &op.y)[i] = 77;
     if (!fast_run(c, &m, &op.base) || !judged_open(c, &j, tokens * heads, LATENT))

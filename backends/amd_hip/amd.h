@@ -88,7 +88,7 @@ enum kernel_id {
 };
 
 /* What files.def asks of a GPU, in order. */
-enum { EXACT, MATRIX, FNUZ };
+enum { EXACT, MATRIX, FNUZ /* with FP8 in gfx942's form */ };
 
 struct device {
     const mh_core *core;

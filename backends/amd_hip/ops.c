@@ -17,7 +17,7 @@ SAME(FP8, MH_FORMAT_FP8);
 static uint32_t plan(const struct device *device, const mh_op *op, struct launch_memory *memory,
                      struct launch *l)
 {
-    uint32_t count = has_products(device, op) ? plan_fast(op, memory, l) : 0;
+    uint32_t count = has_products(device, op) ? plan_fast(device, op, memory, l) : 0;
     if (count)
         return count;
     switch (op->op) {

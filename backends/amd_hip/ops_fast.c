@@ -18,6 +18,7 @@ enum {
 struct fast {
     struct launch_memory *memory;
     struct launch *l;
+    bool fnuz;      /* FP8 is multiplied as such; else as bf16 */
     uint32_t count; /* of launches */
 };
 
@@ -50,19 +51,19 @@ static bool is_wide(struct view v)
  * slot, whose rows and scales follow each other. */
 enum rows_of { HEADS, PAIRS };
 
-/* Rounds `columns` of x, [T, ...] or [T, heads, ...], to scratch, normed if `norm` is there: to FP8
- * or bf16. */
+/* Rounds `columns` of x, [T, ...] or [T, heads, ...], to scratch, normed if `norm` is there: to
+ * what FP8 weights are multiplied with, or bf16. */
 static struct gemm_rows round_rows(struct fast *f, int64_t columns, bool fp8, const mh_tensor *x,
                                    const mh_tensor *norm, float eps, enum rows_of kind)
 {
     int64_t tokens = x->shape[0], heads = x->rank == 3 ? x->shape[1] : 1, count = tokens * heads;
-    int64_t padded = GEMM_PADDED(columns), bytes = padded * (fp8 ? 1 : 2);
+    int64_t padded = GEMM_PADDED(columns), bytes = padded * (fp8 && f->fnuz ? 1 : 2);
     struct gemm_rows to = {.row = heads * bytes,
                            .head = bytes,
                            .scale_head = kind == HEADS ? tokens : 1,
                            .scale_step = count};
     to.at = take_scratch(f->memory, (uint64_t)(count * bytes));
-    if (fp8)
+    if (fp8 && f->fnuz)
         to.scales = (void *)take_scratch(f->memory, (uint64_t)(count * padded / GEMM_PADDING * 4));
     struct launch *l = next(f);
     begin(l, fp8 ? KERNEL_gemm_input_fp8 : KERNEL_gemm_input_bf16, 0, BLOCK);
@@ -369,8 +370,9 @@ uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_
     return f.count;
 }
 
-uint32_t plan_fast(const mh_op *op, struct launch_memory *memory, struct launch *l)
+uint32_t plan_fast(const struct device *device, const mh_op *op, struct launch_memory *memory,
+                   struct launch *l)
 {
-    struct fast f = {.memory = memory, .l = l};
+    struct fast f = {.memory = memory, .l = l, .fnuz = device->units >= FNUZ};
     return op->flags & MH_OP_FAST && plan(&f, op) ? f.count : 0;
 }

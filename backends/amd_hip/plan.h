@@ -142,11 +142,12 @@ static inline struct view scratch_rows(struct launch_memory *memory, int64_t row
 /* May this op go to gemm.hip? */
 static inline bool has_products(const struct device *device, const mh_op *op)
 {
-    return device->units >= FNUZ && op->flags & MH_OP_FAST;
+    return device->units >= MATRIX && op->flags & MH_OP_FAST;
 }
 
 /* The launches of an op by the matrix units, if it has_products; 0: its exact ones serve. */
-uint32_t plan_fast(const mh_op *op, struct launch_memory *memory, struct launch *l);
+uint32_t plan_fast(const struct device *device, const mh_op *op, struct launch_memory *memory,
+                   struct launch *l);
 
 /* The transposed products of heads by the matrix units; 0: too few rows, or unaligned weights. */
 uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_view *w,

@@ -27,13 +27,19 @@ class World:
                         LD_LIBRARY_PATH=os.path.dirname(stub))
         self.wrong = []
 
-    def generate(self, device, *more, **env):
+    def run(self, command, **env):
         """Status, what it said, and the files that were compiled."""
         self.log.write_text("")
-        done = subprocess.run([self.moehal, "generate", "--model", f"{self.source}/tests/data/golden/v2-lite",
-                               "--ids", "0 17 4", "--max-tokens", "2", "--json", "--device", device, *more],
-                              env=dict(self.env, **env), capture_output=True, text=True, check=False)
+        done = subprocess.run([self.moehal, *command], env=dict(self.env, **env), capture_output=True,
+                              text=True, check=False)
         return done.returncode, done.stdout or done.stderr, self.log.read_text().split()
+
+    def generate(self, device, *more, **env):
+        return self.run(["generate", "--model", f"{self.source}/tests/data/golden/v2-lite", "--ids",
+                         "0 17 4", "--max-tokens", "2", "--json", "--device", device, *more], **env)
+
+    def check(self, case, **env):
+        return self.run(["check", "--device", "amd:0", "--profile", "fast", "--filter", case], **env)
 
     def expect(self, what, true, told):
         print(f"{what}: {'yes' if true else told}", flush=True)
@@ -67,6 +73,11 @@ def main():
         w.expect("gfx906: the exact files", set(log) == exact, log)
         w.expect("gfx906: the host's exact logits",
                  not status and json.loads(told)["logit_hash"] == host, told)
+        # With matrix units and no FP8 of gfx942's form: FP8 weights are products of bf16.
+        status, told, log = w.check("fast/products fp8", STUB_TARGET="gfx90a",
+                                    STUB_OPTIONS="-O1 -DWITHOUT_FNUZ")
+        w.expect("gfx90a: every file", set(log) == every, log)
+        w.expect("gfx90a: FP8 inside the bounds", not status, told)
     sys.exit(1 if w.wrong else 0)
 
 

@@ -5,7 +5,7 @@
  * Inputs are rounded once, by gemm_input_..., and lie row by row in scratch: bf16; for FP8 weights
  * FP8 with a scale for 128 columns. Weights are bf16 as they are; f32 and f16 are rounded to bf16
  * on their way into LDS; FP8 becomes the FNUZ form there, and each 128 columns' sum is scaled and
- * added up in f32.
+ * added up in f32. A GPU whose matrix units do not have that form rounds both to bf16.
  *
  * gemm_64, gemm_128: a workgroup has 128 rows of weights (64 outputs of swiglu: the rows of both
  * matrices) and 64 or 128 rows of inputs, 128 bytes of each at a time in LDS; its four waves have
@@ -25,6 +25,14 @@
 #include "gemm.h"
 
 typedef short short4 __attribute__((ext_vector_type(4)));
+
+/* What FP8 weights are multiplied as. A test takes FNUZ away, to see what other GPUs do. */
+#if (defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__)) && !defined(WITHOUT_FNUZ)
+#define HAS_FNUZ
+enum { FNUZ = 5 /* beside F32, ... */, FP8_WEIGHTS = FNUZ, FP8_OPERANDS = FNUZ };
+#else
+enum { FNUZ = 5, FP8_WEIGHTS = FP8, FP8_OPERANDS = BF16 };
+#endif
 
 /* ---- inputs ---- */
 
@@ -47,8 +55,9 @@ DEVICE float4 input_at(const gemm_input_arguments &a, const float *x, i64 k, flo
 /* 32 lanes' 128 columns: their scale is the least power of two s, 2^-126 at least, of which the
  * largest is at most 448. In the FNUZ form, whose values are half as large, that is x / 2s, 224 at
  * most. With the weights' half that makes 4s of the sums. */
-DEVICE void put_fp8(char *to, const gemm_input_arguments &a, i64 k, float4 v)
+DEVICE void put_fnuz(char *to, const gemm_input_arguments &a, i64 k, float4 v)
 {
+#ifdef HAS_FNUZ
     float most = 0;
     for (int i = 0; i < 4; i++)
         most = __builtin_fmaxf(most, __builtin_fabsf(v[i]));
@@ -68,6 +77,7 @@ DEVICE void put_fp8(char *to, const gemm_input_arguments &a, i64 k, float4 v)
     if (k % GEMM_PADDING == 0)
         a.to.scales[k / GEMM_PADDING * a.to.scale_step + group_y() * a.to.scale_head +
                     group_x() * a.scale_row] = bits_to_float(scale + 0x01000000);
+#endif
 }
 
 /* Row t of head j of x, or of slot j. Launch: grid (tokens, heads), block 256. */
@@ -84,8 +94,8 @@ template <int FORMAT> DEVICE void gemm_input(const gemm_input_arguments &a)
     barrier();
     for (i64 k = thread() * 4; k < GEMM_PADDED(a.columns); k += 1024) {
         float4 v = input_at(a, x, k, factor);
-        if (FORMAT == FP8)
-            put_fp8(to, a, k, v);
+        if (FORMAT == FNUZ)
+            put_fnuz(to, a, k, v);
         else
             *(uint2 *)(to + k * 2) = uint2{two_bf16(v[0], v[1]), two_bf16(v[2], v[3])};
     }
@@ -96,9 +106,10 @@ KERNEL(256) gemm_input_bf16(gemm_input_arguments a)
     gemm_input<BF16>(a);
 }
 
+/* For FP8 weights whose rows are outputs. */
 KERNEL(256) gemm_input_fp8(gemm_input_arguments a)
 {
-    gemm_input<FP8>(a);
+    gemm_input<FP8_OPERANDS>(a);
 }
 
 /* ---- pairs by expert ---- */
@@ -230,6 +241,12 @@ struct nans {
     }
 };
 
+/* Two that are bf16 already. */
+DEVICE u32 two_cut(float low, float high)
+{
+    return __builtin_amdgcn_perm(float_to_bits(high), float_to_bits(low), 0x07060302);
+}
+
 DEVICE u32 two_rounded(float low, float high, nans &n)
 {
     n.some |= __builtin_isunordered(low, high);
@@ -250,6 +267,23 @@ template <int FORMAT> DEVICE uint4 rounded_with_care(const eight<FORMAT> &raw)
     raw.decode(v);
     return uint4{two_bf16(v[0], v[1]), two_bf16(v[2], v[3]), two_bf16(v[4], v[5]),
                  two_bf16(v[6], v[7])};
+}
+
+/* f16 in fewer: x + 2^16 x ends where x as bf16 does, and is rounded there; 2^16 x is even there.
+ * Of inf that makes NaN. */
+DEVICE u32 two_rounded_f16(u32 bits, nans &n)
+{
+    float v[2] = {from_f16(bits), from_f16(bits >> 16)};
+    for (int i = 0; i < 2; i++)
+        v[i] = __builtin_fmaf(v[i], -65536.0f, v[i] * 65537.0f);
+    n.some |= __builtin_isunordered(v[0], v[1]);
+    return two_cut(v[0], v[1]);
+}
+
+DEVICE uint4 rounded(const eight<F16> &raw, nans &n)
+{
+    return uint4{two_rounded_f16(raw.bits[0], n), two_rounded_f16(raw.bits[1], n),
+                 two_rounded_f16(raw.bits[2], n), two_rounded_f16(raw.bits[3], n)};
 }
 
 DEVICE uint4 rounded(const eight<BF16> &raw, nans &)
@@ -307,9 +341,14 @@ template <> struct format<F32> {
 };
 
 template <> struct format<FP8> {
+    enum { STEP = 64, CHUNK = 8 };
+    typedef eight<FP8> raw;
+    typedef u32 four_bits;
+};
+
+template <> struct format<FNUZ> {
     enum { STEP = 128, CHUNK = 16 };
     typedef fp8_chunk raw;
-    typedef u32 four_bits;
 };
 
 /* Rows of weights in a workgroup: with `up`, of a wave's SPAN rows the first half are the first
@@ -317,7 +356,7 @@ template <> struct format<FP8> {
 template <int FORMAT, int SPAN> struct weight_tile {
     weight_row rows[ROWS_EACH];
     typename format<FORMAT>::raw raw[ROWS_EACH];
-    const float *scales, *up_scales; /* FP8: of the workgroup's 128 rows */
+    const float *scales, *up_scales; /* FNUZ: of the workgroup's 128 rows */
     float scale, up_scale;
 
     METHOD void find(const gemm_arguments &a, const part &p)
@@ -343,7 +382,7 @@ template <int FORMAT, int SPAN> struct weight_tile {
             if (have)
                 raw[i].load(rows[i], k);
         }
-        if (FORMAT == FP8) {
+        if (FORMAT == FNUZ) {
             scale = scales[step];
             up_scale = up_scales[step];
         }
@@ -373,20 +412,28 @@ template <int FORMAT> struct four {
     {
         bits = fetch<false>((const typename format<FORMAT>::four_bits *)row + k / 4);
     }
+#ifdef HAS_FNUZ
+    METHOD float4 decode_fnuz(float scale, nans &n) const
+    {
+        n.some |= !(__builtin_fabsf(scale) < 0x1p126f); /* its double must be a float */
+        int half = (int)fnuz(bits, n);
+        auto low = __builtin_amdgcn_cvt_pk_f32_fp8(half, false);
+        auto high = __builtin_amdgcn_cvt_pk_f32_fp8(half, true);
+        return float4{low[0], low[1], high[0], high[1]} * (2 * scale);
+    }
+#endif
     METHOD float4 decode(float scale, bool care, nans &n) const
     {
         if constexpr (FORMAT == F32) {
             return bits;
         } else if constexpr (FORMAT == FP8) {
-            if (care)
-                return float4{from_fp8(bits & 0xff), from_fp8(bits >> 8 & 0xff),
-                              from_fp8(bits >> 16 & 0xff), from_fp8(bits >> 24)} *
-                       scale;
-            n.some |= !(__builtin_fabsf(scale) < 0x1p126f); /* its double must be a float */
-            int half = (int)fnuz(bits, n);
-            auto low = __builtin_amdgcn_cvt_pk_f32_fp8(half, false);
-            auto high = __builtin_amdgcn_cvt_pk_f32_fp8(half, true);
-            return float4{low[0], low[1], high[0], high[1]} * (2 * scale);
+#ifdef HAS_FNUZ
+            if (!care)
+                return decode_fnuz(scale, n);
+#endif
+            return float4{from_fp8(bits & 0xff), from_fp8(bits >> 8 & 0xff),
+                          from_fp8(bits >> 16 & 0xff), from_fp8(bits >> 24)} *
+                   scale;
         } else {
             return float4{from_16(bits[0]), from_16(bits[0] >> 16), from_16(bits[1]),
                           from_16(bits[1] >> 16)};
@@ -397,12 +444,6 @@ template <int FORMAT> struct four {
         return FORMAT == F16 ? from_f16(half) : from_bf16(half);
     }
 };
-
-/* Two that are bf16 already. */
-DEVICE u32 two_cut(float low, float high)
-{
-    return __builtin_amdgcn_perm(float_to_bits(high), float_to_bits(low), 0x07060302);
-}
 
 /* Columns of a head's weights, which in LDS are rows of 64 of K: a work-item turns four columns of
  * eight rows. */
@@ -446,8 +487,8 @@ template <int FORMAT> struct column_tile {
                 float low = rows[2 * k][i], high = rows[2 * k + 1][i];
                 bits[k] = FORMAT == BF16  ? two_cut(low, high)
                           : care          ? two_bf16(low, high)
-                          : FORMAT == FP8 ? two_plain_bf16(low, high)
-                                          : two_rounded(low, high, n);
+                          : FORMAT == FP8 && FP8_WEIGHTS == FNUZ ? two_plain_bf16(low, high)
+                                                               : two_rounded(low, high, n);
             }
             to[place_of_chunk(thread() % ACROSS * COLUMNS + (u32)i, thread() / ACROSS)] = bits;
         }
@@ -465,7 +506,7 @@ template <int FORMAT, int TOKENS> struct input_tile {
     enum { EACH = TOKENS / STEP_ROWS };
     const char *rows[EACH];
     uint4 raw[EACH];
-    const float *scales; /* FP8: of row `lane` of the wave's 64 */
+    const float *scales; /* FNUZ: of row `lane` of the wave's 64 */
     float scale;
 
     METHOD void find(const gemm_arguments &a, const part &p, u32 x_first)
@@ -476,7 +517,7 @@ template <int FORMAT, int TOKENS> struct input_tile {
             rows[i] = a.inputs.at + p.head * a.inputs.head +
                       (i64)(row_at(a, p, place) / a.share) * a.inputs.row + thread() % CHUNKS * 16;
         }
-        if (FORMAT == FP8)
+        if (FORMAT == FNUZ)
             scales = a.inputs.scales + p.head * a.inputs.scale_head +
                      row_at(a, p, p.first + x_first + lane()) / a.share;
     }
@@ -485,7 +526,7 @@ template <int FORMAT, int TOKENS> struct input_tile {
 #pragma unroll
         for (int i = 0; i < EACH; i++)
             raw[i] = *(const uint4 *)(rows[i] + step * 128);
-        if (FORMAT == FP8)
+        if (FORMAT == FNUZ)
             scale = scales[step * a.inputs.scale_step];
     }
     METHOD void put(uint4 *to) const
@@ -513,8 +554,10 @@ struct operand {
 
 template <int FORMAT> DEVICE float4 multiply(const operand &w, const operand &x, int k, float4 sum)
 {
-    if (FORMAT == FP8)
+#ifdef HAS_FNUZ
+    if (FORMAT == FNUZ)
         return __builtin_amdgcn_mfma_f32_16x16x32_fp8_fp8(w.at<i64>(k), x.at<i64>(k), sum, 0, 0, 0);
+#endif
     return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(w.at<short4>(k), x.at<short4>(k), sum, 0, 0,
                                                      0);
 }
@@ -591,7 +634,7 @@ template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_
 #pragma unroll
         for (int i = 0; i < X_BLOCKS; i++) {
             x[i].read(x_tile, x_first + (u32)i * 16);
-            if (FORMAT == FP8)
+            if (FORMAT == FNUZ)
                 x_scale[i] = of_lane(scales, (u32)i * 16 + lane() % 16);
         }
 #pragma unroll
@@ -601,7 +644,7 @@ template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_
             float4 sum[X_BLOCKS];
 #pragma unroll
             for (int i = 0; i < X_BLOCKS; i++)
-                sum[i] = FORMAT == FP8 ? float4{0, 0, 0, 0} : sums[j][i];
+                sum[i] = FORMAT == FNUZ ? float4{0, 0, 0, 0} : sums[j][i];
 #pragma unroll
             for (int k = 0; k < 4; k++)
 #pragma unroll
@@ -609,7 +652,7 @@ template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_
                     sum[i] = multiply<FORMAT>(w, x[i], k, sum[i]);
 #pragma unroll
             for (int i = 0; i < X_BLOCKS; i++)
-                if (FORMAT == FP8)
+                if (FORMAT == FNUZ)
                     add_scaled(sums[j][i], sum[i],
                                x_scale[i] * (j < W_BLOCKS / 2 ? scale : up_scale));
                 else
@@ -645,11 +688,11 @@ template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_
 GEMM(gemm_64_f32, BF16, 64, weight_tile<F32, 32>)
 GEMM(gemm_64_f16, BF16, 64, weight_tile<F16, 32>)
 GEMM(gemm_64_bf16, BF16, 64, weight_tile<BF16, 32>)
-GEMM(gemm_64_fp8, FP8, 64, weight_tile<FP8, 32>)
+GEMM(gemm_64_fp8, FP8_OPERANDS, 64, weight_tile<FP8_WEIGHTS, 32>)
 GEMM(gemm_128_f32, BF16, 128, weight_tile<F32, 64>)
 GEMM(gemm_128_f16, BF16, 128, weight_tile<F16, 64>)
 GEMM(gemm_128_bf16, BF16, 128, weight_tile<BF16, 64>)
-GEMM(gemm_128_fp8, FP8, 128, weight_tile<FP8, 64>)
+GEMM(gemm_128_fp8, FP8_OPERANDS, 128, weight_tile<FP8_WEIGHTS, 64>)
 GEMM(gemm_columns_f32, BF16, 128, column_tile<F32>)
 GEMM(gemm_columns_f16, BF16, 128, column_tile<F16>)
 GEMM(gemm_columns_bf16, BF16, 128, column_tile<BF16>)
