@@ -71,7 +71,8 @@ static struct gemm_rows round_rows(struct fast *f, int64_t columns, bool fp8, co
     ARGUMENTS(l, gemm_input, .x = view(x), .norm = norm ? address(norm) : NULL, .to = to,
               .scale_row = kind == HEADS ? 1 : heads, .columns = columns,
               .inverse = 1.0f / (float)columns, .eps = eps,
-              .flags = tensor_aligned(x, 4) ? ALIGNED_INPUTS : 0);
+              .flags =
+                  tensor_aligned(x, 4) && (!norm || tensor_aligned(norm, 4)) ? ALIGNED_INPUTS : 0);
     if (kind == PAIRS) {
         to.row = bytes;
         to.head = to.scale_head = 0;

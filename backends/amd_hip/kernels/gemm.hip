@@ -45,11 +45,15 @@ DEVICE float4 input_at(const gemm_input_arguments &a, const float *x, i64 k, flo
     else
         for (int i = 0; i < 4; i++)
             v[i] = k + i < a.columns ? x[k + i] : 0.0f;
-    for (int i = 0; i < 4 && a.norm; i++) {
-        float scaled = v[i] * factor;
-        v[i] = k + i < a.columns ? scaled * a.norm[k + i] : 0.0f;
-    }
-    return v;
+    if (!a.norm)
+        return v;
+    float4 norm = {0, 0, 0, 0};
+    if (k + 4 <= a.columns && a.flags & ALIGNED_INPUTS)
+        norm = *(const float4 *)(a.norm + k);
+    else
+        for (int i = 0; i < 4; i++)
+            norm[i] = k + i < a.columns ? a.norm[k + i] : 0.0f;
+    return v * factor * norm;
 }
 
 /* 32 lanes' 128 columns: their scale is the least power of two s, 2^-126 at least, of which the
