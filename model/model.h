@@ -59,8 +59,31 @@ struct model_step {
     mh_tensor expert_slots; /* which exchange these: f32 [rows, k, hidden] */
 };
 
-/* placement.c: fills expert_begin and the ranks' experts. Collective. */
+/* placement.c */
+/* Bytes of a model's tensors, as they go to devices. */
+struct model_sizes {
+    uint64_t experts; /* of all routed experts */
+    uint64_t head, others;
+};
+
+/* checkpoint NULL: as the config has them. */
+mh_status model_measure(const mh_config *config, const mh_checkpoint *checkpoint,
+                        struct model_sizes *sizes);
+/* How many experts of each layer there is room for, with an eighth of the memory, 64 MiB at least,
+ * left for the cache and for what a step takes. Weights on host memory stay in the checkpoint's
+ * mapping; memory 0 is not known. */
+int64_t model_room(const mh_config *config, const struct model_sizes *sizes, uint64_t memory,
+                   bool on_host, bool has_head);
+/* Everyone the same, the first ones more; who cannot take that takes what it can. Returns what is
+ * left over. */
+int64_t model_deal(const int64_t *room, uint32_t ranks, int64_t experts, int64_t *counts);
+/* Fills expert_begin and the ranks' experts. Collective. */
 mh_status model_place_experts(struct mh_model *model);
+
+/* session.c: checks them and fills in what is left to us. */
+mh_status model_session_params(const mh_config *config, mh_session_params *params);
+/* session_pages.c: of one layer. */
+uint64_t model_cache_bytes(const mh_config *config, mh_dtype dtype, int64_t pages);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
  * order of ops.def, NULL at the end. An op of NULL: here the ranks exchange `expert_slots`. */

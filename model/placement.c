@@ -7,49 +7,93 @@
 #include "model.h"
 #include "tensors.h"
 
-/* Bytes of a checkpoint's tensors, as they go to devices. */
-struct sizes {
-    const mh_checkpoint *checkpoint;
-    uint64_t experts; /* of all routed experts */
-    uint64_t head, others;
+/* ---- room ---- */
+
+struct measuring {
+    const mh_config *config;
+    const mh_checkpoint *checkpoint; /* or NULL */
+    struct model_sizes *sizes;
 };
 
 static mh_status add_size(void *context, const struct model_tensor *tensor)
 {
-    struct sizes *sizes = context;
+    const struct measuring *m = context;
     mh_checkpoint_tensor t = MH_INIT(mh_checkpoint_tensor);
-    mh_status status = mh_checkpoint_find(sizes->checkpoint, tensor->name, &t);
-    uint64_t *sum = tensor->expert >= 0         ? &sizes->experts
-                    : tensor->id == TENSOR_HEAD ? &sizes->head
-                                                : &sizes->others;
-    *sum += t.bytes;
+    uint64_t *sum = tensor->expert >= 0         ? &m->sizes->experts
+                    : tensor->id == TENSOR_HEAD ? &m->sizes->head
+                                                : &m->sizes->others;
+    uint64_t bytes = model_tensor_bytes(tensor, m->config->fp8);
+    mh_status status = MH_OK;
+    if (!tensor->columns) { /* f32 on every device */
+        bytes = (4 * (uint64_t)tensor->rows + 255) & ~UINT64_C(255);
+    } else if (m->checkpoint) {
+        status = mh_checkpoint_find(m->checkpoint, tensor->name, &t);
+        bytes = t.dtype == MH_ST_F8_E4M3 ? model_tensor_bytes(tensor, true) : t.bytes;
+    }
+    if (!status && __builtin_add_overflow(*sum, bytes, sum))
+        return mh_fail(MH_BAD_DATA, "config: the model has more than 2^64 bytes");
     return status;
 }
 
-/* How many experts of each layer a rank has room for, with an eighth of its memory, 64 MiB at
- * least, left for the cache and for what a step takes. Weights on host memory stay in the
- * checkpoint's mapping. */
-static mh_status ask_room(const struct mh_model *model, uint32_t i, const struct sizes *sizes,
+mh_status model_measure(const mh_config *config, const mh_checkpoint *checkpoint,
+                        struct model_sizes *sizes)
+{
+    struct measuring measuring = {config, checkpoint, sizes};
+    *sizes = (struct model_sizes){0};
+    return model_for_each_tensor(config, add_size, &measuring);
+}
+
+int64_t model_room(const mh_config *config, const struct model_sizes *sizes, uint64_t memory,
+                   bool on_host, bool has_head)
+{
+    int64_t count = config->n_routed_experts;
+    uint64_t each = count ? sizes->experts / (uint64_t)count : 0, left = memory / 8;
+    if (on_host || !memory || !each)
+        return count;
+    left = left < (uint64_t)64 << 20 ? (uint64_t)64 << 20 : left;
+    left += sizes->others + (has_head ? sizes->head : 0);
+    uint64_t fits = memory > left ? (memory - left) / each : 0;
+    return fits < (uint64_t)count ? (int64_t)fits : count;
+}
+
+static mh_status ask_room(const struct mh_model *model, uint32_t i, const struct model_sizes *sizes,
                           int64_t *room)
 {
-    int64_t count = model->config->n_routed_experts;
     mh_device *device = model->ranks[i].device;
     mh_device_info info = MH_INIT(mh_device_info);
     mh_memory_info memory = MH_INIT(mh_memory_info);
     mh_status status = mh_device_get_info(device, &info);
     if (!status)
         status = mh_device_memory(device, &memory);
-    *room = count;
-    uint64_t fixed = sizes->others + (i || model->first_rank ? 0 : sizes->head);
-    uint64_t each = sizes->experts / (uint64_t)count, left = memory.available / 8;
-    left = left < (uint64_t)64 << 20 ? (uint64_t)64 << 20 : left;
-    if (status || info.flags & MH_DEVICE_HOST_MEMORY || !memory.available || !each)
-        return status;
-    fixed += left;
-    uint64_t fits = memory.available > fixed ? (memory.available - fixed) / each : 0;
-    if (fits < (uint64_t)count)
-        *room = (int64_t)fits;
-    return MH_OK;
+    *room =
+        model_room(model->config, sizes, memory.available, info.flags & MH_DEVICE_HOST_MEMORY, !i);
+    return status;
+}
+
+/* ---- dealing ---- */
+
+int64_t model_deal(const int64_t *room, uint32_t ranks, int64_t left, int64_t *counts)
+{
+    for (uint32_t i = 0; i < ranks; i++)
+        counts[i] = 0;
+    for (bool again = true; again && left;) {
+        int64_t takers = 0, dealt = left;
+        for (uint32_t i = 0; i < ranks; i++)
+            takers += counts[i] < room[i];
+        again = takers > 0;
+        for (uint32_t i = 0; again && i < ranks; i++) {
+            int64_t space = room[i] - counts[i];
+            if (space <= 0)
+                continue;
+            int64_t share = (left + takers - 1) / takers;
+            takers--;
+            share = share < space ? share : space;
+            counts[i] += share;
+            left -= share;
+        }
+        again = again && left < dealt;
+    }
+    return left;
 }
 
 static mh_status too_little(const struct mh_model *model, const int64_t *room, int64_t left)
@@ -66,29 +110,10 @@ static mh_status too_little(const struct mh_model *model, const int64_t *room, i
         (long long)left, (long long)model->config->n_routed_experts, list);
 }
 
-/* Everyone the same, the last ones more; who cannot take that takes what it can. */
-static mh_status deal(struct mh_model *model, int64_t *room)
+static mh_status deal(struct mh_model *model, const int64_t *room)
 {
-    int64_t left = model->config->n_routed_experts, *begin = model->expert_begin;
-    for (uint32_t i = 0; i <= model->world; i++)
-        begin[i] = 0;
-    for (bool again = true; again && left;) { /* begin[i + 1] is what rank i has */
-        int64_t takers = 0, dealt = left;
-        for (uint32_t i = 0; i < model->world; i++)
-            takers += begin[i + 1] < room[i];
-        again = takers > 0;
-        for (uint32_t i = 0; again && i < model->world; i++) {
-            int64_t space = room[i] - begin[i + 1];
-            if (space <= 0)
-                continue;
-            int64_t share = (left + takers - 1) / takers;
-            takers--;
-            share = share < space ? share : space;
-            begin[i + 1] += share;
-            left -= share;
-        }
-        again = again && left < dealt;
-    }
+    int64_t *begin = model->expert_begin; /* first begin[i + 1] is what rank i has */
+    int64_t left = model_deal(room, model->world, model->config->n_routed_experts, begin + 1);
     if (left)
         return too_little(model, room, left);
     for (uint32_t i = 0; i < model->world; i++)
@@ -98,7 +123,7 @@ static mh_status deal(struct mh_model *model, int64_t *room)
 
 mh_status model_place_experts(struct mh_model *model)
 {
-    struct sizes sizes = {.checkpoint = model->checkpoint};
+    struct model_sizes sizes;
     uint32_t processes = mh_transport_processes(model->transport);
     uint64_t *parts = calloc(processes, sizeof(*parts));
     int64_t *room = calloc(model->world, sizeof(*room));
@@ -107,7 +132,7 @@ mh_status model_place_experts(struct mh_model *model)
     if (!parts || !room || !model->expert_begin)
         status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u ranks", model->world);
     if (!status && model->config->n_routed_experts)
-        status = model_for_each_tensor(model->config, add_size, &sizes);
+        status = model_measure(model->config, model->checkpoint, &sizes);
     for (uint32_t i = 0; !status && model->config->n_routed_experts && i < model->rank_count; i++)
         status = ask_room(model, i, &sizes, &room[model->first_rank + i]);
     for (uint32_t p = 0; !status && p < processes; p++)

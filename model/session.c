@@ -50,7 +50,7 @@ static mh_status check_sequences(mh_session_params *p)
     return MH_OK;
 }
 
-static mh_status check_params(const mh_config *c, mh_session_params *p)
+mh_status model_session_params(const mh_config *c, mh_session_params *p)
 {
     if (!p->kv_dtype)
         p->kv_dtype = MH_F32;
@@ -147,7 +147,7 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
     if (params)
         status = mh_struct_in(&p, params, sizeof(p), "mh_session_params");
     if (!status)
-        status = check_params(model->config, &p);
+        status = model_session_params(model->config, &p);
     if (status)
         return status;
     mh_session *s = calloc(1, sizeof(*s));

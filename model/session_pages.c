@@ -6,13 +6,18 @@
 
 /* ---- life ---- */
 
+uint64_t model_cache_bytes(const mh_config *c, mh_dtype dtype, int64_t pages)
+{
+    int64_t values = pages * MODEL_PAGE * (c->kv_lora_rank + c->qk_rope_head_dim);
+    return ((uint64_t)values * mh_dtype_size(dtype) + 255) & ~UINT64_C(255);
+}
+
 static mh_status make_cache(const mh_session *s, struct session_rank *r)
 {
     const mh_config *c = s->model->config;
     int64_t row = c->kv_lora_rank + c->qk_rope_head_dim;
     const int64_t shape[] = {s->pages, MODEL_PAGE, row};
-    uint64_t bytes = (uint64_t)(s->pages * MODEL_PAGE * row) * mh_dtype_size(s->kv_dtype);
-    bytes = (bytes + 255) & ~UINT64_C(255);
+    uint64_t bytes = model_cache_bytes(c, s->kv_dtype, s->pages);
     mh_status status =
         mh_buffer_create(r->model->device, bytes * (uint64_t)c->num_hidden_layers, 0, &r->cache);
     r->cache_tensors = calloc((size_t)c->num_hidden_layers, sizeof(*r->cache_tensors));

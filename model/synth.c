@@ -120,12 +120,7 @@ static mh_status add_entry(void *context, const struct model_tensor *tensor)
     struct entry *e = &s->entries[s->count++];
     *e = (struct entry){.tensor = *tensor};
     e->fp8 = s->params->dtype == MH_SYNTH_FP8 && tensor->may_be_fp8;
-    uint64_t elements = (uint64_t)tensor->rows * (uint64_t)(tensor->columns ? tensor->columns : 1);
-    uint64_t scales = (uint64_t)((tensor->rows + BLOCK - 1) / BLOCK) *
-                      (uint64_t)((tensor->columns + BLOCK - 1) / BLOCK);
-    e->bytes = tensor->id == TENSOR_ROUTER_BIAS ? 4 * elements
-               : e->fp8                         ? elements + 4 * scales
-                                                : 2 * elements;
+    e->bytes = model_tensor_bytes(tensor, e->fp8);
     if (__builtin_add_overflow(s->total, e->bytes, &s->total))
         return mh_fail(MH_BAD_DATA, "%s: wants more than 2^64 bytes", s->params->name);
     return MH_OK;
@@ -363,7 +358,8 @@ static mh_status read_config(struct synth *s)
     if (p->layers)
         json_object_set_new(s->json, "num_hidden_layers", json_integer(p->layers));
     json_object_set_new(s->json, "num_nextn_predict_layers", json_integer(0)); /* none are made */
-    json_object_del(s->json, "quantization_config");
+    if (p->dtype != MH_SYNTH_AS_GIVEN)
+        json_object_del(s->json, "quantization_config");
     if (p->dtype == MH_SYNTH_FP8)
         json_object_set_new(s->json, "quantization_config",
                             json_pack("{s:s, s:s, s:s, s:[i,i]}", "activation_scheme", "dynamic",
@@ -467,5 +463,20 @@ mh_status mh_synth(const mh_synth_params *params)
     free(s.entries);
     free(s.rows);
     free(s.out);
+    return status;
+}
+
+mh_status mh_synth_config(const char *name, int64_t layers, uint32_t dtype, mh_config *out)
+{
+    if (!name || layers < 0 || dtype > MH_SYNTH_AS_GIVEN)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_synth_config: name is NULL, or layers %lld or dtype %u out of range",
+                       (long long)layers, dtype);
+    const mh_synth_params p = {.name = name, .layers = layers, .dtype = dtype};
+    struct synth s = {.params = &p};
+    mh_status status = read_config(&s);
+    if (!status)
+        status = mh_struct_out(out, &s.config, sizeof(s.config));
+    json_decref(s.json);
     return status;
 }

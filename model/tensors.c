@@ -89,3 +89,13 @@ mh_status model_for_each_tensor(const mh_config *c, model_tensor_fn fn, void *co
     visit(w, TENSOR_HEAD, c->vocab_size, c->hidden_size, false, "lm_head.weight");
     return walk.status;
 }
+
+uint64_t model_tensor_bytes(const struct model_tensor *t, bool fp8)
+{
+    uint64_t rows = (uint64_t)t->rows, columns = (uint64_t)(t->columns ? t->columns : 1);
+    if (t->id == TENSOR_ROUTER_BIAS)
+        return 4 * rows;
+    if (!fp8 || !t->may_be_fp8)
+        return 2 * rows * columns;
+    return rows * columns + 4 * ((rows + 127) / 128) * ((columns + 127) / 128);
+}

@@ -47,4 +47,7 @@ typedef mh_status (*model_tensor_fn)(void *context, const struct model_tensor *t
  */
 mh_status model_for_each_tensor(const mh_config *config, model_tensor_fn fn, void *context);
 
+/* Bytes it takes in a checkpoint of bf16, or with fp8 in one of the FP8 releases, scales counted. */
+uint64_t model_tensor_bytes(const struct model_tensor *tensor, bool fp8);
+
 #endif

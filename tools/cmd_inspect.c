@@ -1,39 +1,92 @@
-/* cmd_inspect.c: what a checkpoint holds and needs. */
+/* cmd_inspect.c: what a checkpoint holds, and what it takes of devices. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#include <moehal-model/plan.h>
+#include <moehal-model/synth.h>
 
 #include "tool.h"
+
+struct inputs {
+    const char *name, *device, *dtype, *kv;
+    int64_t context, chunk, layers;
+    bool json, is_virtual;
+};
+
+/* A checkpoint, or a config alone. */
+struct subject {
+    mh_checkpoint *checkpoint; /* NULL: there is none */
+    mh_config own;
+    const mh_config *config;
+};
 
 struct facts {
     mh_config_sizes sizes;
     mh_checkpoint_extras extras;
-    uint64_t tensors, bytes;
+    uint64_t tensors, bytes; /* no tensors: of a config alone */
     uint64_t by_dtype[32];
 };
 
-static mh_status gather(const mh_checkpoint *cp, struct facts *f)
+/* A folder holds a checkpoint. A file, or a name without folders, is what synth makes one of. */
+static mh_status open_subject(const struct inputs *in, struct subject *subject)
+{
+    struct stat info;
+    bool there = !stat(in->name, &info);
+    if (there ? S_ISDIR(info.st_mode) : strchr(in->name, '/') != NULL) {
+        mh_status status = mh_checkpoint_open(in->name, &subject->checkpoint);
+        subject->config = status ? NULL : mh_checkpoint_config(subject->checkpoint);
+        return status;
+    }
+    uint32_t dtype = MH_SYNTH_AS_GIVEN;
+    if (in->dtype)
+        dtype = strcmp(in->dtype, "fp8") ? MH_SYNTH_BF16 : MH_SYNTH_FP8;
+    subject->own = MH_INIT(mh_config);
+    subject->config = &subject->own;
+    return mh_synth_config(in->name, in->layers, dtype, &subject->own);
+}
+
+static mh_plan_params plan_params(const struct inputs *in, const struct subject *subject)
+{
+    mh_plan_params p = MH_INIT(mh_plan_params);
+    p.config = subject->config;
+    p.checkpoint = subject->checkpoint;
+    p.kv_dtype = in->kv && !strcmp(in->kv, "bf16") ? MH_BF16 : MH_F32;
+    p.context = in->context;
+    p.chunk = in->chunk;
+    return p;
+}
+
+static mh_status gather(const struct inputs *in, const struct subject *subject, struct facts *f)
 {
     *f = (struct facts){.sizes = MH_INIT(mh_config_sizes), .extras = MH_INIT(mh_checkpoint_extras)};
+    mh_status status = mh_config_get_sizes(subject->config, &f->sizes);
+    if (!subject->checkpoint) {
+        mh_plan_params params = plan_params(in, subject);
+        mh_plan_rank all = MH_INIT(mh_plan_rank);
+        int64_t missing;
+        if (!status)
+            status = mh_plan(&params, &all, 1, &missing);
+        f->bytes = all.weight_bytes + all.expert_bytes;
+        return status;
+    }
     mh_checkpoint_tensor t = MH_INIT(mh_checkpoint_tensor);
-    for (uint64_t i = 0; mh_checkpoint_at(cp, i, &t) == MH_OK; i++) {
+    for (uint64_t i = 0; mh_checkpoint_at(subject->checkpoint, i, &t) == MH_OK; i++) {
         f->tensors++;
         f->bytes += t.bytes;
         if (t.dtype < 32)
             f->by_dtype[t.dtype] += t.bytes;
     }
-    mh_status status = mh_config_get_sizes(mh_checkpoint_config(cp), &f->sizes);
     if (!status)
-        status = mh_checkpoint_get_extras(cp, &f->extras);
-    return status ? status : mh_checkpoint_check(cp);
+        status = mh_checkpoint_get_extras(subject->checkpoint, &f->extras);
+    return status ? status : mh_checkpoint_check(subject->checkpoint);
 }
 
-static void print_text(const mh_checkpoint *cp, const struct facts *f)
+static void print_text(const struct inputs *in, const mh_config *c, const struct facts *f)
 {
-    const mh_config *c = mh_checkpoint_config(cp);
     printf("%s: %s, %lld layers, hidden %lld, %lld heads, vocabulary %lld, context %lld\n",
-           mh_checkpoint_dir(cp),
-           c->family == MH_FAMILY_V3 ? "DeepSeek-V3 family" : "DeepSeek-V2 family",
+           in->name, c->family == MH_FAMILY_V3 ? "DeepSeek-V3 family" : "DeepSeek-V2 family",
            (long long)c->num_hidden_layers, (long long)c->hidden_size,
            (long long)c->num_attention_heads, (long long)c->vocab_size,
            (long long)c->max_position_embeddings);
@@ -45,8 +98,11 @@ static void print_text(const mh_checkpoint *cp, const struct facts *f)
                (long long)c->n_group);
     printf("parameters   %.3f M, %.3f M active a token\n", 1e-6 * (double)f->sizes.parameters,
            1e-6 * (double)f->sizes.active);
-    printf("weights      %.1f MB in %llu tensors:", 1e-6 * (double)f->bytes,
-           (unsigned long long)f->tensors);
+    printf("weights      %.1f MB", 1e-6 * (double)f->bytes);
+    if (f->tensors)
+        printf(" in %llu tensors:", (unsigned long long)f->tensors);
+    else
+        printf(" as %s", c->fp8 ? "FP8 with bf16" : "bf16");
     for (uint32_t d = 0; d < 32; d++)
         if (f->by_dtype[d])
             printf(" %s %.1f MB", mh_safetensors_dtype_name(d), 1e-6 * (double)f->by_dtype[d]);
@@ -60,16 +116,15 @@ static void print_text(const mh_checkpoint *cp, const struct facts *f)
                (unsigned long long)f->extras.unknown, f->extras.first_unknown);
 }
 
-static json_t *facts_json(const mh_checkpoint *cp, const struct facts *f)
+static json_t *facts_json(const struct inputs *in, const mh_config *c, const struct facts *f)
 {
-    const mh_config *c = mh_checkpoint_config(cp);
     json_t *dtypes = json_object();
     for (uint32_t d = 0; d < 32; d++)
         if (f->by_dtype[d])
             json_object_set_new(dtypes, mh_safetensors_dtype_name(d),
                                 json_integer((json_int_t)f->by_dtype[d]));
     /* A directory's name may be any bytes, a JSON string not. */
-    json_t *dir = json_string(mh_checkpoint_dir(cp));
+    json_t *dir = json_string(in->name);
     return json_pack(
         "{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I}", "dir",
         dir ? dir : json_null(), "family", c->family == MH_FAMILY_V3 ? "v3" : "v2", "layers",
@@ -80,38 +135,40 @@ static json_t *facts_json(const mh_checkpoint *cp, const struct facts *f)
         (json_int_t)f->extras.mtp, "unknown_tensors", (json_int_t)f->extras.unknown);
 }
 
-/* Do the weights and a cache of the whole context fit? */
-static mh_status judge_device(mh_runtime *runtime, const char *uri, const mh_checkpoint *cp,
-                              const struct facts *f, json_t *list)
+/* ---- the plan ---- */
+
+#define MOST_DEVICES 64
+
+struct devices {
+    char uri[MOST_DEVICES][64];
+    mh_plan_rank ranks[MOST_DEVICES];
+    uint32_t count;
+    int64_t missing; /* experts of a layer that have no place */
+};
+
+static mh_status ask_device(mh_runtime *runtime, const char *uri, struct devices *d)
 {
     mh_device *device;
+    mh_device_info info = MH_INIT(mh_device_info);
     mh_memory_info memory = MH_INIT(mh_memory_info);
+    if (d->count == MOST_DEVICES)
+        return mh_fail(MH_INVALID_ARGUMENT, "--device: more than %d devices", MOST_DEVICES);
     mh_status status = mh_device_open(runtime, uri, NULL, &device);
     if (status)
         return status;
-    status = mh_device_memory(device, &memory);
-    uint64_t context = (uint64_t)mh_checkpoint_config(cp)->max_position_embeddings;
-    uint64_t token = 4 * f->sizes.latent_elements;
-    uint64_t room = memory.total > f->bytes ? (memory.total - f->bytes) / (token ? token : 1) : 0;
-    bool fits = !memory.total || memory.total > f->bytes;
-    if (!status && list)
-        json_array_append_new(
-            list, json_pack("{s:s, s:I, s:b, s:I}", "device", mh_device_uri(device), "memory_bytes",
-                            (json_int_t)memory.total, "fits", fits, "context_tokens",
-                            (json_int_t)(room < context ? room : context)));
-    else if (!status && !memory.total)
-        printf("%-12s does not say how much memory it has\n", mh_device_uri(device));
-    else if (!status)
-        printf("%-12s %.1f MB of memory: %s; room for %llu tokens of f32 cache\n",
-               mh_device_uri(device), 1e-6 * (double)memory.total,
-               fits ? "the weights fit" : "the weights do not fit",
-               (unsigned long long)(room < context ? room : context));
+    status = mh_device_get_info(device, &info);
+    if (!status)
+        status = mh_device_memory(device, &memory);
+    mh_plan_rank *r = &d->ranks[d->count];
+    *r = MH_INIT(mh_plan_rank);
+    r->memory = memory.available;
+    r->flags = info.flags;
+    snprintf(d->uri[d->count++], sizeof(d->uri[0]), "%s", mh_device_uri(device));
     mh_device_release(device);
     return status;
 }
 
-static mh_status judge_devices(const char *uris, const mh_checkpoint *cp, const struct facts *f,
-                               json_t *list)
+static mh_status ask_devices(const char *uris, struct devices *d)
 {
     mh_runtime *runtime;
     mh_status status = mh_runtime_create(NULL, &runtime);
@@ -121,58 +178,165 @@ static mh_status judge_devices(const char *uris, const mh_checkpoint *cp, const 
         char uri[128];
         size_t length = strcspn(uris, ",");
         snprintf(uri, sizeof(uri), "%.*s", (int)length, uris);
-        status = judge_device(runtime, uri, cp, f, list);
+        status = ask_device(runtime, uri, d);
         uris += length + (uris[length] == ',');
     }
     mh_runtime_release(runtime);
     return status;
 }
 
+static uint64_t taken(const mh_plan_rank *r)
+{
+    uint64_t weights = r->flags & MH_DEVICE_HOST_MEMORY ? 0 : r->weight_bytes + r->expert_bytes;
+    return weights + r->cache_bytes + r->scratch_bytes;
+}
+
+/* Tokens of cache that fit beside all else, at most what was planned for. */
+static int64_t cache_tokens(const mh_plan_rank *r, int64_t context)
+{
+    uint64_t rest = taken(r) - r->cache_bytes, each = r->cache_bytes / (uint64_t)context;
+    if (!r->memory || !each)
+        return context;
+    uint64_t room = r->memory > rest ? (r->memory - rest) / each : 0;
+    return room < (uint64_t)context ? (int64_t)room : context;
+}
+
+static void print_plan(const struct devices *d, const mh_config *c, int64_t context)
+{
+    double mb = 1e-6;
+    uint64_t exchanged = 0;
+    printf("%-12s %12s %10s %8s %12s %10s %10s  MB, for a context of %lld\n", "device", "memory",
+           "weights", "experts", "of them", "cache", "scratch", (long long)context);
+    for (uint32_t i = 0; i < d->count; i++) {
+        const mh_plan_rank *r = &d->ranks[i];
+        exchanged += r->bytes_in;
+        printf("%-12s ", d->uri[i]);
+        if (r->memory)
+            printf("%12.1f", mb * (double)r->memory);
+        else
+            printf("%12s", "not told");
+        printf(" %10.1f %8lld %12.1f %10.1f %10.1f  ", mb * (double)r->weight_bytes,
+               (long long)r->experts, mb * (double)r->expert_bytes, mb * (double)r->cache_bytes,
+               mb * (double)r->scratch_bytes);
+        if (r->fits)
+            printf("fits%s\n", r->flags & MH_DEVICE_HOST_MEMORY ? ", weights in the files" : "");
+        else
+            printf("does not fit: %.1f MB too much; %lld tokens of cache would\n",
+                   mb * (double)(taken(r) - r->memory), (long long)cache_tokens(r, context));
+    }
+    if (d->count > 1)
+        printf("exchange     %llu bytes a token arrive, on all devices together\n",
+               (unsigned long long)exchanged);
+    if (d->missing)
+        printf("missing      %lld of a layer's %lld experts fit on no device\n",
+               (long long)d->missing, (long long)c->n_routed_experts);
+}
+
+static json_t *plan_json(const struct devices *d, int64_t context)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < d->count; i++) {
+        const mh_plan_rank *r = &d->ranks[i];
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device",
+                      d->uri[i], "memory_bytes", (json_int_t)r->memory, "fits", (int)r->fits,
+                      "context_tokens", (json_int_t)cache_tokens(r, context), "expert_room",
+                      (json_int_t)r->room, "experts", (json_int_t)r->experts, "weight_bytes",
+                      (json_int_t)r->weight_bytes, "expert_bytes", (json_int_t)r->expert_bytes,
+                      "cache_bytes", (json_int_t)r->cache_bytes, "scratch_bytes",
+                      (json_int_t)r->scratch_bytes, "bytes_out_per_token", (json_int_t)r->bytes_out,
+                      "bytes_in_per_token", (json_int_t)r->bytes_in));
+    }
+    return list;
+}
+
+/* ---- the command ---- */
+
+static int check_inputs(const struct inputs *in)
+{
+    if (!in->name)
+        return usage_error(&command_inspect, "DIR is needed");
+    if (in->kv && strcmp(in->kv, "f32") && strcmp(in->kv, "bf16"))
+        return usage_error(&command_inspect, "--kv: '%s', must be f32 or bf16", in->kv);
+    if (in->dtype && strcmp(in->dtype, "bf16") && strcmp(in->dtype, "fp8"))
+        return usage_error(&command_inspect, "--dtype: '%s', must be bf16 or fp8", in->dtype);
+    return -1;
+}
+
+/* The context as the plan took it. */
+static int64_t context_of(const struct inputs *in, const mh_config *c)
+{
+    return in->context ? in->context : c->max_position_embeddings;
+}
+
+static mh_status show(const struct inputs *in, const struct subject *subject,
+                      const struct facts *facts)
+{
+    struct devices devices = {0};
+    mh_plan_params params = plan_params(in, subject);
+    mh_status status = in->device ? ask_devices(in->device, &devices) : MH_OK;
+    if (!status && devices.count)
+        status = mh_plan(&params, devices.ranks, devices.count, &devices.missing);
+    if (status)
+        return status;
+    int64_t context = context_of(in, subject->config);
+    if (!in->json) {
+        print_text(in, subject->config, facts);
+        if (devices.count)
+            print_plan(&devices, subject->config, context);
+        return MH_OK;
+    }
+    json_t *object = facts_json(in, subject->config, facts);
+    json_object_set_new(object, "devices", plan_json(&devices, context));
+    json_object_set_new(object, "missing_experts", json_integer((json_int_t)devices.missing));
+    json_dumpf(object, stdout, JSON_INDENT(1));
+    putchar('\n');
+    json_decref(object);
+    return MH_OK;
+}
+
 static int run(int argc, char **argv)
 {
-    const char *dir = NULL, *device = NULL;
-    bool json = false, is_virtual = false;
+    struct inputs in = {0};
     const struct option options[] = {
-        {"device", OPTION_TEXT, &device, "URI[,URI...]", "does it fit there?"},
-        {"virtual", OPTION_FLAG, &is_virtual, NULL, "use the virtual GPUs"},
-        {"json", OPTION_FLAG, &json, NULL, "one JSON object on stdout"},
+        {"device", OPTION_TEXT, &in.device, "URI[,URI...]", "what it takes of these devices"},
+        {"virtual", OPTION_FLAG, &in.is_virtual, NULL, "use the virtual GPUs"},
+        {"context", OPTION_INTEGER, &in.context, "N", "tokens of cache; default the model's limit",
+         1, 1 << 30},
+        {"chunk", OPTION_INTEGER, &in.chunk, "N", "tokens of a prefill step; default 512", 1,
+         1 << 20},
+        {"kv", OPTION_TEXT, &in.kv, "f32|bf16", "dtype of the cache; default f32"},
+        {"layers", OPTION_INTEGER, &in.layers, "N", "of a config alone: other than it says", 1,
+         4096},
+        {"dtype", OPTION_TEXT, &in.dtype, "bf16|fp8", "of a config alone: other than it says"},
+        {"json", OPTION_FLAG, &in.json, NULL, "one JSON object on stdout"},
         {0},
     };
-    int code = parse_options(&command_inspect, options, argc, argv, &dir, 1);
+    int code = parse_options(&command_inspect, options, argc, argv, &in.name, 1);
+    if (code < 0)
+        code = check_inputs(&in);
     if (code >= 0)
         return code;
-    if (!dir)
-        return usage_error(&command_inspect, "DIR is needed");
-    mh_checkpoint *cp;
+    struct subject subject = {0};
     struct facts facts;
-    mh_status status = mh_checkpoint_open(dir, &cp);
+    mh_status status = open_subject(&in, &subject);
     if (!status)
-        status = gather(cp, &facts);
+        status = gather(&in, &subject, &facts);
     if (status) {
-        mh_checkpoint_release(cp);
+        mh_checkpoint_release(subject.checkpoint);
         return report_bad_input(status);
     }
-    json_t *object = json ? facts_json(cp, &facts) : NULL;
-    json_t *list = json ? json_array() : NULL;
-    if (!json)
-        print_text(cp, &facts);
-    if (device)
-        status = judge_devices(device, cp, &facts, list);
-    if (json && !status) {
-        json_object_set(object, "devices", list);
-        json_dumpf(object, stdout, JSON_INDENT(1));
-        putchar('\n');
-    }
-    json_decref(list);
-    json_decref(object);
-    mh_checkpoint_release(cp);
+    status = show(&in, &subject, &facts);
+    mh_checkpoint_release(subject.checkpoint);
     return status ? report_failure(status) : EXIT_DONE;
 }
 
 const struct command command_inspect = {
     "inspect",
-    "DIR [--device URI,URI...] [--json]",
-    "what a checkpoint holds and needs",
-    "  moehal inspect models/fairy\n  moehal inspect DIR --device host --json",
+    "DIR|CONFIG [--device URI,URI...] [--context N] [--json]",
+    "what a checkpoint holds, and what it takes of devices",
+    "  moehal inspect models/fairy\n  moehal inspect DIR --device nvidia:0,nvidia:1,host --json\n"
+    "  moehal inspect v3 --dtype fp8 --virtual --device nvidia:0,nvidia:1 --context 8192",
     run,
 };

@@ -219,6 +219,10 @@ class BadInput(Folder):
         self.refused(("chat", "--model", FAIRY, "--template", "nothing"), "nothing")
         self.refused(("chat", "--model", V2), "tokenizer.json")
         self.refused(("inspect", self.path("none")), "none/config.json")
+        self.refused(("inspect", "v9"), "'v9'")
+        self.refused(("inspect", "v3", "--kv", "f64"), "'f64'", lines=2)
+        self.refused(("inspect", "v3", "--dtype", "fp4"), "'fp4'", lines=2)
+        self.refused(("inspect", "v3", "--context", 1 << 29), "163840")
         self.refused(("synth", "v9", "--out", self.path("x")), "'v9'")
         self.refused(("synth", os.path.join(V2, "config.json"), "--out", self.copy_of(V2)),
                      "is there already")

@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 from command import (FAIRY, GOLDEN, MODULES, NULL_DIR, ON_NULL, ROOT, TOOL, Folder, generate, good,
-                     json, main, moehal, read_json)
+                     json, main, moehal, read_json, read_safetensors)
 
 COMMANDS = ("devices", "generate", "chat", "eval", "inspect", "synth")
 
@@ -66,6 +66,50 @@ class Commands(Folder):
                               got["unknown_tensors"]), (parameters, tensors, mtp, 0), folder)
             self.assertTrue(got["devices"][0]["fits"])
             self.assertIn("parameters", good("inspect", folder))
+
+    def test_inspect_plans_for_devices(self):
+        for folder in (FAIRY, os.path.join(GOLDEN, "v2")):
+            config = read_json(folder, "config.json")
+            sizes = {True: 0, False: 0}
+            head = 0
+            for file in pathlib.Path(folder).glob("model*.safetensors"):
+                for name, (_, shape, data) in read_safetensors(file).items():
+                    if f".layers.{config['num_hidden_layers']}." in name:
+                        continue  # the MTP layer stays behind
+                    size = len(data)
+                    if len(shape) == 1:  # f32 there, at places of 256 bytes
+                        size = (4 * shape[0] + 255) // 256 * 256
+                    sizes[".experts." in name] += size
+                    head += size if name == "lm_head.weight" else 0
+            got = json.loads(good("inspect", folder, "--device", "host,null,host", "--context", 100,
+                                  "--json", env=ON_NULL))
+            ranks = got["devices"]
+            count, chosen = config["n_routed_experts"], config["num_experts_per_tok"]
+            self.assertEqual([rank["experts"] for rank in ranks],
+                             [count // 3 + (i < count % 3) for i in range(3)])
+            self.assertEqual(got["missing_experts"], 0)
+            for i, rank in enumerate(ranks):
+                self.assertEqual(rank["weight_bytes"], sizes[False] - (head if i else 0))
+                self.assertEqual(rank["expert_bytes"], sizes[True] // count * rank["experts"])
+            layers = config["num_hidden_layers"] - config["first_k_dense_replace"]
+            total = layers * chosen * 4 * config["hidden_size"]
+            self.assertAlmostEqual(sum(rank["bytes_in_per_token"] for rank in ranks), 2 * total, delta=3)
+            text = good("inspect", folder, "--device", "host,null,host", env=ON_NULL)
+            self.assertIn("exchange", text)
+
+    def test_inspect_of_a_config_alone(self):
+        name = os.path.join(GOLDEN, "v3/config.json")
+        out = self.path("made")
+        good("synth", name, "--out", out, "--dtype", "fp8")
+        for folder in (os.path.join(GOLDEN, "v3"), out):
+            options = ("--json", "--device", "host,host")
+            want = json.loads(good("inspect", folder, *options))
+            got = json.loads(good("inspect", name, *options, *(("--dtype", "fp8") if folder == out else ())))
+            self.assertEqual(got["parameters"], want["parameters"])
+            if folder == out:  # the golden checkpoint itself is of several dtypes
+                self.assertEqual([dict(rank, memory_bytes=0, context_tokens=0) for rank in got["devices"]],
+                                 [dict(rank, memory_bytes=0, context_tokens=0) for rank in want["devices"]])
+        self.assertIn("671026.419 M", good("inspect", "v3", "--dtype", "fp8"))
 
     def test_synth_makes_a_model_that_runs(self):
         for dtype in ("bf16", "fp8"):

@@ -2,11 +2,11 @@
 #ifndef MOEHAL_MODEL_SYNTH_H
 #define MOEHAL_MODEL_SYNTH_H
 
-#include <moehal/error.h>
+#include <moehal-model/config.h>
 
 MH_BEGIN_DECLS
 
-enum { MH_SYNTH_BF16 = 0, MH_SYNTH_FP8 = 1 };
+enum { MH_SYNTH_BF16 = 0, MH_SYNTH_FP8 = 1, MH_SYNTH_AS_GIVEN = 2 };
 
 typedef struct mh_synth_params {
     uint64_t struct_size;
@@ -25,6 +25,11 @@ typedef struct mh_synth_params {
 /* Writes config.json and safetensors files in the release's own format, the same bytes on every
  * machine for the same params. No tokenizer is made. */
 MH_API mh_status mh_synth(const mh_synth_params *params);
+
+/* The config of such a checkpoint, by the same names; nothing is written. With MH_SYNTH_AS_GIVEN a
+ * config.json keeps its own quantisation, and named shapes are bf16. The caller sets
+ * out->struct_size. */
+MH_API mh_status mh_synth_config(const char *name, int64_t layers, uint32_t dtype, mh_config *out);
 
 MH_END_DECLS
 

@@ -1,0 +1,127 @@
+/* plan.c: what a model takes of devices, reckoned by what loading and sessions go by. */
+#include <moehal-model/plan.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+
+struct plan {
+    const mh_config *config;
+    mh_plan_params params;
+    struct model_sizes sizes;
+    mh_plan_rank *ranks; /* as this library knows them */
+    int64_t *room, *counts;
+    uint32_t count;
+};
+
+static mh_status check_params(struct plan *plan, const mh_plan_params *params)
+{
+    mh_plan_params *p = &plan->params;
+    mh_status status = mh_struct_in(p, params, sizeof(*p), "mh_plan_params");
+    if (status)
+        return status;
+    plan->config = p->checkpoint ? mh_checkpoint_config(p->checkpoint) : p->config;
+    if (!plan->config)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_plan_params: no config given");
+    if (p->reserved)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_plan_params: reserved is not 0");
+    mh_session_params session = MH_INIT(mh_session_params);
+    session.kv_dtype = p->kv_dtype, session.context = p->context, session.chunk = p->chunk;
+    status = model_session_params(plan->config, &session);
+    p->kv_dtype = session.kv_dtype, p->context = session.context, p->chunk = session.chunk;
+    return status;
+}
+
+/* Of `used` that a token's layers choose, all alike: what this rank gives, and gets. */
+static void count_exchange(const struct plan *plan, mh_plan_rank *r)
+{
+    const mh_config *c = plan->config;
+    uint64_t layers = 0;
+    for (int64_t i = 0; i < c->num_hidden_layers; i++)
+        layers += mh_config_is_moe(c, i) != 0;
+    double slots = (double)layers * (double)c->num_experts_per_tok * 4 * (double)c->hidden_size;
+    double share = (double)r->experts / (double)c->n_routed_experts;
+    r->bytes_out = (uint64_t)(slots * share + 0.5);
+    r->bytes_in = (uint64_t)(slots * (1 - share) + 0.5);
+}
+
+static void fill_rank(const struct plan *plan, uint32_t index)
+{
+    const mh_config *c = plan->config;
+    const mh_plan_params *p = &plan->params;
+    mh_plan_rank *r = &plan->ranks[index];
+    bool on_host = r->flags & MH_DEVICE_HOST_MEMORY;
+    bool spread = plan->count > 1;
+    uint64_t pages = (uint64_t)(p->context + MODEL_PAGE - 1) / MODEL_PAGE;
+    struct model_step step = {.rows = p->chunk, .head_rows = 1, .spread = spread};
+    if (!on_host && step.rows > 8)
+        step.rows = (step.rows + 7) / 8 * 8;
+    r->room = plan->room[index];
+    r->experts = plan->counts[index];
+    r->weight_bytes = plan->sizes.others + (index ? 0 : plan->sizes.head);
+    if (c->n_routed_experts)
+        r->expert_bytes =
+            plan->sizes.experts / (uint64_t)c->n_routed_experts * (uint64_t)r->experts;
+    r->cache_bytes =
+        (uint64_t)c->num_hidden_layers * model_cache_bytes(c, p->kv_dtype, (int64_t)pages);
+    r->scratch_bytes = model_lay_out(c, NULL, &step);
+    r->scratch_bytes += 4 * pages * MODEL_PAGE * (uint64_t)c->qk_rope_head_dim;
+    uint64_t taken = r->cache_bytes + r->scratch_bytes;
+    if (!on_host)
+        taken += r->weight_bytes + r->expert_bytes;
+    r->fits = !r->memory || taken <= r->memory;
+    if (spread && c->n_routed_experts)
+        count_exchange(plan, r);
+}
+
+static mh_status read_ranks(struct plan *plan, const mh_plan_rank *from)
+{
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < plan->count; i++) {
+        const char *at = (const char *)from + i * from->struct_size;
+        mh_plan_rank *r = &plan->ranks[i];
+        status = mh_struct_in(r, at, sizeof(*r), "mh_plan_rank");
+        uint64_t memory = r->memory;
+        uint32_t flags = r->flags;
+        *r = (mh_plan_rank){.struct_size = sizeof(*r), .memory = memory, .flags = flags};
+        plan->room[i] =
+            model_room(plan->config, &plan->sizes, memory, flags & MH_DEVICE_HOST_MEMORY, !i);
+    }
+    return status;
+}
+
+mh_status mh_plan(const mh_plan_params *params, mh_plan_rank *ranks, uint32_t count,
+                  int64_t *missing)
+{
+    if (!ranks || !missing || !count || count > MODEL_DEVICES)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_plan: NULL given, or %u ranks, must be 1 to %d",
+                       count, MODEL_DEVICES);
+    struct plan plan = {.count = count};
+    mh_status status = check_params(&plan, params);
+    if (!status)
+        status = model_measure(plan.config, plan.params.checkpoint, &plan.sizes);
+    if (status)
+        return status;
+    plan.ranks = calloc(count, sizeof(*plan.ranks));
+    plan.room = calloc(count, sizeof(*plan.room));
+    plan.counts = calloc(count, sizeof(*plan.counts));
+    if (!plan.ranks || !plan.room || !plan.counts)
+        status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a plan");
+    if (!status)
+        status = read_ranks(&plan, ranks);
+    if (!status) {
+        *missing = model_deal(plan.room, count, plan.config->n_routed_experts, plan.counts);
+        if (count == 1) /* loading takes them all, or says what is missing */
+            plan.counts[0] = plan.config->n_routed_experts;
+    }
+    for (uint32_t i = 0; !status && i < count; i++) {
+        fill_rank(&plan, i);
+        status = mh_struct_out((char *)ranks + i * ranks->struct_size, &plan.ranks[i],
+                               sizeof(plan.ranks[i]));
+    }
+    free(plan.ranks);
+    free(plan.room);
+    free(plan.counts);
+    return status;
+}

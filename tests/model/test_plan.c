@@ -1,0 +1,169 @@
+/*
+ * What mh_plan says against what loading and a session take, and against the sizes of the releases.
+ *
+ * argv: MODEL_DIR
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <moehal-model/plan.h>
+#include <moehal-model/session.h>
+#include <moehal-model/synth.h>
+
+static const char *model_dir;
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) != MH_OK)                                                                       \
+            fail_msg("%s: %s", #call, mh_last_message());                                          \
+    } while (0)
+
+enum { DEVICES = 3 };
+
+static void a_session_takes_what_was_planned(void **state)
+{
+    (void)state;
+    mh_runtime *runtime;
+    mh_device *devices[DEVICES];
+    mh_checkpoint *checkpoint;
+    mh_model *model;
+    mh_session *session;
+    mh_plan_rank ranks[DEVICES];
+    int64_t missing;
+    OK(mh_runtime_create(NULL, &runtime));
+    OK(mh_checkpoint_open(model_dir, &checkpoint));
+    for (int i = 0; i < DEVICES; i++) {
+        OK(mh_device_open(runtime, "host", NULL, &devices[i]));
+        ranks[i] = MH_INIT(mh_plan_rank);
+        ranks[i].flags = MH_DEVICE_HOST_MEMORY;
+    }
+    mh_plan_params params = MH_INIT(mh_plan_params);
+    mh_session_params p = MH_INIT(mh_session_params);
+    params.checkpoint = checkpoint;
+    params.context = p.context = 1000;
+    params.chunk = p.chunk = 100;
+    params.kv_dtype = p.kv_dtype = MH_BF16;
+    OK(mh_plan(&params, ranks, DEVICES, &missing));
+    assert_int_equal(missing, 0);
+    OK(mh_model_load(checkpoint, devices, DEVICES, NULL, &model));
+    uint64_t before[DEVICES];
+    for (int i = 0; i < DEVICES; i++) {
+        mh_memory_info memory = MH_INIT(mh_memory_info);
+        OK(mh_device_memory(devices[i], &memory));
+        before[i] = memory.used;
+    }
+    OK(mh_session_create(model, &p, &session));
+    for (uint32_t i = 0; i < DEVICES; i++) {
+        mh_memory_info memory = MH_INIT(mh_memory_info);
+        int64_t begin, count;
+        OK(mh_device_memory(devices[i], &memory));
+        uint64_t took = memory.used - before[i];
+        uint64_t planned = ranks[i].cache_bytes + ranks[i].scratch_bytes;
+        assert_true(took >= planned);
+        assert_true(took - planned < 64 * 1024); /* a step's inputs */
+        OK(mh_model_experts(model, i, &begin, &count));
+        assert_int_equal(count, ranks[i].experts);
+        assert_int_equal(ranks[i].fits, 1);
+    }
+    mh_session_release(session);
+    mh_model_release(model);
+    mh_checkpoint_release(checkpoint);
+    for (int i = 0; i < DEVICES; i++)
+        mh_device_release(devices[i]);
+    mh_runtime_release(runtime);
+}
+
+/* DeepSeek-V3 in FP8, by its published shape: 256 experts of 3 x 7168 x 2048 in 58 layers. */
+static void v3_on_eight_devices(void **state)
+{
+    (void)state;
+    enum { COUNT = 8, LAYERS = 58, EXPERTS = 256 };
+    const uint64_t values = UINT64_C(3) * 7168 * 2048;
+    const uint64_t expert = LAYERS * (values + values / (128 * 128) * 4);
+    mh_config config = MH_INIT(mh_config);
+    mh_plan_rank ranks[COUNT];
+    int64_t missing;
+    OK(mh_synth_config("v3", 0, MH_SYNTH_FP8, &config));
+    mh_plan_params params = MH_INIT(mh_plan_params);
+    params.config = &config;
+    params.context = 4096;
+    params.kv_dtype = MH_BF16;
+    for (uint64_t gib = 80; gib <= 141; gib += 61) {
+        for (int i = 0; i < COUNT; i++) {
+            ranks[i] = MH_INIT(mh_plan_rank);
+            ranks[i].memory = gib << 30;
+        }
+        OK(mh_plan(&params, ranks, COUNT, &missing));
+        int64_t all = missing;
+        uint64_t out = 0;
+        for (int i = 0; i < COUNT; i++) {
+            const mh_plan_rank *r = &ranks[i];
+            all += r->experts;
+            out += r->bytes_out;
+            assert_int_equal(r->expert_bytes, expert * (uint64_t)r->experts);
+            assert_int_equal(r->cache_bytes, UINT64_C(4096) * 576 * 2 * 61);
+            /* The head is on the first alone. */
+            assert_int_equal(ranks[0].weight_bytes - ranks[1].weight_bytes,
+                             UINT64_C(129280) * 7168 * 2);
+            /* Room: seven eighths of the memory, less what is not experts. */
+            uint64_t rest = (gib << 30) / 8 * 7 - r->weight_bytes;
+            assert_int_equal(r->room, (int64_t)(rest / expert));
+            assert_true(r->experts <= r->room);
+            assert_int_equal(r->fits, 1);
+        }
+        assert_int_equal(all, EXPERTS);
+        if (gib == 80) { /* 8 x 80 GiB do not hold it, 8 x 141 do */
+            assert_true(missing > 0);
+        } else {
+            assert_int_equal(missing, 0);
+            assert_int_equal(ranks[7].experts, 32);
+            /* 8 slots of 7168 f32 a layer leave their owners. */
+            assert_int_equal(out, UINT64_C(58) * 8 * 4 * 7168);
+            assert_int_equal(ranks[3].bytes_in, UINT64_C(58) * 8 * 4 * 7168 / 8 * 7);
+        }
+    }
+}
+
+static void what_is_wrong_is_told(void **state)
+{
+    (void)state;
+    mh_config config = MH_INIT(mh_config);
+    mh_plan_params params = MH_INIT(mh_plan_params);
+    mh_plan_rank rank = MH_INIT(mh_plan_rank);
+    int64_t missing;
+    assert_int_equal(mh_plan(&params, &rank, 1, &missing), MH_INVALID_ARGUMENT);
+    OK(mh_synth_config("v2-lite", 3, MH_SYNTH_BF16, &config));
+    assert_int_equal(config.num_hidden_layers, 3);
+    params.config = &config;
+    assert_int_equal(mh_plan(&params, &rank, 0, &missing), MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_plan(&params, &rank, 65, &missing), MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_plan(&params, NULL, 1, &missing), MH_INVALID_ARGUMENT);
+    params.context = 1 << 30;
+    assert_int_equal(mh_plan(&params, &rank, 1, &missing), MH_INVALID_ARGUMENT);
+    params.context = 0;
+    params.kv_dtype = MH_I32;
+    assert_int_equal(mh_plan(&params, &rank, 1, &missing), MH_INVALID_ARGUMENT);
+    params.kv_dtype = MH_F32;
+    rank.memory = 1000;
+    OK(mh_plan(&params, &rank, 1, &missing));
+    assert_int_equal(missing, config.n_routed_experts);
+    assert_int_equal(rank.fits, 0);
+    assert_int_equal(mh_synth_config("v2-lite", 0, 3, &config), MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_synth_config("v9", 0, 0, &config), MH_NOT_FOUND);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_session_takes_what_was_planned),
+        cmocka_unit_test(v3_on_eight_devices),
+        cmocka_unit_test(what_is_wrong_is_told),
+    };
+    if (argc != 2)
+        return 2;
+    model_dir = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
