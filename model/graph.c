@@ -157,9 +157,32 @@ static void routed_experts(struct builder *b, struct model_layer *l)
 {
     const struct model_step *s = b->step;
     mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
-    up.y = s->expert_ffn, up.x = s->x, up.experts = s->experts, up.fault = s->fault;
-    up.expert_map = b->rank->expert_map, up.gate = l->expert_gate, up.up = l->expert_up;
+    up.y = s->expert_ffn, up.x = s->x, up.experts = model_layer_experts(s, b->layer);
+    up.fault = s->fault, up.gate = l->expert_gate, up.up = l->expert_up;
     PUT(up, "experts", &l->expert_gate, &l->expert_up);
+}
+
+/* The experts that this rank serves to one group of rows. */
+static void serve_group(struct builder *b, struct model_layer *l, uint32_t group)
+{
+    const struct model_step *s = b->step;
+    int64_t experts = b->config->n_routed_experts;
+    uint32_t groups = b->model->placement.groups;
+    int64_t first = placement_row(s->rows, group, groups);
+    int64_t rows = placement_row(s->rows, group + 1, groups) - first;
+    if (!rows)
+        return;
+    mh_tensor chosen = mh_tensor_slice(model_layer_experts(s, b->layer), 0, first, rows);
+    mh_tensor map = mh_tensor_slice(l->expert_map, 0, group * experts, experts);
+    mh_tensor ffn = mh_tensor_slice(s->expert_ffn, 0, first, rows);
+    mh_op_experts_gate_up up = MH_OP_INIT(experts_gate_up, EXPERTS_GATE_UP);
+    up.y = ffn, up.x = mh_tensor_slice(s->x, 0, first, rows), up.experts = chosen;
+    up.expert_map = map, up.fault = s->fault, up.gate = l->expert_gate, up.up = l->expert_up;
+    PUT(up, "experts", &l->expert_gate, &l->expert_up);
+    mh_op_experts_down down = MH_OP_INIT(experts_down, EXPERTS_DOWN);
+    down.y = mh_tensor_slice(s->expert_slots, 0, first, rows), down.x = ffn;
+    down.experts = chosen, down.expert_map = map, down.fault = s->fault, down.w = l->expert_down;
+    PUT(down, "experts.down_proj", &l->expert_down);
 }
 
 static void combine_experts(struct builder *b, struct model_layer *l, const mh_tensor *shared)
@@ -167,7 +190,7 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
     const struct model_step *s = b->step;
     mh_op_experts_down_combine down = MH_OP_INIT(experts_down_combine, EXPERTS_DOWN_COMBINE);
     down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.weights = s->weights;
-    down.experts = s->experts, down.fault = s->fault, down.w = l->expert_down;
+    down.experts = model_layer_experts(s, b->layer), down.fault = s->fault, down.w = l->expert_down;
     if (shared)
         down.shared = *shared;
     PUT(down, "experts.down_proj", &l->expert_down);
@@ -177,13 +200,8 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
 static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
 {
     const struct model_step *s = b->step;
-    mh_op_experts_down down = MH_OP_INIT(experts_down, EXPERTS_DOWN);
-    down.y = s->expert_slots, down.x = s->expert_ffn, down.experts = s->experts;
-    down.expert_map = b->rank->expert_map, down.fault = s->fault, down.w = l->expert_down;
-    if (b->rank->expert_count) {
-        routed_experts(b, l);
-        PUT(down, "experts.down_proj", &l->expert_down);
-    }
+    for (uint32_t g = 0; l->expert_count && g < b->model->placement.groups; g++)
+        serve_group(b, l, g);
     if (!b->status)
         b->status = b->emit(b->context, NULL, NULL);
     mh_op_combine combine = MH_OP_INIT(combine, COMBINE);
@@ -202,7 +220,8 @@ static void experts(struct builder *b, struct model_layer *l)
     const mh_config *c = b->config;
     const struct model_step *s = b->step;
     mh_op_norm_router route = MH_OP_INIT(norm_router, NORM_ROUTER);
-    route.experts = s->experts, route.weights = s->weights, route.y = s->x, route.x = s->h;
+    route.experts = model_layer_experts(s, b->layer), route.weights = s->weights, route.y = s->x,
+    route.x = s->h;
     route.norm = l->ffn_norm, route.eps = (float)c->rms_norm_eps;
     route.bias = l->router_bias, route.w = l->router, route.rule = router_rule(c);
     PUT(route, "gate", &l->router);
@@ -215,7 +234,8 @@ static void experts(struct builder *b, struct model_layer *l)
     }
     if (shared && same_format(l->gate, l->expert_gate)) {
         mh_op_moe_gate_up up = MH_OP_INIT(moe_gate_up, MOE_GATE_UP);
-        up.y = s->expert_ffn, up.shared_y = ffn, up.x = s->x, up.experts = s->experts;
+        up.y = s->expert_ffn, up.shared_y = ffn, up.x = s->x;
+        up.experts = model_layer_experts(s, b->layer);
         up.fault = s->fault, up.gate = l->expert_gate, up.up = l->expert_up;
         up.shared_gate = l->gate, up.shared_up = l->up;
         PUT(up, "experts", &l->expert_gate, &l->expert_up, &l->gate, &l->up);
@@ -227,7 +247,8 @@ static void experts(struct builder *b, struct model_layer *l)
     if (shared && same_format(l->down, l->expert_down)) {
         mh_op_moe_down_combine down = MH_OP_INIT(moe_down_combine, MOE_DOWN_COMBINE);
         down.y = s->h, down.h = s->h, down.x = s->expert_ffn, down.shared_x = ffn;
-        down.weights = s->weights, down.experts = s->experts, down.fault = s->fault;
+        down.weights = s->weights, down.experts = model_layer_experts(s, b->layer),
+        down.fault = s->fault;
         down.w = l->expert_down, down.shared_w = l->down;
         PUT(down, "experts.down_proj", &l->expert_down, &l->down);
     } else {
@@ -315,6 +336,22 @@ static int64_t max(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Each layer's begin at 256 bytes. */
+uint64_t model_choices_bytes(const mh_config *c, int64_t rows)
+{
+    int64_t layer = (4 * rows * max(c->num_experts_per_tok, 1) + 255) / 256 * 256;
+    return (uint64_t)(layer * c->num_hidden_layers);
+}
+
+mh_tensor model_layer_experts(const struct model_step *step, int64_t layer)
+{
+    mh_tensor t = mh_tensor_slice(step->experts, 0, layer, 1);
+    t.rank = 2;
+    for (uint32_t i = 0; i < 2; i++)
+        t.shape[i] = t.shape[i + 1], t.stride[i] = t.stride[i + 1];
+    return t;
+}
+
 uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step *s)
 {
     int64_t rows = s->rows, heads = c->num_attention_heads, k = max(c->num_experts_per_tok, 1);
@@ -334,7 +371,11 @@ uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step 
     s->shared = LAY2(c->hidden_size);
     s->expert_ffn = LAY3(k, max(c->moe_intermediate_size, 1));
     s->weights = LAY2(k);
-    s->experts = lay(buffer, &used, MH_I32, 2, rows, k, 0);
+    const int64_t chosen[] = {c->num_hidden_layers, rows, k};
+    uint64_t choices = model_choices_bytes(c, rows);
+    s->experts = mh_tensor_make(buffer, used, MH_I32, 3, chosen);
+    s->experts.stride[0] = (int64_t)choices / c->num_hidden_layers;
+    used += choices;
     if (s->spread)
         s->expert_slots = LAY3(k, c->hidden_size);
     s->logits = lay(buffer, &used, MH_F32, 2, max(s->head_rows, 1), c->vocab_size, 0);

@@ -117,8 +117,8 @@ static bool is_wanted(const struct loading *loading, const struct model_tensor *
     const struct model_rank *rank = loading->rank;
     if (tensor->id == TENSOR_HEAD)
         return rank == loading->model->ranks;
-    return tensor->expert < 0 || (tensor->expert >= rank->expert_begin &&
-                                  tensor->expert < rank->expert_begin + rank->expert_count);
+    return tensor->expert < 0 ||
+           placement_has(&loading->model->placement, rank->number, tensor->layer, tensor->expert);
 }
 
 /* A weight without content, on the device, for questions. */
@@ -138,7 +138,7 @@ static mh_status describe(void *context, const struct model_tensor *tensor)
         return MH_OK;
     mh_weight_params p = MH_INIT(mh_weight_params);
     p.format = format_of(data.dtype);
-    p.experts = tensor->expert < 0 ? 1 : rank->expert_count;
+    p.experts = tensor->expert < 0 ? 1 : rank->layers[tensor->layer].expert_count;
     p.out = tensor->rows;
     p.in = tensor->columns;
     p.label = tensor->name;
@@ -225,6 +225,16 @@ static mh_status report(struct loading *loading, uint64_t bytes)
     return MH_OK;
 }
 
+/* Where an expert is in its bank: they are there in order. */
+static int64_t slot_of(const struct mh_model *model, const struct model_rank *rank,
+                       const struct model_tensor *tensor)
+{
+    int64_t slot = 0;
+    for (int64_t e = 0; e < tensor->expert; e++)
+        slot += placement_has(&model->placement, rank->number, tensor->layer, e);
+    return slot;
+}
+
 static mh_status fill(void *context, const struct model_tensor *tensor)
 {
     struct loading *loading = context;
@@ -245,7 +255,7 @@ static mh_status fill(void *context, const struct model_tensor *tensor)
         return status;
     mh_weight_piece piece = MH_INIT(mh_weight_piece);
     piece.flags = MH_PIECE_STAYS;
-    piece.expert_begin = tensor->expert < 0 ? 0 : tensor->expert - rank->expert_begin;
+    piece.expert_begin = tensor->expert < 0 ? 0 : slot_of(loading->model, rank, tensor);
     piece.expert_count = 1, piece.row_count = info.out;
     piece.plane[0] = data.data, piece.plane[1] = scale.data;
     status = mh_weight_write(*slot, &piece);
@@ -333,14 +343,22 @@ static mh_status place_vector(void *context, const struct model_tensor *tensor)
     return status;
 }
 
-static void place_map(struct params *p)
+/* The slots of the experts that this rank serves, for each group of rows. */
+static void place_map(struct params *p, int64_t layer)
 {
     struct model_rank *rank = p->rank;
+    const struct placement *placement = &p->model->placement;
     int64_t experts = p->model->config->n_routed_experts;
-    int32_t *map = take_vector(p, MH_I32, experts, &rank->expert_map);
-    for (int64_t i = 0; map && i < experts; i++) {
-        int64_t slot = i - rank->expert_begin;
-        map[i] = slot >= 0 && slot < rank->expert_count ? (int32_t)slot : -1;
+    int32_t *map =
+        take_vector(p, MH_I32, experts * placement->groups, &rank->layers[layer].expert_map);
+    for (uint32_t g = 0; map && g < placement->groups; g++, map += experts) {
+        int32_t slot = 0;
+        for (int64_t e = 0; e < experts; e++) {
+            bool here = placement_has(placement, rank->number, layer, e);
+            bool serves = here && placement_owner(placement, layer, g, e) == rank->number;
+            map[e] = serves ? slot : -1;
+            slot += here;
+        }
     }
 }
 
@@ -348,8 +366,10 @@ static mh_status place_all(struct params *p)
 {
     p->used = 0;
     mh_status status = model_for_each_tensor(p->model->config, place_vector, p);
-    if (!status && p->model->world > 1)
-        place_map(p);
+    const mh_config *c = p->model->config;
+    for (int64_t i = 0; !status && p->model->world > 1 && i < c->num_hidden_layers; i++)
+        if (mh_config_is_moe(c, i))
+            place_map(p, i);
     return status;
 }
 
@@ -423,8 +443,16 @@ static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)
         rank->layers = calloc((size_t)c->num_hidden_layers, sizeof(*rank->layers));
         if (!rank->layers)
             return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for layers");
+        rank->number = model->first_rank + i;
     }
     return MH_OK;
+}
+
+static void count_experts(const struct mh_model *model, struct model_rank *rank)
+{
+    for (int64_t i = 0; i < model->config->num_hidden_layers; i++)
+        if (mh_config_is_moe(model->config, i))
+            rank->layers[i].expert_count = placement_count(&model->placement, rank->number, i);
 }
 
 static mh_status check_devices(mh_device *const *devices, uint64_t count)
@@ -454,6 +482,9 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     if (p.profile > MH_PROFILE_FAST)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: profile is %u, at most %u", p.profile,
                        MH_PROFILE_FAST);
+    if (p.redundant > 1 << 20)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: redundant is %u, at most 2^20",
+                       p.redundant);
     struct mh_model *model = calloc(1, sizeof(*model));
     if (!model)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
@@ -469,7 +500,9 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     if (!status)
         status = mh_checkpoint_check(model->checkpoint);
     if (!status)
-        status = model_place_experts(model);
+        status = model_place_experts(model, &p);
+    for (uint32_t i = 0; !status && i < model->rank_count; i++)
+        count_experts(model, &model->ranks[i]);
     if (!status)
         status = load(model, &p);
     if (status)
@@ -510,7 +543,7 @@ void mh_model_release(mh_model *model)
     }
     free(model->ranks);
     free(model->process_ranks);
-    free(model->expert_begin);
+    placement_free(&model->placement);
     mh_transport_release(model->transport);
     mh_checkpoint_release(model->checkpoint);
     free(model);
@@ -526,13 +559,22 @@ uint32_t mh_model_ranks(const mh_model *model)
     return model ? model->world : 0;
 }
 
-mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t *begin, int64_t *count)
+mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t layer, int32_t *experts,
+                           int64_t *count)
 {
-    if (!model || !begin || !count || rank >= model->world)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_experts: NULL given, or rank %u of %u", rank,
-                       model ? model->world : 0);
-    *begin = model->expert_begin[rank];
-    *count = model->expert_begin[rank + 1] - *begin;
+    if (!model || !count || rank >= model->world || layer < 0 ||
+        layer >= model->config->num_hidden_layers)
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_model_experts: NULL given, or rank %u of %u, or layer %lld", rank,
+                       model ? model->world : 0, (long long)layer);
+    *count = 0;
+    for (int64_t e = 0; e < model->config->n_routed_experts; e++) {
+        if (!placement_has(&model->placement, rank, layer, e))
+            continue;
+        if (experts)
+            experts[*count] = (int32_t)e;
+        ++*count;
+    }
     return MH_OK;
 }
 

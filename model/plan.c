@@ -11,7 +11,8 @@ struct plan {
     mh_plan_params params;
     struct model_sizes sizes;
     mh_plan_rank *ranks; /* as this library knows them */
-    int64_t *room, *counts;
+    int64_t *room;
+    struct placement placement;
     uint32_t count;
 };
 
@@ -24,8 +25,9 @@ static mh_status check_params(struct plan *plan, const mh_plan_params *params)
     plan->config = p->checkpoint ? mh_checkpoint_config(p->checkpoint) : p->config;
     if (!plan->config)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_plan_params: no config given");
-    if (p->reserved)
-        return mh_fail(MH_INVALID_ARGUMENT, "mh_plan_params: reserved is not 0");
+    if (p->redundant > 1 << 20)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_plan_params: redundant is %u, at most 2^20",
+                       p->redundant);
     mh_session_params session = MH_INIT(mh_session_params);
     session.kv_dtype = p->kv_dtype, session.context = p->context, session.chunk = p->chunk;
     status = model_session_params(plan->config, &session);
@@ -33,15 +35,15 @@ static mh_status check_params(struct plan *plan, const mh_plan_params *params)
     return status;
 }
 
-/* Of `used` that a token's layers choose, all alike: what this rank gives, and gets. */
-static void count_exchange(const struct plan *plan, mh_plan_rank *r)
+/* Of what a token's layers choose: what this rank gives, and gets. */
+static void count_exchange(const struct plan *plan, uint32_t index, mh_plan_rank *r)
 {
     const mh_config *c = plan->config;
     uint64_t layers = 0;
     for (int64_t i = 0; i < c->num_hidden_layers; i++)
         layers += mh_config_is_moe(c, i) != 0;
     double slots = (double)layers * (double)c->num_experts_per_tok * 4 * (double)c->hidden_size;
-    double share = (double)r->experts / (double)c->n_routed_experts;
+    double share = placement_share(&plan->placement, index, plan->params.expert_load);
     r->bytes_out = (uint64_t)(slots * share + 0.5);
     r->bytes_in = (uint64_t)(slots * (1 - share) + 0.5);
 }
@@ -58,7 +60,10 @@ static void fill_rank(const struct plan *plan, uint32_t index)
     if (!on_host && step.rows > 8)
         step.rows = (step.rows + 7) / 8 * 8;
     r->room = plan->room[index];
-    r->experts = plan->counts[index];
+    for (int64_t i = 0; i < c->num_hidden_layers; i++) {
+        int64_t count = mh_config_is_moe(c, i) ? placement_count(&plan->placement, index, i) : 0;
+        r->experts = count > r->experts ? count : r->experts;
+    }
     r->weight_bytes = plan->sizes.others + (index ? 0 : plan->sizes.head);
     if (c->n_routed_experts)
         r->expert_bytes =
@@ -72,7 +77,7 @@ static void fill_rank(const struct plan *plan, uint32_t index)
         taken += r->weight_bytes + r->expert_bytes;
     r->fits = !r->memory || taken <= r->memory;
     if (spread && c->n_routed_experts)
-        count_exchange(plan, r);
+        count_exchange(plan, index, r);
 }
 
 static mh_status read_ranks(struct plan *plan, const mh_plan_rank *from)
@@ -105,15 +110,20 @@ mh_status mh_plan(const mh_plan_params *params, mh_plan_rank *ranks, uint32_t co
         return status;
     plan.ranks = calloc(count, sizeof(*plan.ranks));
     plan.room = calloc(count, sizeof(*plan.room));
-    plan.counts = calloc(count, sizeof(*plan.counts));
-    if (!plan.ranks || !plan.room || !plan.counts)
+    if (!plan.ranks || !plan.room)
         status = mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a plan");
     if (!status)
         status = read_ranks(&plan, ranks);
     if (!status) {
-        *missing = model_deal(plan.room, count, plan.config->n_routed_experts, plan.counts);
-        if (count == 1) /* loading takes them all, or says what is missing */
-            plan.counts[0] = plan.config->n_routed_experts;
+        int64_t all = plan.config->n_routed_experts;
+        if (count == 1) { /* it gets them all, or loading says what is missing */
+            *missing = all - plan.room[0];
+            plan.room[0] = all;
+        }
+        int64_t left;
+        status = placement_make(&plan.placement, plan.config, plan.room, count,
+                                plan.params.expert_load, plan.params.redundant, &left);
+        *missing = count == 1 ? *missing : left;
     }
     for (uint32_t i = 0; !status && i < count; i++) {
         fill_rank(&plan, i);
@@ -122,6 +132,6 @@ mh_status mh_plan(const mh_plan_params *params, mh_plan_rank *ranks, uint32_t co
     }
     free(plan.ranks);
     free(plan.room);
-    free(plan.counts);
+    placement_free(&plan.placement);
     return status;
 }

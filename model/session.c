@@ -85,6 +85,21 @@ static void start_sequence(struct sequence *q)
     q->sampling = (mh_sampling){.top_p = 65536};
 }
 
+static mh_status find_owners(mh_session *s)
+{
+    const struct placement *p = &s->model->placement;
+    int64_t layers = p->config->num_hidden_layers, experts = p->config->n_routed_experts;
+    s->owners = calloc((size_t)(layers * p->groups * experts), sizeof(*s->owners));
+    if (!s->owners)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
+    uint32_t *at = s->owners;
+    for (int64_t i = 0; i < layers; i++)
+        for (uint32_t g = 0; g < p->groups; g++)
+            for (int64_t e = 0; e < experts; e++)
+                *at++ = placement_owner(p, i, g, e);
+    return MH_OK;
+}
+
 /* Streams, and what joins them. */
 static mh_status make_ranks(mh_session *s)
 {
@@ -93,8 +108,7 @@ static mh_status make_ranks(mh_session *s)
     mh_status status = MH_OK;
     s->rank_count = model->rank_count;
     s->ranks = calloc(s->rank_count, sizeof(*s->ranks));
-    s->owners = calloc((size_t)model->config->n_routed_experts + 1, sizeof(*s->owners));
-    if (!s->ranks || !s->owners) {
+    if (!s->ranks) {
         s->rank_count = 0;
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
     }
@@ -111,9 +125,8 @@ static mh_status make_ranks(mh_session *s)
             status = mh_stream_create(r->model->device, &r->stream);
         streams[i] = r->stream;
     }
-    for (uint32_t i = 0; i < model->world; i++)
-        for (int64_t e = model->expert_begin[i]; e < model->expert_begin[i + 1]; e++)
-            s->owners[e] = i;
+    if (!status && model->world > 1)
+        status = find_owners(s);
     if (!status && model->world > 1)
         status = mh_comm_create(streams, s->rank_count, model->transport, &s->comm);
     return status;
@@ -158,7 +171,10 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
     s->kv_dtype = p.kv_dtype;
     s->context = p.context, s->chunk = p.chunk, s->sequence_count = p.sequences;
     s->progress = p.progress, s->progress_user = p.progress_user;
-    status = make_ranks(s);
+    s->load = p.expert_load;
+    status = model_check_load(s->load, model->config);
+    if (!status)
+        status = make_ranks(s);
     s->rows = session_bucket(s, s->chunk);
     s->heads = session_bucket(s, s->sequence_count);
     if (!status)

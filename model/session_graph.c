@@ -192,23 +192,43 @@ static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots
     return status ? status : s->observe(s->observe_user, op);
 }
 
+/* Every rank gets what the others' experts of a layer gave, group by group of rows. */
+static mh_status exchange(mh_session *s, int64_t rows, int64_t layer)
+{
+    int64_t count = s->model->config->n_routed_experts;
+    uint32_t groups = s->model->placement.groups;
+    mh_tensor slots[MODEL_DEVICES], experts[MODEL_DEVICES];
+    mh_status status = MH_OK;
+    for (uint32_t g = 0; !status && g < groups; g++) {
+        int64_t first = placement_row(rows, g, groups);
+        int64_t n = placement_row(rows, g + 1, groups) - first;
+        for (uint32_t i = 0; i < s->rank_count; i++) {
+            struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
+            slots[i] = mh_tensor_slice(step.expert_slots, 0, first, n);
+            experts[i] = mh_tensor_slice(model_layer_experts(&step, layer), 0, first, n);
+        }
+        if (n)
+            status = mh_comm_combine(s->comm, slots, experts,
+                                     s->owners + (layer * groups + g) * count, count);
+    }
+    return status;
+}
+
 mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
 {
     struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden},
                          *g = NULL;
-    mh_tensor slots[MODEL_DEVICES], experts[MODEL_DEVICES];
     if (s->observe)
         return build(s, s->ranks, &shape, run_observed, s);
     mh_status status = find_graph(s, &shape, &g);
-    for (uint32_t i = 0; s->comm && i < s->rank_count; i++) {
-        struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
-        slots[i] = step.expert_slots;
-        experts[i] = step.experts;
-    }
+    int64_t layer = -1;
     for (uint32_t part = 0; !status && part < g->part_count; part++) {
-        if (part) /* every rank gets the slots of all */
-            status = mh_comm_combine(s->comm, slots, experts, s->owners,
-                                     s->model->config->n_routed_experts);
+        if (part) {
+            do
+                layer++;
+            while (!mh_config_is_moe(s->model->config, layer));
+            status = exchange(s, rows, layer);
+        }
         for (uint32_t i = 0; !status && i < s->rank_count; i++)
             status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);
     }

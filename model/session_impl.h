@@ -54,7 +54,9 @@ struct mh_session {
     uint32_t rank_count;
     struct session_rank *ranks; /* [0] is whose results are read */
     mh_comm *comm;              /* between them; NULL with one */
-    uint32_t *owners;           /* [experts]: the rank that has it */
+    uint32_t *owners;           /* [layers, groups, experts]: the rank that serves it */
+    mh_expert_load *load;       /* the caller's, or NULL */
+    int32_t *choices;           /* [layers, rows, k], with a load */
     mh_dtype kv_dtype;
     int64_t context;
     int64_t chunk;      /* most rows of a launch */

@@ -9,7 +9,9 @@ mh_status session_steps_create(mh_session *s)
     mh_step_params p = MH_INIT(mh_step_params);
     p.rows = s->rows, p.slots = s->sequence_count, p.pages = s->slot_pages;
     s->next_ids = malloc((size_t)s->rows * sizeof(*s->next_ids));
-    if (!s->next_ids)
+    if (s->load)
+        s->choices = malloc(model_choices_bytes(s->model->config, s->rows));
+    if (!s->next_ids || (s->load && !s->choices))
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)s->rows);
     struct model_step sizes = {.rows = s->rows, .head_rows = s->heads};
     sizes.spread = s->comm != NULL;
@@ -29,6 +31,7 @@ void session_steps_destroy(mh_session *s)
     mh_buffer_release(s->all_logits);
     mh_buffer_release(s->hidden);
     free(s->next_ids);
+    free(s->choices);
 }
 
 /* ---- one launch ---- */
@@ -88,6 +91,28 @@ static mh_status read_outputs(mh_session *s, const mh_session_outputs *outputs, 
     return status;
 }
 
+/* What the last `count` of `rows` rows chose. */
+static mh_status read_choices(mh_session *s, int64_t rows)
+{
+    mh_tensor t = session_operands(s, &s->ranks[0], rows, 0).experts;
+    return mh_stream_read(s->ranks[0].stream, t.buffer, t.offset, s->choices,
+                          model_choices_bytes(s->model->config, rows));
+}
+
+static void count_choices(mh_session *s, int64_t rows, int64_t count)
+{
+    const mh_config *c = s->model->config;
+    int64_t k = c->num_experts_per_tok;
+    int64_t stride = (int64_t)(model_choices_bytes(c, rows) / 4) / c->num_hidden_layers;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        uint64_t *counts = mh_expert_load_layer(s->load, l);
+        const int32_t *chosen = s->choices + l * stride + (rows - count) * k;
+        for (int64_t i = 0; counts && i < count * k; i++)
+            if (chosen[i] >= 0 && chosen[i] < c->n_routed_experts)
+                counts[chosen[i]]++;
+    }
+}
+
 /* At most `chunk` rows; the last `head_rows` of them get logits and a next token: the last rows of
  * s->logits and of next_ids, padding counted. */
 static mh_status launch(mh_session *s, const struct row *rows, int64_t count, int64_t head_rows,
@@ -106,11 +131,15 @@ static mh_status launch(mh_session *s, const struct row *rows, int64_t count, in
         status = session_launch(s, total, heads, outputs->hidden != NULL);
     if (!status)
         status = read_outputs(s, outputs, first, count, head_rows);
+    if (!status && s->load)
+        status = read_choices(s, total);
     if (!status)
         status = mh_step_read(s->ranks[0].step, s->ranks[0].stream, heads ? s->next_ids : NULL,
                               heads ? total : 0);
     for (uint32_t i = 1; !status && i < s->rank_count; i++) /* their errors */
         status = mh_step_read(s->ranks[i].step, s->ranks[i].stream, NULL, 0);
+    if (!status && s->load)
+        count_choices(s, total, count);
     return status;
 }
 

@@ -43,14 +43,16 @@ static json_t *fallbacks_json(const struct setup *setup)
     return object;
 }
 
-/* How many of a layer's experts each rank has. */
+/* How many of a layer's experts each rank has, at most. */
 static json_t *experts_json(const mh_model *model)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < mh_model_ranks(model); i++) {
-        int64_t begin, count;
-        if (!mh_model_experts(model, i, &begin, &count))
-            json_array_append_new(list, json_integer((json_int_t)count));
+        int64_t most = 0, count;
+        for (int64_t l = 0; l < mh_model_config(model)->num_hidden_layers; l++)
+            if (!mh_model_experts(model, i, l, NULL, &count) && count > most)
+                most = count;
+        json_array_append_new(list, json_integer((json_int_t)most));
     }
     return list;
 }
@@ -143,6 +145,7 @@ static int run(int argc, char **argv)
     struct inputs in = {.setup = {.spreads = true, .joins = true}};
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
+        EXPERT_LOAD_OPTION(in.setup),
         {"prompt", OPTION_TEXT, &in.prompt, "TEXT", "text to continue"},
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "token ids in its place"},
         SAMPLING_OPTIONS(in.sampling),

@@ -10,9 +10,10 @@
 #include "tool.h"
 
 struct inputs {
-    const char *name, *device, *dtype, *kv;
+    const char *name, *device, *dtype, *kv, *placement;
     int64_t context, chunk, layers;
     bool json, is_virtual;
+    struct placement_words words;
 };
 
 /* A checkpoint, or a config alone. */
@@ -253,7 +254,7 @@ static json_t *plan_json(const struct devices *d, int64_t context)
 
 /* ---- the command ---- */
 
-static int check_inputs(const struct inputs *in)
+static int check_inputs(struct inputs *in)
 {
     if (!in->name)
         return usage_error(&command_inspect, "DIR is needed");
@@ -261,7 +262,7 @@ static int check_inputs(const struct inputs *in)
         return usage_error(&command_inspect, "--kv: '%s', must be f32 or bf16", in->kv);
     if (in->dtype && strcmp(in->dtype, "bf16") && strcmp(in->dtype, "fp8"))
         return usage_error(&command_inspect, "--dtype: '%s', must be bf16 or fp8", in->dtype);
-    return -1;
+    return parse_placement(&command_inspect, in->placement, &in->words);
 }
 
 /* The context as the plan took it. */
@@ -270,14 +271,25 @@ static int64_t context_of(const struct inputs *in, const mh_config *c)
     return in->context ? in->context : c->max_position_embeddings;
 }
 
+static mh_status plan_devices(const struct inputs *in, const struct subject *subject,
+                              struct devices *devices)
+{
+    mh_plan_params params = plan_params(in, subject);
+    mh_status status = ask_devices(in->device, devices);
+    params.redundant = in->words.redundant;
+    if (!status && in->words.load[0])
+        status = mh_expert_load_read(subject->config, in->words.load, &params.expert_load);
+    if (!status)
+        status = mh_plan(&params, devices->ranks, devices->count, &devices->missing);
+    mh_expert_load_release(params.expert_load);
+    return status;
+}
+
 static mh_status show(const struct inputs *in, const struct subject *subject,
                       const struct facts *facts)
 {
     struct devices devices = {0};
-    mh_plan_params params = plan_params(in, subject);
-    mh_status status = in->device ? ask_devices(in->device, &devices) : MH_OK;
-    if (!status && devices.count)
-        status = mh_plan(&params, devices.ranks, devices.count, &devices.missing);
+    mh_status status = in->device ? plan_devices(in, subject, &devices) : MH_OK;
     if (status)
         return status;
     int64_t context = context_of(in, subject->config);
@@ -302,6 +314,7 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         {"device", OPTION_TEXT, &in.device, "URI[,URI...]", "what it takes of these devices"},
         {"virtual", OPTION_FLAG, &in.is_virtual, NULL, "use the virtual GPUs"},
+        {"placement", OPTION_TEXT, &in.placement, "load=FILE,redundant=N", "where experts go"},
         {"context", OPTION_INTEGER, &in.context, "N", "tokens of cache; default the model's limit",
          1, 1 << 30},
         {"chunk", OPTION_INTEGER, &in.chunk, "N", "tokens of a prefill step; default 512", 1,

@@ -131,3 +131,31 @@ int parse_ids(const struct command *command, const char *text, int32_t **ids, ui
     *ids = NULL;
     return usage_error(command, "--ids: no token id in '%.40s'", text);
 }
+
+int parse_placement(const struct command *command, const char *text, struct placement_words *words)
+{
+    *words = (struct placement_words){0};
+    while (text && *text) {
+        size_t length = strcspn(text, ",");
+        char *end = NULL;
+        if (length == 6 && !strncmp(text, "strict", length)) {
+            words->strict = true;
+        } else if (length > 5 && length - 5 < sizeof(words->load) && !strncmp(text, "load=", 5)) {
+            memcpy(words->load, text + 5, length - 5);
+            words->load[length - 5] = '\0';
+        } else if (!strncmp(text, "redundant=", 10)) {
+            unsigned long count = strtoul(text + 10, &end, 10);
+            if (end != text + length || text[10] < '0' || text[10] > '9' || count > 1 << 20)
+                return usage_error(command, "--placement: '%.*s', must be a number up to 2^20",
+                                   (int)length, text);
+            words->redundant = (uint32_t)count;
+        } else if (length != 4 || strncmp(text, "auto", length)) {
+            return usage_error(command,
+                               "--placement: '%.*s', must be auto, strict, load=FILE or "
+                               "redundant=N",
+                               (int)length, text);
+        }
+        text += length + (text[length] == ',');
+    }
+    return -1;
+}

@@ -21,8 +21,9 @@ static int check_options(struct setup *setup, const struct command *command,
         setup->kv = MH_BF16;
     else
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
-    if (o->placement && strcmp(o->placement, "auto") && strcmp(o->placement, "strict"))
-        return usage_error(command, "--placement: '%s', must be auto or strict", o->placement);
+    int code = parse_placement(command, o->placement, &setup->placement);
+    if (code >= 0)
+        return code;
     size_t length = o->device ? strlen(o->device) : 0;
     if (length && (o->device[0] == ',' || o->device[length - 1] == ',' || strstr(o->device, ",,")))
         return usage_error(command, "--device: '%s': an empty name in the list", o->device);
@@ -115,7 +116,7 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
 {
     mh_device_params params = MH_INIT(mh_device_params);
     params.threads = (uint32_t)o->threads;
-    bool strict = o->strict || (o->placement && !strcmp(o->placement, "strict"));
+    bool strict = o->strict || setup->placement.strict;
     params.placement = strict ? MH_PLACEMENT_STRICT : MH_PLACEMENT_AUTO;
     mh_status status = mh_runtime_create(NULL, &setup->runtime);
     if (!status && o->timeline) {
@@ -140,6 +141,22 @@ static mh_status open_tokenizer(struct setup *setup, const char *dir)
     return MH_OK;
 }
 
+static mh_status load_model(struct setup *setup, mh_expert_load *load)
+{
+    struct progress progress = {.what = "loading", .bytes = true};
+    mh_model_params params = MH_INIT(mh_model_params);
+    params.profile = setup->profile;
+    params.transport = setup->transport;
+    params.progress = show_progress;
+    params.progress_user = &progress;
+    params.redundant = setup->placement.redundant;
+    params.expert_load = load;
+    mh_status status = mh_model_load(setup->checkpoint, setup->devices, setup->device_count,
+                                     &params, &setup->model);
+    end_progress(&progress);
+    return status;
+}
+
 int setup_open(struct setup *setup, const struct command *command, const struct setup_options *o)
 {
     *setup = (struct setup){0};
@@ -153,23 +170,34 @@ int setup_open(struct setup *setup, const struct command *command, const struct 
     if (status)
         return report_bad_input(status);
     setup->config = mh_checkpoint_config(setup->checkpoint);
-    status = open_device(setup, o);
+    mh_expert_load *load = NULL;
+    if (setup->placement.load[0])
+        status = mh_expert_load_read(setup->config, setup->placement.load, &load);
     if (status)
-        return report_failure(status);
-    struct progress progress = {.what = "loading", .bytes = true};
-    mh_model_params params = MH_INIT(mh_model_params);
-    params.profile = setup->profile;
-    params.transport = setup->transport;
-    params.progress = show_progress;
-    params.progress_user = &progress;
-    status = mh_model_load(setup->checkpoint, setup->devices, setup->device_count, &params,
-                           &setup->model);
-    end_progress(&progress);
+        return report_bad_input(status);
+    status = open_device(setup, o);
+    setup->counted_path = o->expert_load;
+    if (!status && setup->counted_path)
+        status = mh_expert_load_create(setup->config, &setup->counted);
+    if (!status)
+        status = load_model(setup, load);
+    mh_expert_load_release(load);
     return status ? report_failure(status) : -1;
+}
+
+/* Every process has counted the same; the first writes it. */
+static int write_counted(const struct setup *setup, int code)
+{
+    mh_status status = MH_OK;
+    if (setup->counted && code <= EXIT_DONE && !setup->quiet)
+        status = mh_expert_load_write(setup->counted, setup->counted_path);
+    return status ? report_failure(status) : code;
 }
 
 int setup_close(struct setup *setup, int code)
 {
+    code = write_counted(setup, code);
+    mh_expert_load_release(setup->counted);
     mh_model_release(setup->model);
     mh_tokenizer_release(setup->tokenizer);
     mh_checkpoint_release(setup->checkpoint);
@@ -204,5 +232,6 @@ mh_status setup_session(struct setup *setup, const struct setup_options *o, int6
     params.chunk = o->chunk;
     params.progress = progress ? show_progress : NULL;
     params.progress_user = progress;
+    params.expert_load = setup->counted;
     return mh_session_create(setup->model, &params, out);
 }

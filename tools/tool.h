@@ -66,7 +66,7 @@ void clear_interrupt(void);
 
 /* ---- setup.c: what generate, chat and eval have in common ---- */
 struct setup_options {
-    const char *model, *device, *profile, *kv, *placement, *timeline;
+    const char *model, *device, *profile, *kv, *placement, *timeline, *expert_load;
     int64_t threads, chunk;
     bool strict, is_virtual, json;
     bool spreads; /* takes a list of devices */
@@ -80,8 +80,8 @@ struct setup_options {
          "use the project's virtual GPUs"},                                   \
         {"profile", OPTION_TEXT, &(s).profile, "exact|fast", "arithmetic; default exact"},           \
         {"kv", OPTION_TEXT, &(s).kv, "f32|bf16", "dtype of the cache; default f32"},                 \
-        {"placement", OPTION_TEXT, &(s).placement, "auto|strict",                                    \
-         "strict: an op that falls back to the host is an error"},                                   \
+        {"placement", OPTION_TEXT, &(s).placement, "WORD[,...]",                                     \
+         "strict: no op may fall back; load=FILE, redundant=N: where experts go"},                   \
         {"strict", OPTION_FLAG, &(s).strict, NULL, "the same as --placement strict"},                \
         {"threads", OPTION_INTEGER, &(s).threads, "N", "host threads; default one a core", 0, 4096}, \
         {"chunk", OPTION_INTEGER, &(s).chunk, "N", "tokens of a prefill step; default 512",           \
@@ -91,6 +91,21 @@ struct setup_options {
     {                                                                                                \
         "json", OPTION_FLAG, &(s).json, NULL, "one JSON object on stdout instead of text"            \
     }
+
+#define EXPERT_LOAD_OPTION(s)                                                                        \
+    {                                                                                                \
+        "expert-load", OPTION_TEXT, &(s).expert_load, "FILE",                                        \
+            "write how often each expert was chosen, for --placement load=FILE"                      \
+    }
+
+/* The words of --placement. */
+struct placement_words {
+    bool strict;
+    uint32_t redundant;
+    char load[1024]; /* "": none */
+};
+/* Returns -1, or the exit status after telling why. text may be NULL. */
+int parse_placement(const struct command *command, const char *text, struct placement_words *words);
 
 struct setup {
     mh_runtime *runtime;
@@ -107,6 +122,9 @@ struct setup {
     mh_tokenizer *tokenizer; /* NULL: the directory has none; why is in tokenizer_reason */
     char tokenizer_reason[768];
     mh_model *model;
+    struct placement_words placement;
+    mh_expert_load *counted; /* by the session, for a file; or NULL */
+    const char *counted_path;
     uint32_t profile;
     mh_dtype kv;
 };

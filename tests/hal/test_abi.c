@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include <moehal-model/chat.h>
+#include <moehal-model/plan.h>
 #include <moehal-model/session.h>
 #include <moehal-model/synth.h>
 #include <moehal/backend.h>

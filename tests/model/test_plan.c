@@ -13,6 +13,8 @@
 #include <moehal-model/session.h>
 #include <moehal-model/synth.h>
 
+#include "../../model/placement.h"
+
 static const char *model_dir;
 
 #define OK(call)                                                                                   \
@@ -58,13 +60,13 @@ static void a_session_takes_what_was_planned(void **state)
     OK(mh_session_create(model, &p, &session));
     for (uint32_t i = 0; i < DEVICES; i++) {
         mh_memory_info memory = MH_INIT(mh_memory_info);
-        int64_t begin, count;
+        int64_t count;
         OK(mh_device_memory(devices[i], &memory));
         uint64_t took = memory.used - before[i];
         uint64_t planned = ranks[i].cache_bytes + ranks[i].scratch_bytes;
         assert_true(took >= planned);
         assert_true(took - planned < 64 * 1024); /* a step's inputs */
-        OK(mh_model_experts(model, i, &begin, &count));
+        OK(mh_model_experts(model, i, 1, NULL, &count));
         assert_int_equal(count, ranks[i].experts);
         assert_int_equal(ranks[i].fits, 1);
     }
@@ -127,6 +129,88 @@ static void v3_on_eight_devices(void **state)
     }
 }
 
+/* Copies, owners and room, by what they must be whatever the load. */
+static void check_placement(const mh_config *c, mh_expert_load *load, const int64_t *room,
+                            uint32_t ranks, int64_t extra)
+{
+    struct placement p;
+    int64_t missing, places[64], spare = -c->n_routed_experts;
+    OK(placement_make(&p, c, room, ranks, load, extra, &missing));
+    assert_int_equal(missing, 0);
+    for (uint32_t r = 0; r < ranks; r++)
+        spare += room[r];
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        int64_t all = 0;
+        double most = 0, sum = 0;
+        const uint64_t *counts = mh_expert_load_layer(load, l);
+        for (uint32_t r = 0; r < ranks; r++) {
+            places[r] = placement_count(&p, r, l);
+            assert_true(places[r] <= room[r]);
+            all += places[r];
+        }
+        if (!mh_config_is_moe(c, l)) {
+            assert_int_equal(all, 0);
+            continue;
+        }
+        assert_true(all <= c->n_routed_experts + (extra < spare ? extra : spare));
+        for (int64_t e = 0; e < c->n_routed_experts; e++) {
+            uint64_t holders = 0, served = 0;
+            for (uint32_t r = 0; r < ranks; r++)
+                holders |= (uint64_t)placement_has(&p, r, l, e) << r;
+            for (uint32_t g = 0; g < p.groups; g++)
+                served |= UINT64_C(1) << placement_owner(&p, l, g, e);
+            assert_true(holders != 0); /* each is somewhere, and every copy serves some rows */
+            assert_int_equal(holders, served);
+            sum += counts ? (double)counts[e] : 0;
+            most = counts && (double)counts[e] > most ? (double)counts[e] : most;
+        }
+        for (uint32_t r = 0; counts && !extra && r < ranks; r++) {
+            double here = 0;
+            for (int64_t e = 0; e < c->n_routed_experts; e++)
+                here += placement_has(&p, r, l, e) ? (double)counts[e] : 0;
+            /* Longest first, to the least busy: no rank is above the mean by more than one, where
+             * there is room enough. */
+            if (room[r] == c->n_routed_experts)
+                assert_true(here <= sum / ranks + most);
+        }
+    }
+    placement_free(&p);
+}
+
+static void placements_keep_their_promises(void **state)
+{
+    (void)state;
+    mh_config c = MH_INIT(mh_config);
+    mh_expert_load *load;
+    OK(mh_synth_config("v2-lite", 4, MH_SYNTH_BF16, &c));
+    OK(mh_expert_load_create(&c, &load));
+    for (int64_t l = 0; l < 4; l++)
+        for (int64_t e = 0; mh_expert_load_layer(load, l) && e < c.n_routed_experts; e++)
+            mh_expert_load_layer(load, l)[e] = (uint64_t)(1000 / (1 + (e * 7 + l) % 64));
+    const int64_t wide[] = {64, 64, 64, 64}, narrow[] = {10, 64, 20, 5}, tight[] = {16, 16, 16, 16};
+    for (int64_t extra = 0; extra <= 300; extra += extra ? extra * 2 : 1)
+        for (int i = 0; i < 2; i++) {
+            check_placement(&c, i ? load : NULL, wide, 4, extra);
+            check_placement(&c, i ? load : NULL, narrow, 4, extra);
+            check_placement(&c, i ? load : NULL, tight, 4, extra);
+            check_placement(&c, i ? load : NULL, wide, 1, extra);
+        }
+    /* Eight experts with as much to do as the fifty-six others: in order they are on one rank. */
+    for (int64_t l = 0; l < 4; l++)
+        for (int64_t e = 0; mh_expert_load_layer(load, l) && e < c.n_routed_experts; e++)
+            mh_expert_load_layer(load, l)[e] = e < 8 ? 7 : 1;
+    struct placement p;
+    int64_t missing;
+    OK(placement_make(&p, &c, wide, 4, load, 0, &missing));
+    for (uint32_t r = 0; r < 4; r++)
+        assert_true(placement_share(&p, r, load) == 0.25);
+    placement_free(&p);
+    OK(placement_make(&p, &c, wide, 4, NULL, 0, &missing));
+    assert_true(placement_share(&p, 0, load) == (8 * 7 + 8) / 112.0);
+    placement_free(&p);
+    mh_expert_load_release(load);
+}
+
 static void what_is_wrong_is_told(void **state)
 {
     (void)state;
@@ -151,6 +235,11 @@ static void what_is_wrong_is_told(void **state)
     OK(mh_plan(&params, &rank, 1, &missing));
     assert_int_equal(missing, config.n_routed_experts);
     assert_int_equal(rank.fits, 0);
+    mh_config other = MH_INIT(mh_config);
+    OK(mh_synth_config("moonlight", 4, MH_SYNTH_BF16, &other));
+    OK(mh_expert_load_create(&other, &params.expert_load));
+    assert_int_equal(mh_plan(&params, &rank, 1, &missing), MH_INVALID_ARGUMENT);
+    mh_expert_load_release(params.expert_load);
     assert_int_equal(mh_synth_config("v2-lite", 0, 3, &config), MH_INVALID_ARGUMENT);
     assert_int_equal(mh_synth_config("v9", 0, 0, &config), MH_NOT_FOUND);
 }
@@ -160,6 +249,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_takes_what_was_planned),
         cmocka_unit_test(v3_on_eight_devices),
+        cmocka_unit_test(placements_keep_their_promises),
         cmocka_unit_test(what_is_wrong_is_told),
     };
     if (argc != 2)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -63,6 +64,20 @@ class Processes(unittest.TestCase):
                     self.assertEqual(many["processes"], count)
                     self.assertEqual(many["token_ids"], one["token_ids"])
                     self.assertEqual(many["logit_hash"], one["logit_hash"])
+
+    def test_copies_of_experts(self):
+        model = os.path.join(GOLDEN, "v2")
+        ids = ("--ids", "0 5 9 17 3 2 8", "--max-tokens", "3")
+        with tempfile.TemporaryDirectory() as folder:
+            load, again = os.path.join(folder, "load.json"), os.path.join(folder, "again.json")
+            one = generate(*ids, "--device", "host", "--expert-load", load, model=model)
+            status, out, err = self.finish(
+                start(2, "generate", "--model", model, *ids, "--device", "host,host,host", "--threads",
+                      "1", "--json", "--placement", f"load={load},redundant=7", "--expert-load", again), 60)
+            self.assertEqual(status, 0, err)
+            self.assertEqual(json.loads(out)["logit_hash"], one["logit_hash"])
+            with open(load, "rb") as first, open(again, "rb") as second:
+                self.assertEqual(first.read(), second.read())
 
     def kill(self, rank, after):
         """Of three that write for long one is killed: `after` an event of the run."""

@@ -3,10 +3,12 @@
 argv: as command.py; then the folders of backends, and quick|full. Devices that this build has no
 backend for are left out, and said. The virtual GPUs are virtual.
 """
+import json
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import unittest
 
 BACKENDS, FORM = sys.argv[5:7]
@@ -41,6 +43,40 @@ class Spread(unittest.TestCase):
                         self.assertEqual(many[key], one[key], key)
                     self.assertEqual(len(many["device"].split(",")), len(devices.split(",")))
                     self.assertEqual(many["fallbacks"], {})
+
+    def test_experts_go_where_they_are_chosen_least(self):
+        listed = good("devices", "--virtual", "--json", env=ENV)
+        path = os.path.join(GOLDEN, "v3")
+        ids = ("--ids", "0 5 9 17 3 2 8 1 7 22 4 9", "--max-tokens", 3)
+        with tempfile.TemporaryDirectory() as folder:
+            one, two = (os.path.join(folder, name) for name in ("one.json", "two.json"))
+            want = generate(*ids, "--device", "host", "--expert-load", one, model=path)
+            generate(*ids, "--device", "host,host", "--expert-load", two, model=path)
+            counted = read_json(one)
+            self.assertEqual(counted, read_json(two))
+            for layer in counted["layers"]:  # each of 12 + 2 tokens chose 4
+                self.assertTrue(layer is None or sum(layer) == 14 * 4)
+            for devices in ("host,host,host", "nvidia:0,amd:0,host"):
+                if any(d != "host" and f'"{d}"' not in listed for d in devices.split(",")):
+                    print(f"{devices}: not tried: this build lacks one of them")
+                    continue
+                for words, places in ((f"load={one}", 16), (f"load={one},redundant=4", 20),
+                                      ("redundant=32", 48)):
+                    many = generate(*ids, "--device", devices, "--virtual", "--strict", "--placement",
+                                    words, model=path, env=ENV)
+                    self.assertEqual(many["logit_hash"], want["logit_hash"], words)
+                    self.assertEqual(sum(many["experts"]), places, words)
+            busiest = []
+            for words in ("auto", f"load={one}", f"load={one},redundant=8"):
+                plan = json.loads(good("inspect", path, "--device", "host,host,host,host", "--json",
+                                       "--placement", words))
+                busiest.append(max(rank["bytes_out_per_token"] for rank in plan["devices"]))
+            # Planned as if all were chosen alike, 1 is even; the other two go by the file.
+            layers = len([layer for layer in counted["layers"] if layer])
+            even = layers * 4 * 4 * read_json(path, "config.json")["hidden_size"] / 4
+            self.assertEqual(busiest[0], even)
+            self.assertLess(busiest[2], 1.1 * even)
+            self.assertLessEqual(busiest[2], busiest[1])
 
     def test_experts_go_where_there_is_room(self):
         listed = good("devices", "--virtual", "--json", env=ENV)

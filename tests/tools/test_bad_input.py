@@ -183,9 +183,25 @@ class BadInput(Folder):
                 ("--top-p", "2", "out of range"), ("--chunk", "0", "out of range"),
                 ("--kv", "f64", "'f64'"), ("--profile", "quick", "'quick'"),
                 ("--threads", "x", "'x'"), ("--seed", "-1", "out of range"),
-                ("--placement", "moon", "'moon'"),
+                ("--placement", "moon", "'moon'"), ("--placement", "redundant=x", "'redundant=x'"),
+                ("--placement", "strict,load=", "'load='"),
                 ("--device", "host,,host", "empty"), ("--nonsense", "1", "--nonsense")):
             self.refused((*base, option, value), part, lines=2)
+        self.refused((*base, "--placement", f"load={self.path('none')}"), "none")
+        self.refused((*base, "--expert-load", self.path("no/file"), "--max-tokens", 1, "--json"), "no/file",
+                     status=1)
+        bad = pathlib.Path(self.path("load.json"))
+        good_load = '{"experts": 16, "layers": [null' + f", [{', '.join('1' * 16)}]" * 5 + "]}"
+        for text, part in (("[]", "object"), ('{"experts": 15, "layers": []}', "must be 16"),
+                           ('{"experts": 16, "layers": []}', "list of 6"),
+                           (good_load.replace("null", "[1]"), "layers[0] must be null"),
+                           (good_load.replace("[1,", "[1, 1,", 1), "layers[1] must be a list of 16"),
+                           (good_load.replace("[1,", "[-1,", 1), "layers[1][0]"),
+                           (good_load.replace("[1,", "[1.5,", 1), "layers[1][0]")):
+            bad.write_text(text)
+            self.refused((*base, "--placement", f"load={bad}"), "load.json", part)
+        bad.write_text(good_load)
+        self.assertEqual(moehal(*base, "--max-tokens", 1, "--placement", f"load={bad}")[0], 0)
         self.refused(("eval", "--model", FAIRY), "--ids", "--text", lines=2)
         self.refused(("eval", "--model", FAIRY, "--ids", "1", "--hidden"), "--out", lines=2)
         self.refused(("synth", "v3"), "--out", lines=2)

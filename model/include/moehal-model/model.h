@@ -10,6 +10,7 @@
 
 #include <moehal/moehal.h>
 #include <moehal-model/checkpoint.h>
+#include <moehal-model/load.h>
 
 MH_BEGIN_DECLS
 
@@ -23,16 +24,19 @@ enum { MH_PROFILE_EXACT = 0, MH_PROFILE_FAST = 1 };
 
 typedef struct mh_model_params {
     uint64_t struct_size;
-    uint32_t profile; /* MH_PROFILE_EXACT, MH_PROFILE_FAST: of every session of this model */
-    uint32_t reserved;
+    uint32_t profile;        /* MH_PROFILE_EXACT, MH_PROFILE_FAST: of every session of this model */
+    uint32_t redundant;      /* copies of a layer's busiest experts, beside the first; 0: none */
     mh_progress_fn progress; /* may be NULL */
     void *progress_user;
-    mh_transport *transport; /* joins processes that load the same; NULL: this one is alone */
+    mh_transport *transport;     /* joins processes that load the same; NULL: this one is alone */
+    mh_expert_load *expert_load; /* how often experts are chosen; NULL: all alike */
 } mh_model_params;
 
 /* Checks the checkpoint against its config and loads it for 1 to 64 devices of one runtime, of any
- * vendors. The routed experts of a layer are dealt out evenly, in order, as far as an
- * eighth of a device's memory stays free; devices on host memory take any number. All else is on
+ * vendors. The routed experts of a layer are dealt out evenly, as far as an eighth of a device's
+ * memory stays free; devices on host memory take any number. They go in order, or with an
+ * expert_load, the same in all processes, so that each device has as much to do as the next;
+ * `redundant` more places then hold copies, which serve different rows of a step. All else is on
  * every device, the head on the first alone. Sessions of the model run every token on all of them
  * and exchange what experts give (mh_comm_combine), with the bits of one device. With a transport
  * that goes for the devices of all processes: each loads the same checkpoint for its own devices,
@@ -46,11 +50,11 @@ MH_API mh_model *mh_model_retain(mh_model *model);
 MH_API void mh_model_release(mh_model *model); /* NULL is allowed */
 
 MH_API const mh_config *mh_model_config(const mh_model *model); /* borrowed */
-/* How many devices of all processes the model is on, and the routed experts of each layer that rank
- * `rank` has: `count` of them from `begin`. */
+/* How many devices of all processes the model is on, and how many routed experts of a layer rank
+ * `rank` has: which ones, in order, goes to experts[], which may be NULL. */
 MH_API uint32_t mh_model_ranks(const mh_model *model);
-MH_API mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t *begin,
-                                  int64_t *count);
+MH_API mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t layer,
+                                  int32_t *experts, int64_t *count);
 MH_API mh_device *mh_model_device(const mh_model *model); /* the first; borrowed */
 
 MH_END_DECLS

@@ -14,7 +14,8 @@ typedef struct mh_plan_params {
     const mh_config *config;         /* needed without a checkpoint */
     const mh_checkpoint *checkpoint; /* NULL: matrices in bf16, or in FP8 as the config says */
     mh_dtype kv_dtype;               /* as of mh_session_params, with one sequence */
-    uint32_t reserved;
+    uint32_t redundant;              /* as of mh_model_params, */
+    mh_expert_load *expert_load;     /* as this */
     int64_t context;
     int64_t chunk;
 } mh_plan_params;
@@ -29,13 +30,13 @@ typedef struct mh_plan_rank {
     /* found */
     uint32_t fits;          /* 1: all of the below is within `memory` */
     int64_t room;           /* for how many experts of every layer, with what is kept free */
-    int64_t experts;        /* of every layer, that it gets */
+    int64_t experts;        /* of every layer, that it gets; the most of a layer */
     uint64_t weight_bytes;  /* all weights but routed experts */
     uint64_t expert_bytes;  /* in a file's mapping where the device runs on host memory */
     uint64_t cache_bytes;   /* of the context */
     uint64_t scratch_bytes; /* activations of a chunk, angles; a backend may take more */
-    uint64_t bytes_out;     /* a token, of experts' outputs, where all are chosen alike: that */
-    uint64_t bytes_in;      /* leave this rank, counted once; that come from the others */
+    uint64_t bytes_out;     /* a token, of experts' outputs, chosen as the load says, or alike: */
+    uint64_t bytes_in;      /* that leave this rank, counted once; that come from the others */
 } mh_plan_rank;
 
 /* Places experts as mh_model_load does and fills what is found. `missing`: how many experts of a

@@ -25,7 +25,8 @@ typedef struct mh_session_params {
     void *progress_user;
     uint32_t sequences; /* most sequences at a time; 0: 1 */
     uint32_t reserved2;
-    int64_t cache_tokens; /* positions all sequences share; 0: sequences x context */
+    int64_t cache_tokens;        /* positions all sequences share; 0: sequences x context */
+    mh_expert_load *expert_load; /* counts what tokens choose; borrowed, of this model. Or NULL */
 } mh_session_params;
 
 /* Takes the cache and the activations. A context beyond the model's max_position_embeddings is
