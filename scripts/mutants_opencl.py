@@ -275,11 +275,11 @@ class Workshop:
 
 def sample(each, seed, equivalents):
     """For every kernel `each` mutants: one of a function that it uses, one barrier, where it has such,
-    the others of its own lines."""
-    rng = random.Random(seed)
+    the others of its own lines. A kernel's draw does not depend on what the others are."""
     found = every_site()
     chosen = {}
     for kernel in CASES:
+        rng = random.Random(f"{seed} {kernel}")
         pool = [m for m, users in found.items() if kernel in users and m not in chosen
                 and not equivalents.hold(m)]
         rng.shuffle(pool)
