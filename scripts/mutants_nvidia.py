@@ -68,6 +68,7 @@ CHOICE = ["router/f32/T2.E66.J40.G1.W1/gaps/random/softmax-norm",
           "router/f32/T3.E16.J4.G8.W3/gaps/random/sigmoid-bias-groups",
           "router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups",
           "router/f32/T3.E66.J4.G1.W1/gaps/special/softmax-norm",
+          "router/f32/T3.E66.J40.G1.W1/gaps/wide/softmax-norm",
           "router/f32/T60.E160.J6.G40.W3/gaps/random/softmax-groups",
           "router/f32/T9.E48.J6.G8.W3/gaps/ties/softmax-groups"]
 FAST = ["fast/products {}", "fast/fused {}"]
@@ -79,6 +80,7 @@ CASES = {
     "attention_body.inc": ["attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
                            "attention/bf16/T2.H1.L64.R8.P64.Q1.M9/gaps/random/plain",
                            "attention/bf16/T1.H5.L520.R8.P64.Q1.M2/gaps/random/plain",
+                           "attention/bf16/T3.H1.L64.R8.P64.Q1.M20/dense/random/plain",
                            "attention/bf16/T2.H1.L64.R8.P64.Q1.M9/dense/random/plain",
                            "attention/bf16/T1.H9.L64.R8.P64.Q1.M9/dense/random/plain @1",
                            "attention/f32/T1.H4.L64.R8.P64.Q1.M9/dense/random/plain @1",
@@ -204,7 +206,7 @@ def form_of(text, offset):
             form = ("4", None)
         elif "ROUNDED" in told:
             form = ("2", None)
-        elif "SM >= 89" in told:
+        elif re.search(r"SM >= (89|90)|SLOTS == 2", told):
             form = (None, "90")
         if word == "endif":
             stack.pop()

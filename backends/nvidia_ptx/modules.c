@@ -7,50 +7,63 @@
 
 #include "nvidia.h"
 
-/* The texts, embedded by the build. Only FP8 has a form of its own for newer devices. */
+/* The texts, embedded by the build. */
 #define TEXT(family, format, sm) extern const char nv_##family##_##format##_##sm[];
 #define PLAIN(family) TEXT(family, 0, 80)
+#define PLAIN_90(family) PLAIN(family) TEXT(family, 0, 90)
 #define CACHE_TYPES(family) TEXT(family, 1, 80) TEXT(family, 3, 80)
 #define FORMATS_OF(family)                                                                         \
     TEXT(family, 1, 80)                                                                            \
     TEXT(family, 2, 80) TEXT(family, 3, 80) TEXT(family, 4, 80) TEXT(family, 4, 89)
+#define FORMATS_90(family)                                                                         \
+    FORMATS_OF(family)                                                                             \
+    TEXT(family, 1, 90) TEXT(family, 2, 90) TEXT(family, 3, 90) TEXT(family, 4, 90)
 #include "families.def"
 #undef PLAIN
+#undef PLAIN_90
 #undef CACHE_TYPES
 #undef FORMATS_OF
+#undef FORMATS_90
 
 struct family_texts {
     const char *name;
     struct {
-        const char *sm80, *sm89; /* sm89 NULL: sm80 serves */
+        const char *sm80, *sm89, *sm90; /* NULL: an older one serves */
     } text[FORMATS];
 };
 
 static const struct family_texts families[FAMILY_COUNT] = {
-#define ONE(family, format)                                                                        \
-    {                                                                                              \
-        nv_##family##_##format##_80, NULL                                                          \
-    }
-#define PLAIN(family) {#family, {ONE(family, 0)}},
+#define AT(family, format, least) .sm##least = nv_##family##_##format##_##least
+#define PLAIN(family) {#family, {{AT(family, 0, 80)}}},
+#define PLAIN_90(family) {#family, {{AT(family, 0, 80), AT(family, 0, 90)}}},
 #define CACHE_TYPES(family)                                                                        \
-    {#family, {[MH_FORMAT_F32] = ONE(family, 1), [MH_FORMAT_BF16] = ONE(family, 3)}},
+    {#family, {[MH_FORMAT_F32] = {AT(family, 1, 80)}, [MH_FORMAT_BF16] = {AT(family, 3, 80)}}},
 #define FORMATS_OF(family)                                                                         \
     {#family,                                                                                      \
-     {[MH_FORMAT_F32] = ONE(family, 1),                                                            \
-      [MH_FORMAT_F16] = ONE(family, 2),                                                            \
-      [MH_FORMAT_BF16] = ONE(family, 3),                                                           \
-      [MH_FORMAT_FP8] = {nv_##family##_4_80, nv_##family##_4_89}}},
+     {[MH_FORMAT_F32] = {AT(family, 1, 80)},                                                       \
+      [MH_FORMAT_F16] = {AT(family, 2, 80)},                                                       \
+      [MH_FORMAT_BF16] = {AT(family, 3, 80)},                                                      \
+      [MH_FORMAT_FP8] = {AT(family, 4, 80), AT(family, 4, 89)}}},
+#define FORMATS_90(family)                                                                         \
+    {#family,                                                                                      \
+     {[MH_FORMAT_F32] = {AT(family, 1, 80), AT(family, 1, 90)},                                    \
+      [MH_FORMAT_F16] = {AT(family, 2, 80), AT(family, 2, 90)},                                    \
+      [MH_FORMAT_BF16] = {AT(family, 3, 80), AT(family, 3, 90)},                                   \
+      [MH_FORMAT_FP8] = {AT(family, 4, 80), AT(family, 4, 89), AT(family, 4, 90)}}},
 #include "families.def"
 #undef PLAIN
+#undef PLAIN_90
 #undef CACHE_TYPES
 #undef FORMATS_OF
+#undef FORMATS_90
 };
 
 static const struct {
     enum family family;
     const char *name;
+    uint32_t shared; /* bytes that are its own */
 } kernels[KERNEL_COUNT] = {
-#define KERNEL(family, name) {FAMILY_##family, #name},
+#define KERNEL(family, name, shared) {FAMILY_##family, #name, shared},
 #include "kernels.def"
 #undef KERNEL
 };
@@ -60,29 +73,58 @@ bool nv_has_kernels(uint32_t sm)
     return sm >= 80;
 }
 
+/* sm_90's texts are for its 227 KB of shared memory a block, which later consumer parts do not
+ * have. PTX has mma of e4m3 since CUDA 12.4. */
+uint32_t nv_text_sm(const struct device *device, enum family family, uint32_t format)
+{
+    enum { MMA_E4M3 = 12040, ROOM = 227 << 10 };
+    uint32_t most = device->sm;
+    if (device->shared_optin < ROOM && most > 89)
+        most = 89;
+    if (family == FAMILY_gemm && format == MH_FORMAT_FP8 && device->instance->version < MMA_E4M3)
+        most = 80;
+    if (most >= 90 && families[family].text[format].sm90)
+        return 90;
+    return most >= 89 && families[family].text[format].sm89 ? 89 : 80;
+}
+
+uint64_t nv_dynamic_shared(const struct device *device, enum kernel_id kernel)
+{
+    uint32_t own = kernels[kernel].shared;
+    return device->shared_optin > own ? device->shared_optin - own : 0;
+}
+
 mh_status nv_load(struct device *device, const void *image, char *log, uint32_t log_size,
                   CUmodule *module)
 {
-    int options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_SIZE};
-    void *values[] = {log, (void *)(uintptr_t)log_size};
+    char made[4096] = "";
+    int options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_SIZE, CU_JIT_INFO_LOG_BUFFER,
+                     CU_JIT_INFO_LOG_SIZE, CU_JIT_LOG_VERBOSE};
+    void *values[] = {log, (void *)(uintptr_t)log_size, made, (void *)(uintptr_t)sizeof(made),
+                      (void *)(uintptr_t)1};
     log[0] = 0;
-    CUresult result = device->cu->ModuleLoadDataEx(module, image, 2, options, values);
-    log[log_size - 1] = 0;
+    CUresult result = device->cu->ModuleLoadDataEx(module, image, 5, options, values);
+    log[log_size - 1] = made[sizeof(made) - 1] = 0;
+    if (!result)
+        snprintf(log, log_size, "%s", made);
     return nv_check(device->instance, result, "cuModuleLoadDataEx", __FILE__, __LINE__);
 }
 
 static mh_status load_family(struct device *device, enum family family, uint32_t format)
 {
-    char log[2048];
-    bool newer = families[family].text[format].sm89 &&
-                 (family == FAMILY_gemm ? nv_e4m3(device) : device->sm >= 89);
-    const char *text =
-        newer ? families[family].text[format].sm89 : families[family].text[format].sm80;
+    char log[4096], line[4200];
+    uint32_t sm = nv_text_sm(device, family, format);
+    const char *text = sm == 90   ? families[family].text[format].sm90
+                       : sm == 89 ? families[family].text[format].sm89
+                                  : families[family].text[format].sm80;
     mh_status status = nv_load(device, text, log, sizeof(log), &device->modules[family][format]);
     if (status)
         return FAIL(device->core, status, "nvidia: kernels/%s.ptx, format %u, sm_%u: %s",
-                    families[family].name, format, newer ? 89 : 80,
+                    families[family].name, format, sm,
                     *log ? log : "no log from the driver's compiler");
+    snprintf(line, sizeof(line), "nvidia: kernels/%s.ptx, format %u, sm_%u: %s",
+             families[family].name, format, sm, *log ? log : "its compiler said nothing");
+    device->core->log(device->core->context, MH_LOG_DEBUG, line);
     return MH_OK;
 }
 

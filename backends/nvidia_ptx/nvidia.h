@@ -79,6 +79,7 @@ enum {
     CU_JIT_INFO_LOG_SIZE = 4,
     CU_JIT_ERROR_LOG_BUFFER = 5,
     CU_JIT_ERROR_LOG_SIZE = 6,
+    CU_JIT_LOG_VERBOSE = 12,
     CU_POINTER_CONTEXT = 1,
     CU_POINTER_ORDINAL = 9,
     CU_MEM_PINNED = 1,
@@ -102,19 +103,23 @@ struct driver {
 /* Files of kernels/, some once for each format that they read. */
 enum family {
 #define PLAIN(family) FAMILY_##family,
+#define PLAIN_90 PLAIN
 #define CACHE_TYPES PLAIN
 #define FORMATS_OF PLAIN
+#define FORMATS_90 PLAIN
 #include "families.def"
 #undef PLAIN
+#undef PLAIN_90
 #undef CACHE_TYPES
 #undef FORMATS_OF
+#undef FORMATS_90
     FAMILY_COUNT
 };
 
 enum { FORMATS = 5 }; /* 0 (none) and those of formats.def */
 
 enum kernel_id {
-#define KERNEL(family, name) KERNEL_##name,
+#define KERNEL(family, name, shared) KERNEL_##name,
 #include "kernels.def"
 #undef KERNEL
     KERNEL_COUNT
@@ -193,13 +198,15 @@ void nv_leave(struct device *device);
 /* The kernel, loaded with its family at first use; format 0 for families without. */
 mh_status nv_function(struct device *device, enum kernel_id kernel, uint32_t format,
                       CUfunction *function);
-/* Loads an image with the compiler's log in log[]; *result is the driver's own code. */
+/* Loads an image. log[] gets what the compiler says: what is wrong, or what it made. */
 mh_status nv_load(struct device *device, const void *image, char *log, uint32_t log_size,
                   CUmodule *module);
 void nv_unload_all(struct device *device);
 bool nv_has_kernels(uint32_t sm);
-/* Whether the fast profile gives FP8 weights to the matrix units as such (ops_fast.c). */
-bool nv_e4m3(const struct device *device);
+/* The compute capability that the text serving this device is written for: 80, 89 or 90. */
+uint32_t nv_text_sm(const struct device *device, enum family family, uint32_t format);
+/* Bytes of dynamic shared memory that a block of the kernel may have. */
+uint64_t nv_dynamic_shared(const struct device *device, enum kernel_id kernel);
 
 /* ---- ops.c: an op as launches ---- */
 

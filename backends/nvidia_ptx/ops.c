@@ -105,9 +105,9 @@ mh_status nv_supports(void *user, const mh_op *op, uint32_t *missing, char reaso
     uint32_t count = plan(device, op, &(struct launch_memory){0}, launches);
     for (uint32_t i = 0; i < count; i++) {
         const struct launch *l = &launches[i];
-        if (l->shared > dynamic_limit(device))
-            return limit(missing, reason, "shared memory of a block", l->shared,
-                         dynamic_limit(device));
+        uint64_t shared = nv_dynamic_shared(device, l->kernel);
+        if (l->shared > shared)
+            return limit(missing, reason, "shared memory of a block", l->shared, shared);
         if (l->grid[1] > 65535 || l->grid[2] > 65535)
             return limit(missing, reason, "the grid", l->grid[1] > 65535 ? l->grid[1] : l->grid[2],
                          65535);

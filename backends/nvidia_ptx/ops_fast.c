@@ -8,15 +8,14 @@
 enum {
     LEAST_ROWS = 16,    /* below, weights are read by dot.inc's kernels as often */
     TILE_COLUMNS = 128, /* gemm_body.inc */
-    STAGES = 3,
     SMALL_TILE = 64,
     LARGE_TILE = 128,
 };
 
-/* FP8 weights as such: sm_89 has mma of e4m3, and drivers since CUDA 12.4 know it in PTX. */
-bool nv_e4m3(const struct device *device)
+/* Whether FP8 weights go to the matrix units as such. */
+static bool takes_e4m3(const struct device *device, const mh_weight_view *w)
 {
-    return device->sm >= 89 && device->instance->version >= 12040;
+    return w->format == MH_FORMAT_FP8 && nv_text_sm(device, FAMILY_gemm, MH_FORMAT_FP8) >= 89;
 }
 
 struct fast {
@@ -38,8 +37,7 @@ static uint64_t take(struct fast *f, uint64_t bytes)
 
 static bool weight_fits(const struct device *device, const mh_weight_view *w)
 {
-    bool e4m3 = w->format == MH_FORMAT_FP8 && nv_e4m3(device);
-    return w->in % (e4m3 ? 16 : 8) == 0 && w->out % 2 == 0;
+    return w->in % (takes_e4m3(device, w) ? 16 : 8) == 0 && w->out % 2 == 0;
 }
 
 static bool pairs_aligned(const mh_tensor *t)
@@ -58,7 +56,7 @@ struct input {
 
 static bool e4m3(const struct fast *f, const mh_weight_view *w)
 {
-    return w->format == MH_FORMAT_FP8 && nv_e4m3(f->device);
+    return takes_e4m3(f->device, w);
 }
 
 /* Rounds x, [T, in] or [T, slots, in], to scratch, normed if `norm` is there. */
@@ -98,11 +96,19 @@ struct product {
     int64_t slots, share;
 };
 
-/* Rows a block: the larger tile reads weights half as often, where there are rows for it. */
-static uint32_t tile_of(const struct device *device, int64_t rows)
+/* Bytes of gemm_body.inc's ring for a tile of so many rows. */
+static uint32_t ring_bytes(const struct device *device, const mh_weight_view *w, uint32_t tile)
 {
-    return rows > SMALL_TILE && dynamic_limit(device) >= STAGES * (256 * 128 + 512) ? LARGE_TILE
-                                                                                    : SMALL_TILE;
+    uint32_t sm = nv_text_sm(device, FAMILY_gemm, w->format);
+    uint32_t stages = tile == LARGE_TILE && sm >= 90 ? 6 : 3;
+    return stages * ((tile + TILE_COLUMNS) * 128 + (takes_e4m3(device, w) ? 512 : 0));
+}
+
+/* Rows a block: the larger tile reads weights half as often, where there are rows for it. */
+static uint32_t tile_of(const struct device *device, const mh_weight_view *w, int64_t rows)
+{
+    bool fits = ring_bytes(device, w, LARGE_TILE) <= nv_dynamic_shared(device, KERNEL_gemm_128);
+    return rows > SMALL_TILE && fits ? LARGE_TILE : SMALL_TILE;
 }
 
 static void product(struct fast *f, const struct product *p)
@@ -113,7 +119,7 @@ static void product(struct fast *f, const struct product *p)
     set_grid(l, p->tiles ? p->tile_count : ceil_div(p->count, p->tile),
              ceil_div(p->rows, p->up ? TILE_COLUMNS / 2 : TILE_COLUMNS), heads);
     l->block = 2 * p->tile;
-    l->shared = STAGES * ((p->tile + TILE_COLUMNS) * 128 + (e4m3(f, p->w) ? 512 : 0));
+    l->shared = ring_bytes(f->device, p->w, p->tile);
     put(l, p->y);
     put(l, p->y_row);
     put(l, p->y_j);
@@ -154,7 +160,7 @@ static void rows(struct fast *f, const mh_weight_view *w, const mh_weight_view *
                                  .residual_row = residual ? (uint64_t)residual->stride[0] : 0,
                                  .count = y->shape[0],
                                  .rows = w->out,
-                                 .tile = tile_of(f->device, y->shape[0])});
+                                 .tile = tile_of(f->device, w, y->shape[0])});
 }
 
 static bool linear(struct fast *f, const mh_tensor *y, const mh_tensor *x,
@@ -266,7 +272,7 @@ static bool head_linear(struct fast *f, const mh_op_head_linear *o)
                                  .heads = heads,
                                  .head_rows = o->head_rows,
                                  .first_row = o->row_begin,
-                                 .tile = tile_of(f->device, o->y.shape[0])});
+                                 .tile = tile_of(f->device, w, o->y.shape[0])});
     return true;
 }
 
@@ -282,7 +288,7 @@ static void group(struct fast *f, const mh_weight_view *w, const struct routing 
 {
     int64_t slots = r->experts->shape[1], pairs = r->experts->shape[0] * slots;
     p->slots = slots;
-    p->tile = tile_of(f->device, pairs / w->experts);
+    p->tile = tile_of(f->device, w, pairs / w->experts);
     p->tile_count = ceil_div(pairs, p->tile) + (uint32_t)(w->experts < pairs ? w->experts : pairs);
     p->order = take(f, 4 * (uint64_t)pairs);
     p->tiles = take(f, 16 * (uint64_t)p->tile_count);
@@ -305,7 +311,7 @@ static void group(struct fast *f, const mh_weight_view *w, const struct routing 
 static bool experts_fit(const struct device *device, const mh_weight_view *w, const mh_tensor *x)
 {
     return x->shape[0] >= LEAST_ROWS && weight_fits(device, w) && tensor_aligned(x, w->in, 16) &&
-           (uint64_t)w->experts * 4 + 4 <= dynamic_limit(device);
+           (uint64_t)w->experts * 4 + 4 <= nv_dynamic_shared(device, KERNEL_gemm_group);
 }
 
 static void experts(struct fast *f, const mh_weight_view *w, const mh_weight_view *up,
@@ -413,10 +419,13 @@ static void put_attention(struct launch *l, const mh_op_attention *o)
 static bool attention(struct fast *f, const mh_op_attention *o)
 {
     enum { LATENT = 512, WIDTH = 576, ROWS = 64, TILE = 64, FEW = 16 };
-    enum { SHARED = 18 * 8192 + 2560, SHARED_FEW = 18 * 8192 + 8192 + 64 };
+    enum { SLOT = 9 * 8192, STATE = 2048, SHARED_FEW = 2 * SLOT + 8192 + 64 };
+    uint32_t slots = nv_text_sm(f->device, FAMILY_attention_mma, 0) >= 90 ? 2 : 1;
+    uint32_t shared = SLOT + slots * SLOT + STATE;
     int64_t tokens = o->y.shape[0], heads = o->y.shape[1];
     if (o->cache.dtype != MH_BF16 || o->y.shape[2] != LATENT || o->q.shape[2] != WIDTH ||
-        tokens * heads < LEAST_ROWS || SHARED_FEW > dynamic_limit(f->device) ||
+        tokens * heads < LEAST_ROWS ||
+        SHARED_FEW > nv_dynamic_shared(f->device, KERNEL_attention_decode) ||
         !tensor_aligned(&o->cache, WIDTH, 16) || !tensor_aligned(&o->q, WIDTH, 16) ||
         !tensor_aligned(&o->y, LATENT, 16))
         return false;
@@ -427,7 +436,7 @@ static bool attention(struct fast *f, const mh_op_attention *o)
         begin(l, KERNEL_attention_mma, 0);
         set_grid(l, groups, ceil_div(tokens, block_tokens), 1);
         l->block = 256;
-        l->shared = SHARED;
+        l->shared = shared;
         put_attention(l, o);
         put(l, (uint64_t)tokens);
         put(l, (uint64_t)heads);

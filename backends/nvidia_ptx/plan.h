@@ -118,14 +118,6 @@ static inline uint64_t staged_bytes(int64_t columns, uint32_t tokens)
     return (uint64_t)(columns + 63) / 64 * 256 * tokens;
 }
 
-/* Bytes of dynamic shared memory that any kernel may ask for: attention.ptx's have 10496 of their
- * own. */
-static inline uint64_t dynamic_limit(const struct device *device)
-{
-    enum { STATIC_MOST = 10752 };
-    return device->shared_optin > STATIC_MOST ? device->shared_optin - STATIC_MOST : 0;
-}
-
 /* log2 of the tokens of a block: as many as there are, up to `most`, while two blocks still fit on
  * a multiprocessor. */
 static inline uint32_t tokens_log2(const struct device *device, int64_t tokens, int64_t columns,

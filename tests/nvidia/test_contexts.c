@@ -372,6 +372,7 @@ static void a_kernel_of_a_user(void **state)
     for (int i = 0; i < 64; i++)
         image[i] = (float)(i % 32);
     OK(load(device, triple, log, &module));
+    assert_non_null(strstr(log, "'triple'"));
     OK(mh_kernel_create(module, "triple", &kernel));
     OK(mh_buffer_create(device, sizeof(image), 0, &memory));
     OK(mh_buffer_write(memory, 0, image, sizeof(image)));

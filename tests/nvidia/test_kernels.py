@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Reads the PTX of the NVIDIA backend as it will be compiled and holds it against docs/numerics.md:
 every float instruction rounds to nearest by name, nothing flushes or approximates; and where ptxas
-is installed, every text assembles without spills or local memory.
+is installed, every text assembles without spills or local memory, inside the budget of its header. The
+budget's shared memory is kernels.def's.
 
 usage: test_kernels.py SOURCE BUILD     BUILD: where the preprocessed *.ptx lie
 """
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "backends/nvidia_ptx"))
+from ptxas_table import assemble_all, budgets
 
 FORBIDDEN = re.compile(r"\.(ftz|approx|full)\b")
 # Instructions on f32 that round, and must say how.
@@ -37,18 +40,6 @@ def offence(line):
     return next((m[0] for m in (p.search(line) for p in (FORBIDDEN, ROUNDS, NARROWS)) if m), None)
 
 
-def assemble(ptxas, path, sm):
-    """What is wrong with the file, in words, or None."""
-    run = subprocess.run([ptxas, f"-arch=sm_{sm}", "-v", str(path), "-o", "/dev/null"],
-                         capture_output=True, text=True, check=False)
-    if run.returncode:
-        return run.stderr.splitlines()[0]
-    for stack, stores in re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", run.stderr):
-        if int(stack) or int(stores):
-            return f"a kernel has a stack frame of {stack} bytes and spills {stores}"
-    return None
-
-
 def main():
     source, build = map(pathlib.Path, sys.argv[1:])
     complaints = [f"rule of this test: {line!r}" for line, allowed in CASES
@@ -68,13 +59,14 @@ def main():
     common = (source / "backends/nvidia_ptx/kernels/common.inc").read_text()
     if f"#define BAD_INDEX {number}\n" not in common:
         complaints.append(f"common.inc: BAD_INDEX is not status.def's {number}")
+    listed = (source / "backends/nvidia_ptx/kernels.def").read_text()
+    listed = {name: int(own) for name, own in re.findall(r"^KERNEL\(\w+, (\w+), (\d+)\)", listed, re.M)}
+    if listed != {name: own for name, (_, own) in budgets().items()}:
+        complaints.append(f"kernels.def says {listed}, the headers' budgets {budgets()}")
     ptxas = shutil.which("ptxas") or shutil.which("ptxas", path="/usr/local/cuda/bin")
     if ptxas:
-        for path in texts:
-            for sm in {path.stem.rsplit("_", 1)[1], "90", "100"}:
-                bad = assemble(ptxas, path, sm)
-                if bad:
-                    complaints.append(f"{path.name}: ptxas, sm_{sm}: {bad}")
+        jobs = [(path, sm) for path in texts for sm in {path.stem.rsplit("_", 1)[1], "90", "100"}]
+        complaints += [why for _, why in assemble_all(ptxas, jobs) if why]
     else:
         print("no ptxas here: the texts were read, not assembled")
     for line in complaints:

@@ -12,6 +12,7 @@ struct jit_log {
     char *text;
     size_t room;
     void **written; /* where the length goes */
+    bool verbose;   /* says what was made */
 };
 
 static void read_options(unsigned count, const CUjit_option *option, void **values,
@@ -32,6 +33,8 @@ static void read_options(unsigned count, const CUjit_option *option, void **valu
             log->written = &values[i];
         } else if (option[i] == CU_JIT_WALL_TIME) {
             *wall_time = &values[i];
+        } else if (option[i] == CU_JIT_LOG_VERBOSE) {
+            info->verbose = (unsigned)(uintptr_t)values[i] != 0;
         }
     }
 }
@@ -47,6 +50,25 @@ static void write_log(const struct jit_log *log, const char *text)
     }
     if (log->written)
         *log->written = (void *)(uintptr_t)n;
+}
+
+/* What there is to say of what was parsed. */
+static void write_made(const struct jit_log *log, const struct vn_module *parsed)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *f = log->verbose ? open_memstream(&text, &size) : NULL;
+    if (!f)
+        return;
+    for (size_t i = 0; i < vn_module_functions(parsed); i++) {
+        const struct vn_function *info = vn_module_function(parsed, i);
+        if (info->entry && info->defined)
+            fprintf(f, "info: kernel '%s', %u bytes of shared memory\n", info->name,
+                    info->shared_bytes);
+    }
+    if (!fclose(f))
+        write_log(log, text);
+    free(text);
 }
 
 /* ---- what the linker hands out: a mark, and the texts with their sizes ---- */
@@ -152,8 +174,10 @@ CUresult module_parse(const void *image, size_t bytes, unsigned options, const C
     struct vn_diagnostic diagnostic = {0};
     *parsed = is_linked(image) ? parse_linked(image, size, &diagnostic)
                                : vn_module_parse(image, size, &diagnostic);
-    if (*parsed)
+    if (*parsed) {
+        write_made(&info, *parsed);
         return CUDA_SUCCESS;
+    }
     char line[512];
     snprintf(line, sizeof line, "ptx, line %u, column %u: error: %s\n", diagnostic.line,
              diagnostic.column, diagnostic.text);
