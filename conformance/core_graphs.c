@@ -7,7 +7,7 @@
 
 #include "core.h"
 
-enum { ROWS = 5, WIDTH = 70, VOCABULARY = 90 };
+enum { ROWS = 5, WIDTH = 70, VOCABULARY = 90, DOUBLING = 2 /* the add's place in the chain */ };
 
 /* A chain of ops with a weight, and the memory it works in. */
 struct chain {
@@ -279,10 +279,81 @@ static bool keeps_operands(struct core *c)
     return true;
 }
 
+/* The op of a graph that doubles, as it was recorded and as it becomes. */
+static mh_op_add doubling(struct chain *m, bool other)
+{
+    mh_op_add add = MH_OP_INIT(add, ADD);
+    add.y = m->h, add.a = other ? m->h : m->x, add.b = m->h;
+    return add;
+}
+
+/* Another operand in the middle, and back: as if it had been recorded so. What was launched before
+ * keeps its own; what becomes other launches is refused. */
+static bool updated(struct core *c)
+{
+    struct chain m;
+    mh_graph *graph[2];
+    struct outcome got[4];
+    mh_device *device = core_device(c, NULL);
+    mh_stream *stream = device ? core_stream(c, device) : NULL;
+    if (!stream || !make_chain(&m, c, device))
+        return false;
+    memset(got, 0, sizeof(got));
+    for (int other = 0; other < 2; other++) {
+        mh_op_add add = doubling(&m, other);
+        TRY(mh_graph_create(device, &graph[other]));
+        core_keep(c, release_graph, graph[other]);
+        TRY(encode_chain(&m, mh_graph_encoder(graph[other])));
+        REFUSES(MH_WRONG_STATE, mh_graph_update(graph[other], DOUBLING, &add.base));
+        TRY(mh_graph_seal(graph[other]));
+        TRY(mh_graph_update(graph[other], DOUBLING, &add.base));
+        TRY(write_step(&m, stream, 5));
+        TRY(mh_graph_launch(graph[other], stream));
+        TRY(read_outcome(&m, stream, &got[other]));
+    }
+    mh_op_add back = doubling(&m, false);
+    mh_op_fill fill = MH_OP_INIT(fill, FILL);
+    fill.y = m.h;
+    REFUSES(MH_INVALID_ARGUMENT, mh_graph_update(graph[1], DOUBLING, &fill.base));
+    REFUSES(MH_INVALID_ARGUMENT, mh_graph_update(graph[1], 5, &back.base));
+    TRY(write_step(&m, stream, 5));
+    TRY(mh_graph_launch(graph[1], stream)); /* is still the other one */
+    TRY(read_outcome(&m, stream, &got[2]));
+    TRY(mh_graph_update(graph[1], DOUBLING, &back.base));
+    TRY(write_step(&m, stream, 5));
+    TRY(mh_graph_launch(graph[1], stream));
+    TRY(read_outcome(&m, stream, &got[3]));
+    CHECK(memcmp(&got[0], &got[1], sizeof(got[0])), "another operand gives the same logits");
+    CHECK(!memcmp(&got[1], &got[2], sizeof(got[1])),
+          "an update that was refused changed the graph");
+    CHECK(!memcmp(&got[0], &got[3], sizeof(got[0])), "what was updated back differs");
+
+    uint32_t words[2];
+    const int64_t one[] = {1};
+    mh_buffer *memory = core_buffer(c, device, 512);
+    mh_graph *filling;
+    if (!memory)
+        return false;
+    TRY(mh_graph_create(device, &filling));
+    core_keep(c, release_graph, filling);
+    for (uint32_t i = 0; i < 2; i++) {
+        fill.y = mh_tensor_make(memory, UINT64_C(256) * i, MH_U32, 1, one);
+        fill.bits = 100 + i;
+        TRY(i ? mh_graph_update(filling, 0, &fill.base)
+              : mh_encode(mh_graph_encoder(filling), &fill.base));
+        TRY(i ? MH_OK : mh_graph_seal(filling));
+        TRY(mh_graph_launch(filling, stream));
+    }
+    TRY(mh_stream_wait(stream, MH_FOREVER));
+    for (uint32_t i = 0; i < 2; i++) {
+        TRY(mh_buffer_read(memory, UINT64_C(256) * i, &words[i], 4));
+        CHECK(words[i] == 100 + i, "launch %u filled %u", i, words[i]);
+    }
+    return true;
+}
+
 const struct core_case core_graphs[] = {
-    {"graphs/recorded", recorded},
-    {"graphs/pipelined", pipelined},
-    {"graphs/bad-index", bad_index},
-    {"graphs/keeps-operands", keeps_operands},
-    {0},
+    {"graphs/recorded", recorded},   {"graphs/pipelined", pipelined},
+    {"graphs/bad-index", bad_index}, {"graphs/keeps-operands", keeps_operands},
+    {"graphs/updated", updated},     {0},
 };

@@ -5,6 +5,7 @@
 /* One launch, placed when it was recorded. The op struct follows the node in memory. */
 struct node {
     struct node *next;
+    uint64_t source; /* number of the recorded op that it came of */
     uint64_t scratch_offset, scratch_size;
     bool on_host;
     void *native;   /* the backend's graph of this node and those behind it */
@@ -103,21 +104,31 @@ static void destroy_native(mh_device *device, void *handle, bool current)
         device->table->graph->destroy(device->handle, handle);
 }
 
-void mh_graph_release(mh_graph *graph)
+static void retire_native(mh_graph *graph, void *native)
 {
-    if (!graph || atomic_fetch_sub_explicit(&graph->refs, 1, memory_order_acq_rel) != 1)
-        return;
-    mh_runtime *runtime = mh_runtime_retain(graph->encoder.device->runtime);
-    for (struct node *node = graph->first; node;) {
+    if (native)
+        hal_retire(graph->encoder.device, graph->encoder.generation, native, destroy_native);
+}
+
+static void release_nodes(mh_graph *graph, struct node *node)
+{
+    mh_runtime *runtime = graph->encoder.device->runtime;
+    while (node) {
         struct node *next = node->next;
-        if (node->native)
-            hal_retire(graph->encoder.device, graph->encoder.generation, node->native,
-                       destroy_native);
+        retire_native(graph, node->native);
         for_each_operand(&graph->encoder, &node->op, false);
         hal_free(runtime, (void *)(uintptr_t)node->op.label);
         hal_free(runtime, node);
         node = next;
     }
+}
+
+void mh_graph_release(mh_graph *graph)
+{
+    if (!graph || atomic_fetch_sub_explicit(&graph->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    mh_runtime *runtime = mh_runtime_retain(graph->encoder.device->runtime);
+    release_nodes(graph, graph->first);
     hal_encoder_finish(&graph->encoder);
     hal_free(runtime, graph);
     mh_runtime_release(runtime);
@@ -176,6 +187,7 @@ mh_status hal_graph_add(mh_encoder *encoder, const mh_op *op, uint64_t scratch_o
         }
         node->op.label = memcpy(label, op->label, length);
     }
+    node->source = graph->info.ops - 1;
     node->on_host = on_host;
     node->scratch_offset = scratch_offset;
     node->scratch_size = scratch_size;
@@ -258,6 +270,126 @@ mh_status mh_graph_seal(mh_graph *graph)
         status = make_segments(graph);
     if (!status)
         graph->sealed = true;
+    return status;
+}
+
+/* ---- updating ---- */
+
+/* What `op` becomes, recorded to the side, and the arena that it needs. */
+static mh_status record_aside(mh_graph *graph, const mh_op *op, struct node **nodes,
+                              uint64_t *arena)
+{
+    struct node *first = graph->first, **tail = graph->tail;
+    mh_graph_info info = graph->info;
+    graph->first = NULL;
+    graph->tail = &graph->first;
+    graph->info = (mh_graph_info){.struct_size = sizeof(info)};
+    graph->sealed = false;
+    mh_status status = mh_encode(&graph->encoder, op);
+    *nodes = graph->first;
+    *arena = graph->info.scratch_bytes;
+    graph->first = first;
+    graph->tail = tail;
+    graph->info = info;
+    graph->sealed = true;
+    return status;
+}
+
+/* Do the nodes from `old` on that came of op `index` have the same form as all of `fresh`? */
+static bool same_launches(const struct node *old, uint64_t index, const struct node *fresh)
+{
+    for (; old && old->source == index; old = old->next, fresh = fresh->next)
+        if (!fresh || fresh->op.op != old->op.op || fresh->on_host != old->on_host)
+            return false;
+    return !fresh;
+}
+
+/* Exchanges what is at *at for the nodes `fresh`, as many, which take over their native graph.
+ * Returns what was there. */
+static struct node *exchange(mh_graph *graph, struct node **at, struct node *fresh)
+{
+    struct node *old = *at, *from = old, *to = fresh;
+    for (;; from = from->next, to = to->next) {
+        to->source = from->source;
+        to->native = from->native;
+        to->count = from->count;
+        from->native = NULL;
+        if (!to->next)
+            break;
+    }
+    *at = fresh;
+    to->next = from->next;
+    from->next = NULL;
+    if (graph->tail == &from->next)
+        graph->tail = &to->next;
+    return old;
+}
+
+static mh_status update_node(mh_graph *graph, void *native, uint32_t place, const struct node *node)
+{
+    const mh_backend_graph *group = graph->encoder.device->table->graph;
+    mh_scratch scratch = scratch_of(&graph->encoder.arena, node);
+    if (group->struct_size < sizeof(*group) || !group->update)
+        return MH_UNSUPPORTED;
+    return group->update(graph->encoder.device->handle, native, place, &node->op, &scratch);
+}
+
+/* Tells native graphs of the nodes that came of op `index`; one that does not take them is made
+ * anew, or with `drop` left out, so that its nodes are encoded one by one. */
+static mh_status update_native(mh_graph *graph, uint64_t index, bool drop)
+{
+    mh_status status = MH_OK;
+    for (struct node *node = graph->first; !status && node;) {
+        struct node *first = node;
+        uint32_t count = first->native ? first->count : 1;
+        bool taken = true;
+        for (uint32_t place = 0; place < count; place++, node = node->next)
+            if (first->native && taken && node->source == index)
+                taken = !drop && !update_node(graph, first->native, place, node);
+        if (taken)
+            continue;
+        retire_native(graph, first->native);
+        first->native = NULL;
+        graph->info.native_segments--;
+        status = drop ? MH_OK : make_native(graph, first, count);
+    }
+    return status;
+}
+
+mh_status mh_graph_update(mh_graph *graph, uint64_t index, const mh_op *op)
+{
+    if (!graph)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_graph_update: graph is NULL");
+    mh_device *device = graph->encoder.device;
+    mh_status status = hal_check_device(device, graph->encoder.generation, "graph");
+    if (status)
+        return status;
+    if (!graph->sealed)
+        return hal_fail(device->runtime, MH_WRONG_STATE,
+                        "mh_graph_update: the graph is not sealed");
+    if (index >= graph->info.ops)
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "mh_graph_update: index is %llu, the graph has %llu ops",
+                        (unsigned long long)index, (unsigned long long)graph->info.ops);
+    struct node *fresh, **at = &graph->first;
+    uint64_t arena;
+    while (*at && (*at)->source != index)
+        at = &(*at)->next;
+    status = record_aside(graph, op, &fresh, &arena);
+    if (!status && (!same_launches(*at, index, fresh) || arena > graph->info.scratch_bytes))
+        status = hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                          "mh_graph_update: op %llu becomes other launches than the recorded one, "
+                          "or needs more than the graph's %llu bytes of scratch",
+                          (unsigned long long)index, (unsigned long long)graph->info.scratch_bytes);
+    if (!status && fresh) {
+        fresh = exchange(graph, at, fresh);
+        status = update_native(graph, index, false);
+        if (status) {
+            fresh = exchange(graph, at, fresh);
+            update_native(graph, index, true);
+        }
+    }
+    release_nodes(graph, fresh);
     return status;
 }
 

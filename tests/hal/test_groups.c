@@ -105,6 +105,52 @@ static void segments_become_native_graphs(void **state)
     world_free(w);
 }
 
+/* A backend that takes no updates: its graph is made anew while the old one is in flight, or, where
+ * it takes no graphs any more, replaced by its ops. */
+static void an_update_makes_a_native_graph_anew(void **state)
+{
+    (void)state;
+    struct world *w = world_make_with(MH_PLACEMENT_AUTO, PROBE_GRAPH);
+    w->control->native = 1u << MH_OP_ADD;
+    mh_buffer *y = make_buffer(w->probe, 1), *x = make_buffer(w->probe, 2);
+    mh_buffer *z = make_buffer(w->probe, 10);
+    mh_graph *graph;
+    mh_stream *stream;
+    mh_graph_info info = MH_INIT(mh_graph_info);
+    OK(mh_stream_create(w->probe, &stream));
+    OK(mh_graph_create(w->probe, &graph));
+    add(mh_graph_encoder(graph), y, x);
+    add(mh_graph_encoder(graph), y, x);
+    OK(mh_graph_seal(graph));
+    mh_op_add op = MH_OP_INIT(add, ADD);
+    op.y = op.a = f32_matrix(y, 0, 1, N), op.b = f32_matrix(z, 0, 1, N);
+    w->control->gate_closed = 1;
+    OK(mh_graph_launch(graph, stream));
+    OK(mh_graph_update(graph, 1, &op.base));
+    mh_buffer_release(z);
+    OK(mh_graph_get_info(graph, &info));
+    assert_int_equal(info.native_segments, 1);
+    OK(mh_graph_launch(graph, stream));
+    assert_int_equal(w->control->destroyed_in_flight, 0);
+    w->control->gate_closed = 0;
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    assert_holds(y, 1 + 2 + 2 + 2 + 10);
+    assert_int_equal(w->control->graph_launches, 2);
+    w->control->no_graphs = 1;
+    OK(mh_graph_update(graph, 0, &op.base));
+    OK(mh_graph_get_info(graph, &info));
+    assert_int_equal(info.native_segments, 0);
+    OK(mh_graph_launch(graph, stream));
+    mh_graph_release(graph);
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    assert_holds(y, 17 + 10 + 10);
+    assert_int_equal(w->control->graph_launches, 2);
+    mh_stream_release(stream);
+    mh_buffer_release(x);
+    mh_buffer_release(y);
+    world_free(w);
+}
+
 /* What is encoded behind a graph that is done is in flight, as ever. */
 static void work_behind_a_native_graph_is_in_flight(void **state)
 {
@@ -653,6 +699,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments_become_native_graphs),
+        cmocka_unit_test(an_update_makes_a_native_graph_anew),
         cmocka_unit_test(work_behind_a_native_graph_is_in_flight),
         cmocka_unit_test(a_device_waits_for_its_own_events),
         cmocka_unit_test(a_thread_of_the_runtime_opens_gates),

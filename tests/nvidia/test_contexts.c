@@ -400,6 +400,27 @@ static void a_kernel_of_a_user(void **state)
     OK(mh_buffer_read(memory, 0, image, sizeof(image)));
     for (int i = 0; i < 32; i++)
         assert_true(image[i] == (float)(9 * i + 4));
+    /* Another value: the driver's graph takes it, or, if it does not, is made anew. */
+    for (int refused = 0; refused < 2; refused++) {
+        add = (float)(refused + 2);
+        memcpy(args[2].value, &add, 4);
+        assert_int_equal(cu.faults(refused ? "fail:cuGraphExecKernelNodeSetParams:1"
+                                           : "fail:cuGraphInstantiateWithFlags:1"),
+                         0);
+        OK(mh_graph_update(graph, 0, &op.base));
+        assert_int_equal(cu.faults(""), 0);
+        OK(mh_graph_launch(graph, stream));
+        OK(mh_stream_wait(stream, MH_FOREVER));
+    }
+    OK(mh_buffer_read(memory, 0, image, sizeof(image)));
+    for (int i = 0; i < 32; i++)
+        assert_true(image[i] == (float)(3 * (3 * (9 * i + 4) + 2) + 3));
+    /* And where neither can be had, the graph stays what it was. */
+    assert_int_equal(cu.faults("fail:cuGraphExecKernelNodeSetParams:1,fail:cuGraphCreate:1"), 0);
+    assert_int_not_equal(mh_graph_update(graph, 0, &op.base), MH_OK);
+    assert_int_equal(cu.faults(""), 0);
+    OK(mh_graph_launch(graph, stream));
+    OK(mh_stream_wait(stream, MH_FOREVER));
     op.block[0] = 2048;
     assert_int_equal(mh_encode(mh_stream_encoder(stream), &op.base), MH_UNSUPPORTED);
     assert_non_null(strstr(mh_last_message(), "2048"));

@@ -126,6 +126,11 @@ typedef struct mh_backend_graph {
      * the core says nothing about their order then. */
     mh_status (*launch)(void *stream, void *graph);
     void (*destroy)(void *device, void *graph); /* after its launches are done */
+    /* May be NULL, or lie behind struct_size. Op `index` of those that `create` was given becomes
+     * `op` for later launches; those enqueued keep the old one. Whatever it returns but MH_OK, the
+     * core creates the graph anew (no message needed). */
+    mh_status (*update)(void *device, void *graph, uint32_t index, const mh_op *op,
+                        const mh_scratch *scratch);
 } mh_backend_graph;
 
 /* Optional group: order between streams of one device without the host, and the device's clock. */

@@ -25,6 +25,12 @@ MH_API mh_encoder *mh_graph_encoder(mh_graph *graph);
 /* Ends recording. MH_WRONG_STATE on a second call. */
 MH_API mh_status mh_graph_seal(mh_graph *graph);
 
+/* Puts `op` in the place of op `index` of a sealed graph, from 0 as they were recorded: other
+ * buffers, weights, arguments or scalars of the same op with the same shapes. Launches that are
+ * enqueued keep what was there. MH_INVALID_ARGUMENT where it would become other launches, or needs
+ * more scratch, than what was recorded. After a failure the graph's ops are as they were. */
+MH_API mh_status mh_graph_update(mh_graph *graph, uint64_t index, const mh_op *op);
+
 /* Enqueues the whole graph on a stream of the same device. */
 MH_API mh_status mh_graph_launch(mh_graph *graph, mh_stream *stream);
 
@@ -34,7 +40,7 @@ typedef struct mh_graph_info {
     uint64_t nodes;    /* backend launches they became */
     uint64_t fallback; /* ops run by the host */
     uint64_t segments;
-    uint64_t scratch_bytes; /* what its ops take, of what is recorded so far */
+    uint64_t scratch_bytes;   /* what its ops take, of what is recorded so far */
     uint64_t native_segments; /* those that are graphs of the device's own; set by mh_graph_seal */
 } mh_graph_info;
 
