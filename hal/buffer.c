@@ -93,10 +93,8 @@ static bool in_flight(mh_device *device, uint64_t sequence)
     return false;
 }
 
-void hal_collect(mh_device *device, mh_stream *stream)
+void hal_collect_now(mh_device *device, mh_stream *stream)
 {
-    if (!atomic_load_explicit(&device->has_retired, memory_order_relaxed))
-        return;
     if (stream && stream->last > stream->completed)
         mh_stream_wait(stream, 0); /* a look; its error comes back at the next real call */
     mh_buffer *free_now = NULL;

@@ -354,7 +354,7 @@ uint64_t mh_device_fallbacks(mh_device *device, mh_op_id op)
 
 /* ---- errors ---- */
 
-mh_status hal_check_device(mh_device *device, uint32_t generation, const char *what)
+mh_status hal_refuse_device(mh_device *device, uint32_t generation, const char *what)
 {
     if (!hal_is_alive(device->runtime))
         return hal_check_alive(device->runtime);
@@ -367,7 +367,7 @@ mh_status hal_check_device(mh_device *device, uint32_t generation, const char *w
     return MH_OK;
 }
 
-static mh_status stick(mh_device *device, mh_status status)
+mh_status hal_lose_device(mh_device *device, mh_status status)
 {
     pthread_mutex_lock(&device->lock);
     if (!device->lost) {
@@ -384,14 +384,9 @@ static mh_status stick(mh_device *device, mh_status status)
     return MH_DEVICE_LOST;
 }
 
-mh_status hal_backend_status(mh_device *device, mh_status status)
-{
-    return status == MH_DEVICE_LOST ? stick(device, status) : status;
-}
-
 mh_status hal_wait_status(mh_device *device, mh_status status)
 {
-    return status == MH_OK || status == MH_TIMEOUT ? status : stick(device, status);
+    return status == MH_OK || status == MH_TIMEOUT ? status : hal_lose_device(device, status);
 }
 
 mh_status mh_device_error(mh_device *device, mh_error *out)

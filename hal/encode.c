@@ -125,24 +125,30 @@ static mh_status ask(mh_device *device, const mh_op *op, mh_support *answer)
     return status;
 }
 
-/* Checks the head of the caller's op. *op becomes a copy of this library's version if it is of
- * another one. */
-static mh_status read_op(mh_device *device, const mh_op **caller, union hal_any_op *local)
+static __attribute__((cold)) mh_status read_other_op(mh_device *device, const mh_op **caller,
+                                                     union hal_any_op *local)
 {
     const mh_op *op = *caller;
     if (!op)
         return mh_fail(MH_INVALID_ARGUMENT, "op: is NULL");
-    const struct hal_op_info *info = op->struct_size >= sizeof(*op) ? hal_op_find(op->op) : NULL;
+    if (op->struct_size < sizeof(*op))
+        return hal_fail(device->runtime, MH_INVALID_ARGUMENT,
+                        "op: struct_size is %u, less than an op's head", (uint32_t)op->struct_size);
+    const struct hal_op_info *info = hal_op_find(op->op);
     if (!info)
-        return hal_fail(
-            device->runtime, op->struct_size >= sizeof(*op) ? MH_UNSUPPORTED : MH_INVALID_ARGUMENT,
-            op->struct_size >= sizeof(*op) ? "op: id %u is unknown to this library"
-                                           : "op: struct_size is %u, less than an op's head",
-            op->struct_size >= sizeof(*op) ? op->op : (uint32_t)op->struct_size);
-    if (op->struct_size == info->size)
-        return MH_OK;
+        return hal_fail(device->runtime, MH_UNSUPPORTED, "op: id %u is unknown to this library",
+                        op->op);
     *caller = &local->base;
     return mh_struct_in(local, op, info->size, info->name);
+}
+
+/* Checks the head of the caller's op. *op becomes a copy of this library's version if it is of
+ * another one. */
+static inline mh_status read_op(mh_device *device, const mh_op **op, union hal_any_op *local)
+{
+    bool has_head = *op && (*op)->struct_size >= sizeof(**op);
+    const struct hal_op_info *info = has_head ? hal_op_find((*op)->op) : NULL;
+    return info && (*op)->struct_size == info->size ? MH_OK : read_other_op(device, op, local);
 }
 
 /* ---- kernels of the embedder's own: here or nowhere ---- */

@@ -103,6 +103,17 @@ struct hal_op_info {
 };
 
 #define HAL_MAX_OPERANDS 11
+
+/* The sets of dtypes in ops.def. */
+#define HAL_BIT(name) (1u << MH_##name)
+enum {
+    ONLY_F32 = HAL_BIT(F32),
+    ONLY_I32 = HAL_BIT(I32),
+    ONLY_U32 = HAL_BIT(U32),
+    F32_OR_BF16 = HAL_BIT(F32) | HAL_BIT(BF16),
+    FLOATS = HAL_BIT(F32) | HAL_BIT(F16) | HAL_BIT(BF16),
+    ANY = HAL_BIT(F32) | HAL_BIT(F16) | HAL_BIT(BF16) | HAL_BIT(I32) | HAL_BIT(U32),
+};
 #define HAL_OP_LIMIT 30 /* one past the largest id */
 
 extern const struct hal_op_info hal_op_infos[HAL_OP_LIMIT];
@@ -187,9 +198,20 @@ static inline bool hal_on_host_memory(const mh_device *device)
     return device->info.flags & MH_DEVICE_HOST_MEMORY;
 }
 /* Alive, not lost, and `generation` is the device's own. `what` names the handle in the error. */
-mh_status hal_check_device(mh_device *device, uint32_t generation, const char *what);
+mh_status hal_refuse_device(mh_device *device, uint32_t generation, const char *what);
+static inline mh_status hal_check_device(mh_device *device, uint32_t generation, const char *what)
+{
+    bool good = hal_is_alive(device->runtime) &&
+                !atomic_load_explicit(&device->lost, memory_order_acquire) &&
+                generation == atomic_load_explicit(&device->generation, memory_order_relaxed);
+    return good ? MH_OK : hal_refuse_device(device, generation, what);
+}
 /* Passes a backend's status through; MH_DEVICE_LOST sticks. */
-mh_status hal_backend_status(mh_device *device, mh_status status);
+mh_status hal_lose_device(mh_device *device, mh_status status);
+static inline mh_status hal_backend_status(mh_device *device, mh_status status)
+{
+    return status == MH_DEVICE_LOST ? hal_lose_device(device, status) : status;
+}
 /* As above for statuses of `wait`: every error but a timeout sticks. */
 mh_status hal_wait_status(mh_device *device, mh_status status);
 
@@ -275,7 +297,12 @@ void hal_retire(mh_device *device, uint32_t generation, void *handle,
                 void (*destroy)(mh_device *device, void *handle, bool current));
 /* Frees retired memory that no stream needs any more. Called by the owner of `stream` (may be
  * NULL), whose progress is looked at first. */
-void hal_collect(mh_device *device, mh_stream *stream);
+void hal_collect_now(mh_device *device, mh_stream *stream);
+static inline void hal_collect(mh_device *device, mh_stream *stream)
+{
+    if (atomic_load_explicit(&device->has_retired, memory_order_relaxed))
+        hal_collect_now(device, stream);
+}
 /* Makes `buffer` (a fixed object of an encoder, no references of its own) at least `size` bytes. */
 mh_status hal_buffer_grow(mh_buffer *buffer, uint64_t size);
 void hal_buffer_drop(mh_buffer *buffer); /* frees or retires its memory */
@@ -373,7 +400,8 @@ mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_
 mh_status hal_validate_kernel(mh_device *device, const mh_op_kernel *op, bool question);
 /* op_rules.c: what shapes alone cannot say. `dims` by letter, from 'A'. */
 mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *dims);
-bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other);
+bool hal_may_be_in_place(mh_op_id op, const struct hal_operand *output,
+                         const struct hal_operand *other);
 const char *hal_op_label(const mh_op *op, char *text, size_t size); /* "linear (layer 3, q_a)" */
 
 /* expand.c: calls emit for every part of a fused op, in order; a part may be a fused op itself.

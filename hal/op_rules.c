@@ -247,28 +247,29 @@ mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *d
     }
 }
 
-bool hal_may_be_in_place(mh_op_id op, const char *output, const char *other)
+bool hal_may_be_in_place(mh_op_id op, const struct hal_operand *output,
+                         const struct hal_operand *other)
 {
+#define PAIR(name, y, x)                                                                           \
+    {                                                                                              \
+        offsetof(mh_op_##name, y), offsetof(mh_op_##name, x)                                       \
+    }
     static const struct {
-        mh_op_id op;
-        const char *output, *other;
-    } allowed[] = {
-        {MH_OP_RMSNORM, "y", "x"},
-        {MH_OP_RMSNORM, "sum", "x"},
-        {MH_OP_RMSNORM, "sum", "residual"},
-        {MH_OP_LINEAR_ADD, "y", "residual"},
-        {MH_OP_SWIGLU, "y", "gate"},
-        {MH_OP_SWIGLU, "y", "up"},
-        {MH_OP_ADD, "y", "a"},
-        {MH_OP_ADD, "y", "b"},
-        {MH_OP_ROPE, "y", "x"},
-        {MH_OP_COMBINE, "y", "h"},
-        {MH_OP_EXPERTS_DOWN_COMBINE, "y", "h"},
-        {MH_OP_MOE_DOWN_COMBINE, "y", "h"},
+        uint16_t output, other; /* no operand is at 0 */
+    } allowed[HAL_OP_LIMIT][4] = {
+        [MH_OP_RMSNORM] = {PAIR(rmsnorm, y, x), PAIR(rmsnorm, sum, x),
+                           PAIR(rmsnorm, sum, residual)},
+        [MH_OP_LINEAR_ADD] = {PAIR(linear_add, y, residual)},
+        [MH_OP_SWIGLU] = {PAIR(swiglu, y, gate), PAIR(swiglu, y, up)},
+        [MH_OP_ADD] = {PAIR(add, y, a), PAIR(add, y, b)},
+        [MH_OP_ROPE] = {PAIR(rope, y, x)},
+        [MH_OP_COMBINE] = {PAIR(combine, y, h)},
+        [MH_OP_EXPERTS_DOWN_COMBINE] = {PAIR(experts_down_combine, y, h)},
+        [MH_OP_MOE_DOWN_COMBINE] = {PAIR(moe_down_combine, y, h)},
     };
-    for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
-        if (allowed[i].op == op && !strcmp(allowed[i].output, output) &&
-            !strcmp(allowed[i].other, other))
+#undef PAIR
+    for (int i = 0; allowed[op][i].output; i++)
+        if (allowed[op][i].output == output->offset && allowed[op][i].other == other->offset)
             return true;
     return false;
 }

@@ -3,16 +3,6 @@
 
 #include "hal.h"
 
-#define D(name) (1u << MH_##name)
-enum {
-    ONLY_F32 = D(F32),
-    ONLY_I32 = D(I32),
-    ONLY_U32 = D(U32),
-    F32_OR_BF16 = D(F32) | D(BF16),
-    FLOATS = D(F32) | D(F16) | D(BF16),
-    ANY = D(F32) | D(F16) | D(BF16) | D(I32) | D(U32),
-};
-
 /* hal_dim as a constant; of a place behind the text, anything. */
 #define DIM(shape, i)                                                                              \
     ((i) + 1 >= sizeof(shape)              ? 0                                                     \

@@ -6,31 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "hal.h"
+#include "validate.h"
 
 /* What looks closer, for the message or for what is odd but right. */
 #define COLD __attribute__((noinline, cold))
-
-/* Bytes of a buffer that an operand reaches; weights, absent and empty tensors reach none. */
-struct reach {
-    const struct hal_operand *operand;
-    const mh_buffer *buffer;
-    uint64_t begin, end;
-};
-
-/* Not cleared as a whole: this is on the way of every op. */
-struct checker {
-    mh_device *device;
-    mh_runtime *runtime;
-    const mh_op *op;
-    const struct hal_op_info *info;
-    bool question;
-    uint32_t generation; /* of the device */
-    uint64_t seen;       /* bit d: dims[d] is known */
-    int64_t dims[HAL_DIMS];
-    struct reach reach[HAL_MAX_OPERANDS];
-    uint32_t reach_count;
-};
 
 const char *hal_op_label(const mh_op *op, char *text, size_t size)
 {
@@ -209,6 +188,7 @@ static mh_status check_memory(struct checker *c, const struct hal_operand *opera
                    (unsigned long long)t->buffer->view.size);
     if (operand->access & HAL_OUT && t->buffer->flags & MH_IMPORT_READ_ONLY)
         return BAD(c, operand, "is written, but its buffer was imported read-only");
+    c->written |= (operand->access & HAL_OUT ? UINT32_C(1) : 0) << c->reach_count;
     c->reach[c->reach_count++] = (struct reach){operand, t->buffer, t->offset, end};
     return MH_OK;
 }
@@ -248,38 +228,6 @@ static mh_status check_no_self_overlap(struct checker *c, const struct hal_opera
     return MH_OK;
 }
 
-/* All of check_view in one go for a tensor as nearly all are: nothing wrong, not empty, each stride
- * covering what lies further in, no size or stride so large that a sum overflows. False:
- * look closer. */
-static inline bool is_plain(struct checker *c, const struct hal_operand *operand,
-                            const mh_tensor *t)
-{
-    uint64_t element = hal_dtype_size(t->dtype), inner = element, bits = t->offset;
-    if (t->rank != operand->rank || !has_dtype(operand, t->dtype) || t->offset > INT64_MAX ||
-        t->reserved[0] | t->reserved[1])
-        return false;
-    for (uint32_t i = t->rank; i-- > 0;) {
-        uint64_t steps = (uint64_t)t->shape[i] - 1, stride = (uint64_t)t->stride[i];
-        if ((steps | stride) >= INT32_MAX || !fits(c, operand->dim[i], t->shape[i]))
-            return false;
-        bits |= stride;
-        if (steps && (stride < inner || (i + 1 == t->rank && stride != element)))
-            return false;
-        inner += steps * stride;
-    }
-    if (bits & (element - 1))
-        return false;
-    if (c->question)
-        return true;
-    const mh_buffer *b = t->buffer;
-    uint64_t end = t->offset + inner;
-    if (!b || b->device != c->device || b->generation != c->generation || end > b->view.size ||
-        (operand->access & HAL_OUT && b->flags & MH_IMPORT_READ_ONLY))
-        return false;
-    c->reach[c->reach_count++] = (struct reach){operand, b, t->offset, end};
-    return true;
-}
-
 static COLD mh_status check_view(struct checker *c, const struct hal_operand *operand,
                                  const mh_tensor *t)
 {
@@ -302,19 +250,8 @@ static mh_status check_tensor(struct checker *c, const struct hal_operand *opera
 {
     const mh_tensor *t = hal_tensor_at(c->op, operand);
     if (is_present(c, operand))
-        return is_plain(c, operand, t) ? MH_OK : check_view(c, operand, t);
+        return check_view(c, operand, t);
     return operand->optional ? MH_OK : BAD(c, operand, "is absent, but required");
-}
-
-/* As is_plain. */
-static inline bool is_plain_weight(struct checker *c, const struct hal_operand *operand,
-                                   const mh_weight *w)
-{
-    const uint8_t *dim = operand->dim + (operand->rank == 3);
-    return w->device == c->device && w->generation == c->generation && w->sealed &&
-           (operand->rank == 3 ? fits(c, operand->dim[0], w->view.experts)
-                               : w->view.experts == 1) &&
-           fits(c, dim[0], w->view.out) && fits(c, dim[1], w->view.in);
 }
 
 static COLD mh_status check_matrix(struct checker *c, const struct hal_operand *operand,
@@ -345,7 +282,7 @@ static mh_status check_weight(struct checker *c, const struct hal_operand *opera
 {
     const mh_weight *w = hal_weight_at(c->op, operand);
     if (w)
-        return is_plain_weight(c, operand, w) ? MH_OK : check_matrix(c, operand, w);
+        return check_matrix(c, operand, w);
     return operand->optional ? MH_OK : BAD(c, operand, "is NULL");
 }
 
@@ -396,7 +333,7 @@ static bool interleave(const mh_tensor *a, const mh_tensor *b)
 static mh_status check_pair(struct checker *c, const struct reach *a, const struct reach *b)
 {
     const mh_tensor *t = hal_tensor_at(c->op, a->operand), *u = hal_tensor_at(c->op, b->operand);
-    if (same_view(t, u) && hal_may_be_in_place(c->op->op, a->operand->name, b->operand->name))
+    if (same_view(t, u) && hal_may_be_in_place(c->op->op, a->operand, b->operand))
         return MH_OK;
     if (interleave(t, u))
         return MH_OK;
@@ -409,15 +346,12 @@ static mh_status check_pair(struct checker *c, const struct reach *a, const stru
 static mh_status check_overlap(struct checker *c)
 {
     const struct reach *last = c->reach + c->reach_count;
-    for (const struct reach *a = c->reach; a < last; a++) {
-        if (!(a->operand->access & HAL_OUT))
-            continue;
-        const struct reach written = *a;
+    for (uint32_t written = c->written; written; written &= written - 1) {
+        const struct reach *const at = c->reach + __builtin_ctz(written), a = *at;
         for (const struct reach *b = c->reach; b < last; b++) {
-            if (b->buffer != written.buffer || b->begin >= written.end || written.begin >= b->end ||
-                b == a)
+            if (b->begin >= a.end || a.begin >= b->end || b->buffer != a.buffer || b == at)
                 continue;
-            mh_status status = check_pair(c, a, b);
+            mh_status status = check_pair(c, at, b);
             if (status)
                 return status;
         }
@@ -431,9 +365,21 @@ static void begin_check(struct checker *c, mh_device *device, const mh_op *op, b
     c->generation = atomic_load_explicit(&device->generation, memory_order_relaxed);
     c->op = op, c->info = hal_op_find(op->op), c->question = question;
     c->reach_count = 0;
+    c->written = 0;
+}
+
+static COLD mh_status look_closer(struct checker *c)
+{
+    const struct hal_operand *operand = c->info->operands, *end = operand + c->info->operand_count;
+    c->reach_count = 0;
+    c->written = 0;
     c->seen = UINT64_C(0x3ff) << HAL_LETTERS;
     for (int digit = 0; digit < HAL_DIMS - HAL_LETTERS; digit++)
         c->dims[HAL_LETTERS + digit] = digit;
+    mh_status status = MH_OK;
+    for (; !status && operand < end; operand++)
+        status = operand->kind == HAL_TENSOR ? check_tensor(c, operand) : check_weight(c, operand);
+    return status;
 }
 
 mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_t *rows)
@@ -443,14 +389,9 @@ mh_status hal_validate(mh_device *device, const mh_op *op, bool question, int64_
     if (op->flags & ~(uint32_t)MH_OP_FAST)
         return hal_fail(c.runtime, MH_INVALID_ARGUMENT, "%s: flags are 0x%x, known is 0x%x",
                         c.info->name, op->flags, MH_OP_FAST);
-    const struct hal_operand *operand = c.info->operands, *end = operand + c.info->operand_count;
-    for (; operand < end; operand++) {
-        mh_status status =
-            operand->kind == HAL_TENSOR ? check_tensor(&c, operand) : check_weight(&c, operand);
-        if (status)
-            return status;
-    }
-    mh_status status = hal_check_rules(c.runtime, op, c.dims);
+    mh_status status = hal_is_plain(&c) ? MH_OK : look_closer(&c);
+    if (!status)
+        status = hal_check_rules(c.runtime, op, c.dims);
     if (!status && !question)
         status = check_overlap(&c);
     *rows = c.seen >> hal_dim('T') & 1 ? c.dims[hal_dim('T')] : 1;

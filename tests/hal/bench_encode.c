@@ -100,6 +100,22 @@ int main(int argc, char **argv)
     moe.w = bank, moe.shared_w = w;
     measure("moe_down_combine", stream, &moe.base);
 
+    mh_weight *kv_b = make_weight(device, 1, 2 * 16, 8); /* the op with most operands */
+    mh_op_mla_qkv qkv = MH_OP_INIT(mla_qkv, MLA_QKV);
+    qkv.y = take(buffer, &used, MH_F32, 3, 1, 2, 12);
+    qkv.cache = take(buffer, &used, MH_F32, 3, 4, 64, 12);
+    qkv.q = take(buffer, &used, MH_F32, 3, 1, 2, 12);
+    qkv.kv = take(buffer, &used, MH_F32, 2, 1, 12, 0);
+    qkv.norm = take(buffer, &used, MH_F32, 1, 8, 0, 0);
+    qkv.table = take(buffer, &used, MH_F32, 2, 256, 4, 0);
+    qkv.positions = take(buffer, &used, MH_I32, 1, 1, 0, 0);
+    qkv.slots = take(buffer, &used, MH_I32, 1, 1, 0, 0);
+    qkv.page_table = take(buffer, &used, MH_I32, 2, 1, 4, 0);
+    qkv.fault = take(buffer, &used, MH_U32, 1, 1, 0, 0);
+    qkv.w = kv_b, qkv.head_rows = 16, qkv.eps = 1e-6f;
+    measure("mla_qkv", stream, &qkv.base);
+
+    mh_weight_release(kv_b);
     mh_weight_release(bank);
     mh_weight_release(w);
     mh_buffer_release(buffer);

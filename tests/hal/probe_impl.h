@@ -54,7 +54,7 @@ struct stream {
 };
 
 struct event {
-    struct stream *stream; /* where it was last recorded; NULL: the embedder did */
+    struct stream *stream;       /* where it was last recorded; NULL: the embedder did */
     struct probe_event own, *at; /* at: own, or the embedder's */
     uint64_t when;
     uint64_t waits; /* enqueued */
