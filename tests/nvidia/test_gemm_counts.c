@@ -123,7 +123,7 @@ static void fp8_products(void **state)
 }
 
 /* A transposed projection of 64 tokens, one head of `rows` rows, 128 columns. */
-static struct counts head_columns(int64_t rows)
+static struct counts head_columns(mh_format format, int64_t rows)
 {
     enum { TOKENS = 64, COLUMNS = 128 };
     mh_op_head_linear op = MH_OP_INIT(head_linear, HEAD_LINEAR);
@@ -135,7 +135,7 @@ static struct counts head_columns(int64_t rows)
     op.base.flags = MH_OP_FAST;
     op.x = mh_tensor_make(memory, 0, MH_F32, 3, (const int64_t[]){TOKENS, 1, rows});
     op.y = mh_tensor_make(memory, x_bytes, MH_F32, 3, (const int64_t[]){TOKENS, 1, COLUMNS});
-    op.w = weight(MH_FORMAT_BF16, rows, COLUMNS);
+    op.w = weight(format, rows, COLUMNS);
     op.head_rows = op.row_count = rows, op.transposed = 1;
     struct counts added = counted("gemm_columns", &op.base);
     mh_weight_release(op.w);
@@ -144,18 +144,26 @@ static struct counts head_columns(int64_t rows)
     return added;
 }
 
-static void columns_products(void **state)
+/* FP8 weights become bf16 on their way into shared memory: most instructions are of that, and what
+ * is asserted of them is what docs/nvidia.md says. */
+static void check_columns(mh_format format, uint64_t most_others, uint64_t written)
 {
-    (void)state;
-    struct counts one = head_columns(128), two = head_columns(256);
+    struct counts one = head_columns(format, 128), two = head_columns(format, 256);
     uint64_t matrix = two.matrix - one.matrix, passes = two.passes - one.passes;
     uint64_t others = two.instructions - one.instructions - matrix;
-    printf("gemm_columns: %.3f others and %.1f shared bytes an mma\n",
+    printf("gemm_columns, format %u: %.3f others and %.1f shared bytes an mma\n", format,
            (double)others / (double)matrix, 128 * (double)passes / (double)matrix);
     assert_int_equal(one.launches, 1);
     assert_int_equal(matrix, 64 / 16 * (128 / 8) * (128 / 16));
-    assert_true(others <= 2 * matrix);
-    assert_int_equal(128 * passes, (192 + 32) * matrix); /* the inputs' writes are among them */
+    assert_true(others <= most_others * matrix);
+    assert_int_equal(128 * passes, (192 + written) * matrix);
+}
+
+static void columns_products(void **state)
+{
+    (void)state;
+    check_columns(MH_FORMAT_BF16, 2, 32); /* the inputs' writes; weights come by cp.async */
+    check_columns(MH_FORMAT_FP8, 8, 96);
 }
 
 static int open_device(void **state)
