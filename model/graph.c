@@ -196,14 +196,22 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
     PUT(down, "experts.down_proj", &l->expert_down);
 }
 
-/* Every rank runs the experts it has, and sums the slots of all. */
+const mh_op model_send, model_receive;
+
+static void exchange(struct builder *b, const mh_op *which)
+{
+    if (!b->status)
+        b->status = b->emit(b->context, which, NULL);
+}
+
+/* Every rank runs the experts it has, and sums the slots of all. They are on their way while the
+ * shared experts run. */
 static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
 {
     const struct model_step *s = b->step;
     for (uint32_t g = 0; l->expert_count && g < b->model->placement.groups; g++)
         serve_group(b, l, g);
-    if (!b->status)
-        b->status = b->emit(b->context, NULL, NULL);
+    exchange(b, &model_send);
     mh_op_combine combine = MH_OP_INIT(combine, COMBINE);
     combine.y = s->h, combine.h = s->h, combine.e = s->expert_slots, combine.weights = s->weights;
     combine.fault = s->fault;
@@ -212,6 +220,7 @@ static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor s
         linear(b, s->shared, shared_ffn, &l->down, "shared_experts.down_proj");
         combine.shared = s->shared;
     }
+    exchange(b, &model_receive);
     PUT(combine, "experts.combine", NULL);
 }
 

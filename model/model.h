@@ -77,8 +77,11 @@ uint64_t model_choices_bytes(const mh_config *config, int64_t rows);
 mh_tensor model_layer_experts(const struct model_step *step, int64_t layer);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
- * order of ops.def, NULL at the end. An op of NULL: here the ranks exchange `expert_slots`. */
+ * order of ops.def, NULL at the end. Two are no ops: where a rank's own `expert_slots` are there,
+ * and where those of all must be. */
 typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight ***slots);
+
+extern const mh_op model_send, model_receive;
 
 /* graph.c: the ops of a step, in order. */
 mh_status model_build(struct mh_model *model, struct model_rank *rank,

@@ -100,11 +100,37 @@ static mh_status find_owners(mh_session *s)
     return MH_OK;
 }
 
-/* Streams, and what joins them. */
+mh_status session_meet(mh_session *s)
+{
+    mh_stream *streams[MODEL_DEVICES];
+    const mh_config *c = s->model->config;
+    mh_comm_params p = MH_INIT(mh_comm_params);
+    mh_comm_info info = MH_INIT(mh_comm_info);
+    mh_comm *comm;
+    /* What a step exchanges at once, but not more than helps. */
+    uint64_t slots = 4 * (uint64_t)(s->rows * c->num_experts_per_tok * c->hidden_size);
+    p.capacity = slots < 16 << 20 ? slots : 16 << 20;
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        streams[i] = s->ranks[i].stream;
+    mh_status status = mh_comm_create(streams, s->rank_count, s->model->transport, &comm);
+    if (status)
+        return status;
+    status = mh_comm_set(comm, &p);
+    if (!status)
+        status = mh_comm_get_info(comm, &info);
+    if (status) {
+        mh_comm_release(comm);
+        return status;
+    }
+    mh_comm_release(s->comm);
+    s->comm = comm;
+    s->linked = info.native;
+    return MH_OK;
+}
+
 static mh_status make_ranks(mh_session *s)
 {
     mh_model *model = s->model;
-    mh_stream *streams[MODEL_DEVICES];
     mh_status status = MH_OK;
     s->rank_count = model->rank_count;
     s->ranks = calloc(s->rank_count, sizeof(*s->ranks));
@@ -123,12 +149,9 @@ static mh_status make_ranks(mh_session *s)
             s->padded = true;
         if (!status)
             status = mh_stream_create(r->model->device, &r->stream);
-        streams[i] = r->stream;
     }
     if (!status && model->world > 1)
         status = find_owners(s);
-    if (!status && model->world > 1)
-        status = mh_comm_create(streams, s->rank_count, model->transport, &s->comm);
     return status;
 }
 
@@ -177,6 +200,8 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
         status = make_ranks(s);
     s->rows = session_bucket(s, s->chunk);
     s->heads = session_bucket(s, s->sequence_count);
+    if (!status && model->world > 1)
+        status = session_meet(s);
     if (!status)
         status = session_pages_create(s, p.cache_tokens);
     for (uint32_t i = 0; !status && i < s->rank_count; i++)

@@ -76,23 +76,72 @@ static mh_status count_part(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct session_graph *g = context;
     (void)slots;
-    if (!op)
-        g->part_count++;
+    g->part_count += op == &model_receive;
     return MH_OK;
 }
 
+static int64_t next_moe_layer(const mh_session *s, int64_t layer)
+{
+    do
+        layer++;
+    while (!mh_config_is_moe(s->model->config, layer));
+    return layer;
+}
+
+/* What the ranks exchange of a layer for one group of rows, as one of them sees it. */
+static mh_comm_op group_exchange(const mh_session *s, const struct model_step *step, int64_t layer,
+                                 uint32_t group)
+{
+    int64_t count = s->model->config->n_routed_experts;
+    uint32_t groups = s->model->placement.groups;
+    int64_t first = placement_row(step->rows, group, groups);
+    int64_t rows = placement_row(step->rows, group + 1, groups) - first;
+    mh_comm_op op = MH_INIT(mh_comm_op);
+    op.kind = MH_COMM_COMBINE;
+    op.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
+    op.y = mh_tensor_slice(step->expert_slots, 0, first, rows);
+    op.experts = mh_tensor_slice(model_layer_experts(step, layer), 0, first, rows);
+    op.owners = s->owners + (layer * groups + group) * count;
+    op.expert_count = count;
+    return op;
+}
+
 struct recording {
-    mh_device *device;
+    mh_session *session;
+    struct session_rank *rank;
     mh_graph **at; /* the part that is being recorded */
+    struct model_step step;
+    int64_t layer; /* of the last exchange */
 };
+
+/* One of the exchange's two halves; only the last group's, which always has rows, are apart. */
+static mh_status record_exchange(struct recording *r, uint32_t half)
+{
+    mh_session *s = r->session;
+    uint32_t last = s->model->placement.groups - 1;
+    mh_status status = MH_OK;
+    if (half == MH_COMM_SEND)
+        r->layer = next_moe_layer(s, r->layer);
+    for (uint32_t g = half == MH_COMM_SEND ? 0 : last; !status && g <= last; g++) {
+        mh_comm_op op = group_exchange(s, &r->step, r->layer, g);
+        if (g == last)
+            op.phases = half;
+        if (op.y.shape[0])
+            status = mh_comm_encode(s->comm, (uint32_t)(r->rank - s->ranks),
+                                    mh_graph_encoder(*r->at), &op);
+    }
+    return status;
+}
 
 static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct recording *r = context;
     (void)slots;
-    if (op)
+    if (op != &model_send && op != &model_receive)
         return mh_encode(mh_graph_encoder(*r->at), op);
-    return mh_graph_create(r->device, ++r->at);
+    if (r->session->linked)
+        return record_exchange(r, op == &model_send ? MH_COMM_SEND : MH_COMM_RECEIVE);
+    return op == &model_send ? MH_OK : mh_graph_create(r->rank->model->device, ++r->at);
 }
 
 /* Makes the rank's scratch hold `bytes`. A larger one takes the place of the one before and of the
@@ -109,8 +158,9 @@ static mh_status grow_scratch(mh_session *s, struct session_rank *r, uint64_t by
                             MH_BUFFER_DEVICE, &r->scratch);
 }
 
-/* Scratch for all of a rank's parts, and their seals. */
-static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **parts, uint32_t count)
+/* Scratch for all of a rank's parts, and their seals. *fallback: ops that the host runs. */
+static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **parts, uint32_t count,
+                            uint64_t *fallback)
 {
     mh_status status = MH_OK;
     uint64_t most = 0;
@@ -118,6 +168,7 @@ static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **pa
         mh_graph_info info = MH_INIT(mh_graph_info);
         status = mh_graph_get_info(parts[i], &info);
         most = info.scratch_bytes > most ? info.scratch_bytes : most;
+        *fallback += info.fallback;
     }
     if (!status)
         status = grow_scratch(s, r, most);
@@ -132,8 +183,10 @@ static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **pa
 /* Records into *g, which is not among the session's yet. */
 static mh_status record_graph(mh_session *s, struct session_graph *g)
 {
+    const struct session_graph shape = *g;
+    uint64_t fallback = 0;
     g->part_count = 1;
-    mh_status status = build(s, s->ranks, g, count_part, g);
+    mh_status status = s->linked ? MH_OK : build(s, s->ranks, g, count_part, g);
     if (status)
         return status;
     g->parts = calloc((size_t)s->rank_count * g->part_count, sizeof(*g->parts));
@@ -141,16 +194,23 @@ static mh_status record_graph(mh_session *s, struct session_graph *g)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {
         struct session_rank *r = &s->ranks[i];
-        struct recording recording = {r->model->device, g->parts + i * g->part_count};
-        status = mh_graph_create(recording.device, recording.at);
+        mh_graph **parts = g->parts + i * g->part_count;
+        struct recording recording = {s, r, parts, session_operands(s, r, g->rows, 0), -1};
+        status = mh_graph_create(r->model->device, parts);
         if (!status)
             status = build(s, r, g, record, &recording);
         if (!status)
-            status = seal_parts(s, r, g->parts + i * g->part_count, g->part_count);
+            status = seal_parts(s, r, parts, g->part_count, &fallback);
     }
-    if (status)
+    /* The host would wait for one rank before it launches the next. */
+    bool again = !status && s->linked && fallback;
+    if (status || again)
         release_parts(s, g);
-    return status;
+    if (!again)
+        return status;
+    s->linked = false;
+    *g = shape;
+    return record_graph(s, g);
 }
 
 static mh_status find_graph(mh_session *s, const struct session_graph *shape,
@@ -195,21 +255,18 @@ static mh_status run_observed(void *context, const mh_op *op, mh_weight ***slots
 /* Every rank gets what the others' experts of a layer gave, group by group of rows. */
 static mh_status exchange(mh_session *s, int64_t rows, int64_t layer)
 {
-    int64_t count = s->model->config->n_routed_experts;
-    uint32_t groups = s->model->placement.groups;
     mh_tensor slots[MODEL_DEVICES], experts[MODEL_DEVICES];
+    mh_comm_op op = {0};
     mh_status status = MH_OK;
-    for (uint32_t g = 0; !status && g < groups; g++) {
-        int64_t first = placement_row(rows, g, groups);
-        int64_t n = placement_row(rows, g + 1, groups) - first;
+    for (uint32_t g = 0; !status && g < s->model->placement.groups; g++) {
         for (uint32_t i = 0; i < s->rank_count; i++) {
             struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
-            slots[i] = mh_tensor_slice(step.expert_slots, 0, first, n);
-            experts[i] = mh_tensor_slice(model_layer_experts(&step, layer), 0, first, n);
+            op = group_exchange(s, &step, layer, g);
+            slots[i] = op.y;
+            experts[i] = op.experts;
         }
-        if (n)
-            status = mh_comm_combine(s->comm, slots, experts,
-                                     s->owners + (layer * groups + g) * count, count);
+        if (op.y.shape[0])
+            status = mh_comm_combine(s->comm, slots, experts, op.owners, op.expert_count);
     }
     return status;
 }
@@ -223,12 +280,8 @@ mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hi
     mh_status status = find_graph(s, &shape, &g);
     int64_t layer = -1;
     for (uint32_t part = 0; !status && part < g->part_count; part++) {
-        if (part) {
-            do
-                layer++;
-            while (!mh_config_is_moe(s->model->config, layer));
-            status = exchange(s, rows, layer);
-        }
+        if (part)
+            status = exchange(s, rows, layer = next_moe_layer(s, layer));
         for (uint32_t i = 0; !status && i < s->rank_count; i++)
             status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);
     }

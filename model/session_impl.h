@@ -9,7 +9,8 @@
 /* Graphs are kept by what is baked into them: decode steps of a few sizes, and prefill. */
 #define SESSION_GRAPHS 8
 
-/* A step's graphs: of each rank its parts one after the other, between which ranks exchange. */
+/* A step's graphs: of each rank one, or where the devices do not exchange by themselves its parts,
+ * between which the host does it. */
 struct session_graph {
     mh_graph **parts; /* [ranks * part_count]; NULL: nothing here */
     uint32_t part_count;
@@ -54,6 +55,7 @@ struct mh_session {
     uint32_t rank_count;
     struct session_rank *ranks; /* [0] is whose results are read */
     mh_comm *comm;              /* between them; NULL with one */
+    bool linked;                /* it is native, and graphs do it */
     uint32_t *owners;           /* [layers, groups, experts]: the rank that serves it */
     mh_expert_load *load;       /* the caller's, or NULL */
     int32_t *choices;           /* [layers, rows, k], with a load */
@@ -112,6 +114,9 @@ void session_pages_share(mh_session *session, const struct sequence *from, int64
 /* session_graph.c */
 /* Rows that a launch of `rows` has, padding counted. Observers see none. */
 int64_t session_bucket(const mh_session *session, int64_t rows);
+/* session.c: the ranks' communicator, a new one where one has failed. Collective at first. */
+mh_status session_meet(mh_session *session);
+
 /* Of one rank. */
 struct model_step session_operands(mh_session *session, const struct session_rank *rank,
                                    int64_t rows, int64_t head_rows);

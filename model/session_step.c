@@ -131,6 +131,8 @@ static mh_status launch(mh_session *s, const struct row *rows, int64_t count, in
         status = session_launch(s, total, heads, outputs->hidden != NULL);
     if (!status)
         status = read_outputs(s, outputs, first, count, head_rows);
+    if (!status && s->linked) /* an error of one while others wait for it */
+        status = mh_comm_wait(s->comm, MH_FOREVER);
     if (!status && s->load)
         status = read_choices(s, total);
     if (!status)
@@ -153,12 +155,26 @@ static void take_next(mh_session *s, struct sequence *q, int64_t count, int64_t 
     q->logits_row = s->logits.shape[0] - head_rows + index;
 }
 
+/* What was stopped cannot go on. Where there is no new one, the old one refuses the next step. */
+static void meet_again(mh_session *s, mh_status status)
+{
+    mh_error cause = MH_INIT(mh_error);
+    mh_last_error(&cause);
+    session_graphs_destroy(s);
+    if (session_meet(s))
+        mh_fail(status, "%s", cause.message);
+}
+
 /* Ends what was prepared; after a failure nothing of it may still be on its way. */
 static mh_status settle(mh_session *s, mh_status status)
 {
     if (status) {
+        if (s->linked) /* ranks may wait for one that was not launched */
+            mh_comm_stop(s->comm);
         for (uint32_t i = 0; i < s->rank_count; i++)
             mh_stream_wait(s->ranks[i].stream, MH_FOREVER);
+        if (s->linked)
+            meet_again(s, status);
         session_pages_undo(s);
     } else {
         session_pages_keep(s);
