@@ -41,7 +41,7 @@ LINEAR = [*some("linear/{}/T2.O9.I?/gaps/random/plain", 130, 131),
           "linear_swiglu/{}/T1.N9.I1000/gaps/random/plain",
           "linear/{}/T2.O9.I488/gaps/random/plain", "linear/{}/T4.O9.I488/gaps/random/plain",
           "linear/{}/T2.O9.I96/dense/random/plain", "linear/{}/T2.O9.I256/dense/random/plain",
-          *some("linear/{}/T1.O9.I?/dense/random/plain", 512, 132, 256),
+          *some("linear/{}/T1.O9.I?/dense/random/plain", 512, 132, 256, 384),
           "linear_add/{}/T7.O9.I584/inplace/random/plain"]
 CACHE = ["kv_write/f32/T30.L9.R4.P1.Q2.M40/gaps/random/bad", "kv_write/f32/T9.L200.R4.P8.Q2.M2/gaps/random/bad",
          "kv_write/bf16/T4.L9.R4.P8.Q2.M2/gaps/special/padding",
