@@ -340,6 +340,7 @@ static const mh_backend_table table = {
     .wrap_event = &amd_wrap_event_group,
     .module = &amd_module_group,
     .counters = &amd_counters_group,
+    .peer = &amd_peer_group,
 };
 
 MH_DEFINE_BACKEND(table)

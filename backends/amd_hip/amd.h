@@ -42,12 +42,17 @@ enum {
     hipErrorNotReady = 600,
     hipErrorIllegalAddress = 700,
     hipErrorLaunchTimeOut = 702,
+    hipErrorPeerAccessAlreadyEnabled = 704,
     hipErrorAssert = 710,
     hipErrorLaunchFailure = 719,
     hipDeviceAttributeMultiprocessorCount = 63,
     hipDeviceAttributeWarpSize = 87,
     hipStreamNonBlocking = 1,
     hipEventDisableTiming = 2,
+    hipHostMallocPortable = 1,
+    hipHostMallocMapped = 2,
+    hipHostMallocCoherent = 0x40000000,
+    hipDeviceMallocFinegrained = 1, /* of hipExtMallocWithFlags */
     hipMemcpyHostToDevice = 1,
     hipMemcpyDeviceToHost = 2,
     hipMemcpyDeviceToDevice = 3,
@@ -158,6 +163,7 @@ extern const mh_backend_event amd_event_group;
 extern const mh_backend_wrap_event amd_wrap_event_group;
 extern const mh_backend_graph amd_graph_group;
 extern const mh_backend_module amd_module_group;
+extern const mh_backend_peer amd_peer_group;
 
 /* ---- modules.c: kernels ---- */
 

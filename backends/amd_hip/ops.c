@@ -17,6 +17,8 @@ SAME(FP8, MH_FORMAT_FP8);
 static uint32_t plan(const struct device *device, const mh_op *op, struct launch_memory *memory,
                      struct launch *l)
 {
+    if (op->op == MH_OP_EXCHANGE)
+        return plan_exchange((const void *)op, l);
     uint32_t count = has_products(device, op) ? plan_fast(device, op, memory, l) : 0;
     if (count)
         return count;

@@ -154,6 +154,10 @@ uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_
                              int64_t heads, int64_t rows, int64_t head_rows, int64_t first_row,
                              struct launch_memory *memory, struct launch *l);
 
+/* ---- exchange.c ---- */
+
+uint32_t plan_exchange(const mh_op_exchange *op, struct launch *l);
+
 /* ---- pieces that several files need ---- */
 
 struct choice choice(const mh_tensor *experts, const mh_tensor *map, const mh_tensor *fault,

@@ -1,4 +1,5 @@
 /* Program counter, waits, barriers, hardware registers, scalar memory. */
+#include <sched.h>
 #include <time.h>
 
 #include "exec.h"
@@ -63,10 +64,12 @@ OP(s_nop)
     (void)w;
     (void)i;
 }
+/* The other waves come first, and what it waits for may be another device's to do. */
 OP(s_sleep)
 {
     (void)i;
     w->leave = true;
+    sched_yield();
 }
 OP(s_endpgm)
 {
