@@ -14,7 +14,7 @@ struct driver driver = {
 static hipError_t start_device(struct device *d)
 {
     d->pool = NULL;
-    hipError_t result = stream_create(d, 0, 0, &d->legacy);
+    hipError_t result = stream_create(d, 0, 0, false, &d->legacy);
     if (result == hipSuccess)
         d->legacy->legacy = true;
     return result;

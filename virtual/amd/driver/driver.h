@@ -228,7 +228,8 @@ struct ihipStream_t {
 
 /* Handles 0, 1 and 2 are resolved here. */
 hipError_t stream_resolve(struct device *device, hipStream_t handle, hipStream_t *out);
-hipError_t stream_create(struct device *device, unsigned flags, int priority, hipStream_t *out);
+hipError_t stream_create(struct device *device, unsigned flags, int priority, bool per_thread,
+                         hipStream_t *out);
 void stream_hold(hipStream_t stream);
 void stream_release(hipStream_t stream); /* with the lock held */
 

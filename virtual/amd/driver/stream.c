@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 
-hipError_t stream_create(struct device *device, unsigned flags, int priority, hipStream_t *out)
+hipError_t stream_create(struct device *device, unsigned flags, int priority, bool per_thread,
+                         hipStream_t *out)
 {
     hipStream_t s = calloc(1, sizeof *s);
     if (!s)
@@ -15,6 +16,8 @@ hipError_t stream_create(struct device *device, unsigned flags, int priority, hi
     s->flags = flags;
     s->priority = priority > 1 ? 1 : priority < -1 ? -1 : priority;
     s->holders = 1;
+    s->per_thread = per_thread;
+    s->thread = pthread_self();
     lock();
     s->id = ++driver.next_id;
     s->next = device->streams;
@@ -34,14 +37,7 @@ static hipError_t thread_stream(struct device *device, hipStream_t *out)
             return hipSuccess;
         }
     unlock();
-    hipError_t result = stream_create(device, 0, 0, out);
-    if (result == hipSuccess) {
-        lock(); /* it is in the list already, where other threads look for theirs */
-        (*out)->thread = pthread_self();
-        (*out)->per_thread = true;
-        unlock();
-    }
-    return result;
+    return stream_create(device, 0, 0, true, out);
 }
 
 hipError_t stream_resolve(struct device *device, hipStream_t handle, hipStream_t *out)
@@ -73,7 +69,7 @@ static hipError_t create(const char *name, hipStream_t *out, unsigned flags, int
     ENTER_DEVICE(name, device);
     if (!out || flags & ~(unsigned)hipStreamNonBlocking)
         return done(hipErrorInvalidValue);
-    hipError_t result = stream_create(device, flags, priority, out);
+    hipError_t result = stream_create(device, flags, priority, false, out);
     if (result == hipSuccess && !vc_handle_add(*out, HANDLE_STREAM))
         result = hipErrorOutOfMemory;
     return done(result);

@@ -181,10 +181,25 @@ static void vector(struct va_wave *w, const struct va_insn *i)
         define_scalars(w, i->sd, 2, true);
 }
 
+/* Where s_set_gpr_idx_on moves an operand; beyond the kernel's registers running it is a fault. */
+static uint16_t moved(const struct va_wave *w, uint16_t code, int which)
+{
+    uint32_t to = code + (w->gpr_index & 255);
+    bool moves = code >= VA_V0 && code < VA_A0 && w->gpr_index >> (12 + which) & 1;
+    return moves && to - VA_V0 < w->vgprs ? (uint16_t)to : code;
+}
+
 void va_check_registers(struct va_wave *w, const struct va_insn *i)
 {
     if (i->op == VA_NO_OP)
         return;
+    struct va_insn relative;
+    if (w->mode & VA_MODE_GPR_IDX && i->relative) {
+        relative = *i;
+        relative.a = moved(w, i->a, 0), relative.b = moved(w, i->b, 1);
+        relative.c = moved(w, i->c, 2), relative.d = moved(w, i->d, 3);
+        i = &relative;
+    }
     if (i->encoding >= VA_DS)
         memory(w, i);
     else if (i->encoding <= VA_SMEM)

@@ -6,7 +6,8 @@
 
 enum { LEAST_PRIORITY = 0, GREATEST_PRIORITY = -5 };
 
-static CUresult stream_create(CUcontext context, unsigned flags, int priority, CUstream *out)
+static CUresult stream_create(CUcontext context, unsigned flags, int priority, bool per_thread,
+                              CUstream *out)
 {
     CUstream s = calloc(1, sizeof *s);
     if (!s)
@@ -17,6 +18,8 @@ static CUresult stream_create(CUcontext context, unsigned flags, int priority, C
                   : priority < GREATEST_PRIORITY ? GREATEST_PRIORITY
                                                  : priority;
     s->holders = 1;
+    s->per_thread = per_thread;
+    s->thread = pthread_self();
     lock();
     s->id = ++driver.next_id;
     context->holders++;
@@ -37,14 +40,7 @@ static CUresult thread_stream(CUcontext context, CUstream *out)
             return CUDA_SUCCESS;
         }
     unlock();
-    CUresult result = stream_create(context, 0, 0, out);
-    if (result == CUDA_SUCCESS) {
-        lock(); /* it is in the list already, where other threads look for theirs */
-        (*out)->thread = pthread_self();
-        (*out)->per_thread = true;
-        unlock();
-    }
-    return result;
+    return stream_create(context, 0, 0, true, out);
 }
 
 CUresult stream_resolve(CUcontext context, CUstream handle, bool per_thread, CUstream *out)
@@ -96,7 +92,7 @@ static CUresult create(const char *name, CUstream *out, unsigned flags, int prio
     ENTER_CONTEXT(name, context);
     if (!out || flags & ~(unsigned)CU_STREAM_NON_BLOCKING)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = stream_create(context, flags, priority, out);
+    CUresult result = stream_create(context, flags, priority, false, out);
     if (result == CUDA_SUCCESS && !vc_handle_add(*out, HANDLE_STREAM))
         return CUDA_ERROR_OUT_OF_MEMORY;
     return result;

@@ -49,6 +49,9 @@ static const struct bug bugs[] = {
      "s_load_dword s10, s[14:15]", false},
     {"unwritten_lane", 64, VA_OK, "uninitialised-register", "global_store_dword v1, v3, s[6:7]",
      false},
+    {"relative_written", 64, VA_OK, NULL, NULL, false}, /* one that s_set_gpr_idx_on has moved */
+    {"unwritten_relative", 64, VA_OK, "uninitialised-register", "global_store_dword v1, v3, s[6:7]",
+     false},
     {"race_read", 128, VA_OK, "lds-race", "ds_", false},
     {"race_write", 128, VA_OK, "lds-race", "ds_write_b32 v3, v2", false},
     {"barriers", 128, VA_OK, "divergent-barrier", "s_barrier", false},

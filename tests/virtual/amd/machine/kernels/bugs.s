@@ -164,6 +164,23 @@ BEGIN unwritten_lane
   s_mov_b64 exec, s[10:11]
   global_store_dword v1, v3, s[6:7]
 END unwritten_lane, 0, 0
+BEGIN relative_written
+  global_load_dword v2, v1, s[4:5]
+  s_mov_b32 s10, 5
+  s_waitcnt vmcnt(0)
+  s_set_gpr_idx_on s10, gpr_idx(DST)
+  v_add_f32 v20, v2, v2
+  s_set_gpr_idx_off
+  global_store_dword v1, v25, s[6:7]
+END relative_written, 0, 0
+BEGIN unwritten_relative
+  v_mov_b32 v20, 1.0
+  s_mov_b32 s10, 5
+  s_set_gpr_idx_on s10, gpr_idx(SRC0)
+  v_mov_b32 v3, v20
+  s_set_gpr_idx_off
+  global_store_dword v1, v3, s[6:7]
+END unwritten_relative, 0, 0
 BEGIN race_read
   v_mov_b32 v2, v0
   ds_write_b32 v1, v2
@@ -498,6 +515,28 @@ amdhsa.kernels:
     .max_flat_workgroup_size: 128
   - .name: unwritten_lane
     .symbol: unwritten_lane.kd
+    .kernarg_segment_size: 24
+    .kernarg_segment_align: 8
+    .group_segment_fixed_size: 0
+    .private_segment_fixed_size: 0
+    .wavefront_size: 64
+    .sgpr_count: 16
+    .vgpr_count: 40
+    .agpr_count: 8
+    .max_flat_workgroup_size: 128
+  - .name: relative_written
+    .symbol: relative_written.kd
+    .kernarg_segment_size: 24
+    .kernarg_segment_align: 8
+    .group_segment_fixed_size: 0
+    .private_segment_fixed_size: 0
+    .wavefront_size: 64
+    .sgpr_count: 16
+    .vgpr_count: 40
+    .agpr_count: 8
+    .max_flat_workgroup_size: 128
+  - .name: unwritten_relative
+    .symbol: unwritten_relative.kd
     .kernarg_segment_size: 24
     .kernarg_segment_align: 8
     .group_segment_fixed_size: 0
