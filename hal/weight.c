@@ -342,6 +342,25 @@ mh_status mh_weight_write(mh_weight *weight, const mh_weight_piece *piece)
     return status;
 }
 
+mh_status mh_weight_replace(mh_weight *weight, const mh_weight_piece *piece)
+{
+    mh_weight_piece p = MH_INIT(mh_weight_piece);
+    mh_status status = check_weight(weight, "mh_weight_replace", true);
+    if (!status)
+        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
+    if (!status)
+        status = check_piece(weight, &p);
+    if (!status && (p.row_begin || p.row_count != weight->view.out))
+        status = bad_piece(weight, "row_count", p.row_count, "not all rows of the experts");
+    /* There the experts may be used in place, and more be known of them than their bytes. */
+    if (!status && hal_on_host_memory(weight->device))
+        status = hal_fail(weight->device->runtime, MH_UNSUPPORTED,
+                          "mh_weight_replace: weight '%s' is on host memory", weight->label);
+    for (int64_t e = 0; !status && e < p.expert_count; e++)
+        status = copy_expert(weight, &p, e);
+    return status;
+}
+
 mh_status mh_weight_seal(mh_weight *weight)
 {
     mh_status status = check_weight(weight, "mh_weight_seal", false);

@@ -196,9 +196,9 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
     PUT(down, "experts.down_proj", &l->expert_down);
 }
 
-const mh_op model_send, model_receive;
+const mh_op model_fetch, model_send, model_receive;
 
-static void exchange(struct builder *b, const mh_op *which)
+static void mark(struct builder *b, const mh_op *which)
 {
     if (!b->status)
         b->status = b->emit(b->context, which, NULL);
@@ -206,12 +206,14 @@ static void exchange(struct builder *b, const mh_op *which)
 
 /* Every rank runs the experts it has, and sums the slots of all. They are on their way while the
  * shared experts run. */
-static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
+static void split_experts(struct builder *b, struct model_layer *l, mh_tensor shared_ffn)
 {
     const struct model_step *s = b->step;
+    if (b->model->fetches)
+        mark(b, &model_fetch);
     for (uint32_t g = 0; l->expert_count && g < b->model->placement.groups; g++)
         serve_group(b, l, g);
-    exchange(b, &model_send);
+    mark(b, &model_send);
     mh_op_combine combine = MH_OP_INIT(combine, COMBINE);
     combine.y = s->h, combine.h = s->h, combine.e = s->expert_slots, combine.weights = s->weights;
     combine.fault = s->fault;
@@ -220,7 +222,7 @@ static void spread_experts(struct builder *b, struct model_layer *l, mh_tensor s
         linear(b, s->shared, shared_ffn, &l->down, "shared_experts.down_proj");
         combine.shared = s->shared;
     }
-    exchange(b, &model_receive);
+    mark(b, &model_receive);
     PUT(combine, "experts.combine", NULL);
 }
 
@@ -237,8 +239,8 @@ static void experts(struct builder *b, struct model_layer *l)
 
     mh_tensor ffn = mh_tensor_slice(s->ffn, 1, 0, c->n_shared_experts * c->moe_intermediate_size);
     bool shared = c->n_shared_experts != 0;
-    if (s->spread) {
-        spread_experts(b, l, ffn);
+    if (s->split) {
+        split_experts(b, l, ffn);
         return;
     }
     if (shared && same_format(l->gate, l->expert_gate)) {
@@ -385,7 +387,7 @@ uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step 
     s->experts = mh_tensor_make(buffer, used, MH_I32, 3, chosen);
     s->experts.stride[0] = (int64_t)choices / c->num_hidden_layers;
     used += choices;
-    if (s->spread)
+    if (s->split)
         s->expert_slots = LAY3(k, c->hidden_size);
     s->logits = lay(buffer, &used, MH_F32, 2, max(s->head_rows, 1), c->vocab_size, 0);
 #undef LAY2

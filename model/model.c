@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fetch.h"
 #include "model.h"
 #include "tensors.h"
 
@@ -102,6 +103,18 @@ static mh_status find_matrix(const mh_checkpoint *checkpoint, const char *name,
     return mh_checkpoint_find(checkpoint, scale_name, scale);
 }
 
+mh_status model_find_matrix(const mh_checkpoint *checkpoint, const struct model_tensor *tensor,
+                            mh_format format, mh_checkpoint_tensor *data,
+                            mh_checkpoint_tensor *scale)
+{
+    mh_status status = find_matrix(checkpoint, tensor->name, data, scale);
+    if (!status && format_of(data->dtype) != format)
+        status =
+            mh_fail(MH_BAD_DATA, "%s: tensor %s: dtype is %s, expert 0 has %s", data->file,
+                    data->name, mh_safetensors_dtype_name(data->dtype), mh_format_name(format));
+    return status;
+}
+
 /* ---- the passes over all weights ---- */
 
 struct loading {
@@ -111,14 +124,27 @@ struct loading {
     uint64_t done, total;
 };
 
+/* Where an expert is in its bank: they are there in order. */
+static int64_t slot_of(const struct mh_model *model, const struct model_rank *rank,
+                       const struct model_tensor *tensor)
+{
+    int64_t slot = 0;
+    for (int64_t e = 0; e < tensor->expert; e++)
+        slot += placement_has(&model->placement, rank->number, tensor->layer, e);
+    return slot;
+}
+
 /* Does this tensor go to the rank? */
 static bool is_wanted(const struct loading *loading, const struct model_tensor *tensor)
 {
     const struct model_rank *rank = loading->rank;
     if (tensor->id == TENSOR_HEAD)
         return rank == loading->model->ranks;
-    return tensor->expert < 0 ||
-           placement_has(&loading->model->placement, rank->number, tensor->layer, tensor->expert);
+    if (tensor->expert < 0)
+        return true;
+    bool has =
+        placement_has(&loading->model->placement, rank->number, tensor->layer, tensor->expert);
+    return has && (!rank->places || slot_of(loading->model, rank, tensor) < rank->places);
 }
 
 /* A weight without content, on the device, for questions. */
@@ -139,6 +165,8 @@ static mh_status describe(void *context, const struct model_tensor *tensor)
     mh_weight_params p = MH_INIT(mh_weight_params);
     p.format = format_of(data.dtype);
     p.experts = tensor->expert < 0 ? 1 : rank->layers[tensor->layer].expert_count;
+    if (tensor->expert >= 0 && rank->places && p.experts > rank->places)
+        p.experts = rank->places;
     p.out = tensor->rows;
     p.in = tensor->columns;
     p.label = tensor->name;
@@ -173,7 +201,7 @@ static mh_status ask(void *context, const mh_op *op, mh_weight ***slots)
     struct loading *loading = context;
     mh_support answer = MH_INIT(mh_support);
     mh_device *device = loading->rank->device;
-    if (op == &model_send || op == &model_receive)
+    if (model_is_mark(op))
         return MH_OK;
     mh_status status = mh_device_supports(device, op, &answer);
     if (status)
@@ -195,7 +223,7 @@ static mh_status decide_places(struct loading *loading, int64_t rows)
     const int64_t paged[] = {1, MODEL_PAGE, c->kv_lora_rank + c->qk_rope_head_dim};
     const int64_t angles[] = {MODEL_PAGE, c->qk_rope_head_dim};
     const int64_t single[] = {1, 1};
-    struct model_step step = {.rows = rows, .spread = model->world > 1};
+    struct model_step step = {.rows = rows, .split = model->split};
     step.head_rows = loading->rank == model->ranks;
     mh_tensor *cache = calloc((size_t)c->num_hidden_layers, sizeof(*cache));
     if (!cache)
@@ -225,16 +253,6 @@ static mh_status report(struct loading *loading, uint64_t bytes)
     return MH_OK;
 }
 
-/* Where an expert is in its bank: they are there in order. */
-static int64_t slot_of(const struct mh_model *model, const struct model_rank *rank,
-                       const struct model_tensor *tensor)
-{
-    int64_t slot = 0;
-    for (int64_t e = 0; e < tensor->expert; e++)
-        slot += placement_has(&model->placement, rank->number, tensor->layer, e);
-    return slot;
-}
-
 static mh_status fill(void *context, const struct model_tensor *tensor)
 {
     struct loading *loading = context;
@@ -246,11 +264,7 @@ static mh_status fill(void *context, const struct model_tensor *tensor)
         return MH_OK;
     mh_status status = mh_weight_get_info(*slot, &info);
     if (!status)
-        status = find_matrix(loading->model->checkpoint, tensor->name, &data, &scale);
-    if (!status && format_of(data.dtype) != info.format)
-        status =
-            mh_fail(MH_BAD_DATA, "%s: tensor %s: dtype is %s, expert 0 has %s", data.file,
-                    data.name, mh_safetensors_dtype_name(data.dtype), mh_format_name(info.format));
+        status = model_find_matrix(loading->model->checkpoint, tensor, info.format, &data, &scale);
     if (status)
         return status;
     mh_weight_piece piece = MH_INIT(mh_weight_piece);
@@ -367,7 +381,7 @@ static mh_status place_all(struct params *p)
     p->used = 0;
     mh_status status = model_for_each_tensor(p->model->config, place_vector, p);
     const mh_config *c = p->model->config;
-    for (int64_t i = 0; !status && p->model->world > 1 && i < c->num_hidden_layers; i++)
+    for (int64_t i = 0; !status && p->model->split && i < c->num_hidden_layers; i++)
         if (mh_config_is_moe(c, i))
             place_map(p, i);
     return status;
@@ -412,6 +426,8 @@ static mh_status load(struct mh_model *model, const mh_model_params *params)
     for (uint32_t i = 0; !status && i < model->rank_count; i++) {
         loading.rank = &model->ranks[i];
         status = model_for_each_tensor(model->config, fill, &loading);
+        if (!status && loading.rank->places)
+            status = fetch_create(model, loading.rank);
     }
     return status;
 }
@@ -448,11 +464,19 @@ static mh_status make_ranks(struct mh_model *model, mh_device *const *devices)
     return MH_OK;
 }
 
-static void count_experts(const struct mh_model *model, struct model_rank *rank)
+/* Where there is a place for each of a rank's experts, none is fetched. */
+static void count_experts(struct mh_model *model, struct model_rank *rank)
 {
-    for (int64_t i = 0; i < model->config->num_hidden_layers; i++)
+    int64_t most = 0;
+    for (int64_t i = 0; i < model->config->num_hidden_layers; i++) {
+        struct model_layer *l = &rank->layers[i];
         if (mh_config_is_moe(model->config, i))
-            rank->layers[i].expert_count = placement_count(&model->placement, rank->number, i);
+            l->expert_count = placement_count(&model->placement, rank->number, i);
+        most = l->expert_count > most ? l->expert_count : most;
+    }
+    if (rank->places >= most)
+        rank->places = 0;
+    model->fetches |= rank->places != 0;
 }
 
 static mh_status check_devices(mh_device *const *devices, uint64_t count)
@@ -485,10 +509,16 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
     if (p.redundant > 1 << 20)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_model_params: redundant is %u, at most 2^20",
                        p.redundant);
+    if (p.expert_places < -1 || p.reserved || (p.expert_places && p.redundant))
+        return mh_fail(MH_INVALID_ARGUMENT,
+                       "mh_model_params: expert_places is %lld, must be -1 or more, and not "
+                       "together with redundant",
+                       (long long)p.expert_places);
     struct mh_model *model = calloc(1, sizeof(*model));
     if (!model)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a model");
     atomic_init(&model->refs, 1);
+    atomic_init(&model->in_use, false);
     model->checkpoint = mh_checkpoint_retain(checkpoint);
     model->config = mh_checkpoint_config(checkpoint);
     model->profile = p.profile;
@@ -503,6 +533,7 @@ mh_status mh_model_load(mh_checkpoint *checkpoint, mh_device *const *devices, ui
         status = model_place_experts(model, &p);
     for (uint32_t i = 0; !status && i < model->rank_count; i++)
         count_experts(model, &model->ranks[i]);
+    model->split = model->world > 1 || model->fetches;
     if (!status)
         status = load(model, &p);
     if (status)
@@ -537,6 +568,7 @@ void mh_model_release(mh_model *model)
         struct model_rank *rank = &model->ranks[i];
         if (rank->layers)
             model_for_each_tensor(model->config, drop, rank);
+        fetch_destroy(rank->fetch);
         free(rank->layers);
         mh_buffer_release(rank->params);
         mh_device_release(rank->device);
@@ -576,6 +608,22 @@ mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t layer, 
         ++*count;
     }
     return MH_OK;
+}
+
+mh_status mh_model_get_fetches(const mh_model *model, mh_model_fetches *out)
+{
+    if (!model)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_model_get_fetches: model is NULL");
+    mh_model_fetches sum = MH_INIT(mh_model_fetches);
+    for (uint32_t i = 0; i < model->rank_count; i++) {
+        const struct fetch *f = model->ranks[i].fetch;
+        if (!f)
+            continue;
+        sum.ranks++;
+        sum.places = !sum.places || f->places < sum.places ? f->places : sum.places;
+        sum.hits += f->hits, sum.misses += f->misses, sum.bytes += f->bytes_of_misses;
+    }
+    return mh_struct_out(out, &sum, sizeof(sum));
 }
 
 mh_device *mh_model_device(const mh_model *model)

@@ -9,6 +9,8 @@
 
 #include "placement.h"
 
+struct model_tensor;
+
 #define MODEL_PAGE 64 /* tokens a page of the cache; the chunk of numerics rule 3 */
 #define MODEL_DEVICES 64
 
@@ -32,6 +34,8 @@ struct model_rank {
     mh_weight *embedding, *head;
     struct model_layer *layers;
     uint32_t number; /* among all */
+    int64_t places;  /* of a bank, where that is less than the experts of a layer; 0: it is not */
+    struct fetch *fetch; /* then */
 };
 
 struct mh_model {
@@ -45,6 +49,9 @@ struct mh_model {
     uint32_t *process_ranks;    /* [processes]: how many each has */
     struct placement placement;
     struct model_rank *ranks;
+    bool split;         /* experts' outputs stay unsummed until all are there */
+    bool fetches;       /* a rank of this process does */
+    atomic_bool in_use; /* then: by a session */
 };
 
 /* Operands of one step of `rows` tokens. */
@@ -59,13 +66,17 @@ struct model_step {
     /* activations, [rows, ...] */
     mh_tensor h, x, q_a, q, kv, query, attended, values, ffn, shared, expert_ffn, weights;
     mh_tensor experts;      /* i32 [layers, rows, k]: what they choose */
-    bool spread;            /* experts are on several ranks, */
-    mh_tensor expert_slots; /* which exchange these: f32 [rows, k, hidden] */
+    bool split;             /* as of the model: */
+    mh_tensor expert_slots; /* f32 [rows, k, hidden] */
 };
 
 /* placement.c: fills `placement`. Collective. */
 mh_status model_place_experts(struct mh_model *model, const mh_model_params *params);
 
+/* model.c: a matrix of this format and, of FP8, its scales. */
+mh_status model_find_matrix(const mh_checkpoint *checkpoint, const struct model_tensor *tensor,
+                            mh_format format, mh_checkpoint_tensor *data,
+                            mh_checkpoint_tensor *scale);
 /* session.c: checks them and fills in what is left to us. */
 mh_status model_session_params(const mh_config *config, mh_session_params *params);
 /* session_pages.c: of one layer. */
@@ -77,11 +88,16 @@ uint64_t model_choices_bytes(const mh_config *config, int64_t rows);
 mh_tensor model_layer_experts(const struct model_step *step, int64_t layer);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
- * order of ops.def, NULL at the end. Two are no ops: where a rank's own `expert_slots` are there,
- * and where those of all must be. */
+ * order of ops.def, NULL at the end. Three are no ops: where fetched experts must be there, where a
+ * rank's own `expert_slots` are there, and where those of all must be. */
 typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight ***slots);
 
-extern const mh_op model_send, model_receive;
+extern const mh_op model_fetch, model_send, model_receive;
+
+static inline bool model_is_mark(const mh_op *op)
+{
+    return op == &model_fetch || op == &model_send || op == &model_receive;
+}
 
 /* graph.c: the ops of a step, in order. */
 mh_status model_build(struct mh_model *model, struct model_rank *rank,

@@ -55,9 +55,11 @@ int64_t model_room(const mh_config *config, const struct model_sizes *sizes, uin
     return fits < (uint64_t)count ? (int64_t)fits : count;
 }
 
-static mh_status ask_room(const struct mh_model *model, uint32_t i, const struct model_sizes *sizes,
-                          int64_t *room)
+/* What a rank has room for; where it fetches, that is any number, and it gets so many places. */
+static mh_status ask_room(struct mh_model *model, uint32_t i, const struct model_sizes *sizes,
+                          int64_t places, int64_t *room)
 {
+    int64_t experts = model->config->n_routed_experts;
     mh_device *device = model->ranks[i].device;
     mh_device_info info = MH_INIT(mh_device_info);
     mh_memory_info memory = MH_INIT(mh_memory_info);
@@ -66,7 +68,14 @@ static mh_status ask_room(const struct mh_model *model, uint32_t i, const struct
         status = mh_device_memory(device, &memory);
     *room =
         model_room(model->config, sizes, memory.available, info.flags & MH_DEVICE_HOST_MEMORY, !i);
-    return status;
+    if (status || !places || info.flags & MH_DEVICE_HOST_MEMORY || !experts)
+        return status;
+    if (!*room)
+        return mh_fail(MH_OUT_OF_MEMORY, "experts: %s has no room for one of each layer",
+                       mh_device_uri(device));
+    model->ranks[i].places = places < 0 || places > *room ? *room : places;
+    *room = experts;
+    return MH_OK;
 }
 
 /* ---- dealing ---- */
@@ -325,7 +334,7 @@ mh_status model_place_experts(struct mh_model *model, const mh_model_params *par
     if (!status)
         status = model_measure(c, model->checkpoint, &sizes);
     for (uint32_t i = 0; !status && i < model->rank_count; i++)
-        status = ask_room(model, i, &sizes, &room[model->first_rank + i]);
+        status = ask_room(model, i, &sizes, params->expert_places, &room[model->first_rank + i]);
     for (uint32_t p = 0; !status && p < processes; p++)
         parts[p] = model->process_ranks[p] * sizeof(*room);
     if (!status && model->transport)

@@ -56,7 +56,7 @@ static void fill_rank(const struct plan *plan, uint32_t index)
     bool on_host = r->flags & MH_DEVICE_HOST_MEMORY;
     bool spread = plan->count > 1;
     uint64_t pages = (uint64_t)(p->context + MODEL_PAGE - 1) / MODEL_PAGE;
-    struct model_step step = {.rows = p->chunk, .head_rows = 1, .spread = spread};
+    struct model_step step = {.rows = p->chunk, .head_rows = 1, .split = spread};
     if (!on_host && step.rows > 8)
         step.rows = (step.rows + 7) / 8 * 8;
     r->room = plan->room[index];

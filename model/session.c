@@ -124,7 +124,7 @@ mh_status session_meet(mh_session *s)
     }
     mh_comm_release(s->comm);
     s->comm = comm;
-    s->linked = info.native;
+    s->linked = info.native && !s->model->fetches; /* the host fetches them */
     return MH_OK;
 }
 
@@ -186,9 +186,14 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
         status = model_session_params(model->config, &p);
     if (status)
         return status;
+    if (model->fetches && atomic_exchange(&model->in_use, true))
+        return mh_fail(MH_WRONG_STATE,
+                       "mh_session_create: the model fetches experts, and has a session already");
     mh_session *s = calloc(1, sizeof(*s));
-    if (!s)
+    if (!s) {
+        atomic_store(&model->in_use, false);
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a session");
+    }
     atomic_init(&s->refs, 1);
     s->model = mh_model_retain(model);
     s->kv_dtype = p.kv_dtype;
@@ -232,6 +237,7 @@ void mh_session_release(mh_session *s)
     session_steps_destroy(s);
     session_pages_destroy(s);
     drop_ranks(s);
+    atomic_store(&s->model->in_use, false);
     mh_model_release(s->model);
     free(s);
 }
@@ -246,8 +252,10 @@ mh_status mh_session_observe(mh_session *s, mh_observe_fn observe, void *user)
 {
     if (!s)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_observe: session is NULL");
-    if (observe && s->comm)
-        return mh_fail(MH_UNSUPPORTED, "mh_session_observe: the session is spread over %u devices",
+    if (observe && s->model->split)
+        return mh_fail(MH_UNSUPPORTED,
+                       "mh_session_observe: the session is spread over %u devices, or fetches "
+                       "experts",
                        s->model->world);
     s->observe = observe;
     s->observe_user = user;

@@ -1,6 +1,7 @@
 /* session_graph.c: the graphs of a session's steps, kept by their shapes. */
 #include <stdlib.h>
 
+#include "fetch.h"
 #include "session_impl.h"
 
 int64_t session_bucket(const mh_session *s, int64_t rows)
@@ -13,7 +14,7 @@ struct model_step session_operands(mh_session *s, const struct session_rank *r, 
                                    int64_t head_rows)
 {
     const mh_config *c = s->model->config;
-    struct model_step step = {.rows = rows, .head_rows = s->heads, .spread = s->comm != NULL};
+    struct model_step step = {.rows = rows, .head_rows = s->heads, .split = s->model->split};
     model_lay_out(c, r->activations, &step);
     step.head_rows = head_rows;
     if (head_rows > s->heads) {
@@ -72,11 +73,22 @@ static void release_parts(const mh_session *s, struct session_graph *g)
     *g = (struct session_graph){0};
 }
 
+/* Does a part end here, that the host may fetch experts, or exchange what they give? */
+static bool is_border(const mh_session *s, const mh_op *op)
+{
+    return s->model->fetches ? op == &model_fetch || op == &model_send : op == &model_receive;
+}
+
+struct counting {
+    const mh_session *session;
+    uint32_t parts;
+};
+
 static mh_status count_part(void *context, const mh_op *op, mh_weight ***slots)
 {
-    struct session_graph *g = context;
+    struct counting *c = context;
     (void)slots;
-    g->part_count += op == &model_receive;
+    c->parts += is_border(c->session, op);
     return MH_OK;
 }
 
@@ -137,11 +149,11 @@ static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct recording *r = context;
     (void)slots;
-    if (op != &model_send && op != &model_receive)
+    if (!model_is_mark(op))
         return mh_encode(mh_graph_encoder(*r->at), op);
     if (r->session->linked)
         return record_exchange(r, op == &model_send ? MH_COMM_SEND : MH_COMM_RECEIVE);
-    return op == &model_send ? MH_OK : mh_graph_create(r->rank->model->device, ++r->at);
+    return is_border(r->session, op) ? mh_graph_create(r->rank->model->device, ++r->at) : MH_OK;
 }
 
 /* Makes the rank's scratch hold `bytes`. A larger one takes the place of the one before and of the
@@ -185,10 +197,11 @@ static mh_status record_graph(mh_session *s, struct session_graph *g)
 {
     const struct session_graph shape = *g;
     uint64_t fallback = 0;
-    g->part_count = 1;
-    mh_status status = s->linked ? MH_OK : build(s, s->ranks, g, count_part, g);
+    struct counting counting = {s, 1};
+    mh_status status = s->linked ? MH_OK : build(s, s->ranks, g, count_part, &counting);
     if (status)
         return status;
+    g->part_count = counting.parts;
     g->parts = calloc((size_t)s->rank_count * g->part_count, sizeof(*g->parts));
     if (!g->parts)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a graph");
@@ -271,6 +284,62 @@ static mh_status exchange(mh_session *s, int64_t rows, int64_t layer)
     return status;
 }
 
+static mh_status launch_part(mh_session *s, const struct session_graph *g, uint32_t rank,
+                             uint32_t part)
+{
+    return mh_graph_launch(g->parts[rank * g->part_count + part], s->ranks[rank].stream);
+}
+
+/* Runs the part with a layer's experts on one rank, as often as it takes to have them all there. */
+static mh_status run_fetched(mh_session *s, const struct session_graph *g, uint32_t rank,
+                             uint32_t part, int64_t layer, const int32_t *chosen, int64_t count)
+{
+    struct mh_model *model = s->model;
+    struct model_rank *r = &model->ranks[rank];
+    int64_t experts = model->config->n_routed_experts;
+    bool *needed = calloc((size_t)experts, sizeof(*needed));
+    bool some = true;
+    mh_status status = MH_OK;
+    if (!needed)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld experts",
+                       (long long)experts);
+    for (int64_t i = 0; i < count; i++)
+        if (chosen[i] >= 0 && chosen[i] < experts)
+            needed[chosen[i]] |= placement_has(&model->placement, r->number, layer, chosen[i]);
+    for (bool first = true; !status && some; first = false) {
+        status = mh_stream_wait(s->ranks[rank].stream, MH_FOREVER);
+        if (!status)
+            status = fetch_round(model, r, layer, needed, first, &some);
+        if (!status && some)
+            status = launch_part(s, g, rank, part);
+    }
+    free(needed);
+    return status;
+}
+
+/* A layer's experts, where some ranks fetch them. */
+static mh_status run_experts(mh_session *s, const struct session_graph *g, uint32_t part,
+                             int64_t layer)
+{
+    struct model_step step = session_operands(s, &s->ranks[0], g->rows, 0);
+    mh_tensor t = model_layer_experts(&step, layer);
+    int64_t count = t.shape[0] * t.shape[1];
+    int32_t *chosen = malloc((size_t)count * sizeof(*chosen));
+    if (!chosen)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)g->rows);
+    mh_status status =
+        mh_stream_read(s->ranks[0].stream, t.buffer, t.offset, chosen, 4 * (uint64_t)count);
+    if (!status)
+        status = mh_stream_wait(s->ranks[0].stream, MH_FOREVER);
+    else
+        mh_stream_wait(s->ranks[0].stream, MH_FOREVER);
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = s->model->ranks[i].fetch ? run_fetched(s, g, i, part, layer, chosen, count)
+                                          : launch_part(s, g, i, part);
+    free(chosen);
+    return status;
+}
+
 mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hidden)
 {
     struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden},
@@ -278,13 +347,20 @@ mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hi
     if (s->observe)
         return build(s, s->ranks, &shape, run_observed, s);
     mh_status status = find_graph(s, &shape, &g);
-    int64_t layer = -1;
-    for (uint32_t part = 0; !status && part < g->part_count; part++) {
-        if (part)
-            status = exchange(s, rows, layer = next_moe_layer(s, layer));
+    uint32_t part = 0;
+    for (int64_t l = 0; !status && l < s->model->config->num_hidden_layers; l++) {
+        if (g->part_count == 1 || !mh_config_is_moe(s->model->config, l))
+            continue;
         for (uint32_t i = 0; !status && i < s->rank_count; i++)
-            status = mh_graph_launch(g->parts[i * g->part_count + part], s->ranks[i].stream);
+            status = launch_part(s, g, i, part);
+        part++;
+        if (!status && s->model->fetches)
+            status = run_experts(s, g, part++, l);
+        if (!status && s->comm)
+            status = exchange(s, rows, l);
     }
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = launch_part(s, g, i, part);
     return status;
 }
 

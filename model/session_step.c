@@ -14,7 +14,7 @@ mh_status session_steps_create(mh_session *s)
     if (!s->next_ids || (s->load && !s->choices))
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)s->rows);
     struct model_step sizes = {.rows = s->rows, .head_rows = s->heads};
-    sizes.spread = s->comm != NULL;
+    sizes.split = s->model->split;
     uint64_t bytes = model_lay_out(s->model->config, NULL, &sizes);
     mh_status status = MH_OK;
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {

@@ -57,6 +57,19 @@ static json_t *experts_json(const mh_model *model)
     return list;
 }
 
+/* What was fetched, of this process; null where nothing is. */
+static json_t *offload_json(const mh_model *model, uint64_t tokens)
+{
+    mh_model_fetches f = MH_INIT(mh_model_fetches);
+    if (mh_model_get_fetches(model, &f) || !f.ranks)
+        return json_null();
+    double asked = (double)(f.hits + f.misses);
+    return json_pack("{s:I, s:I, s:I, s:f, s:f}", "places", (json_int_t)f.places, "hits",
+                     (json_int_t)f.hits, "misses", (json_int_t)f.misses, "hit_rate",
+                     asked > 0 ? (double)f.hits / asked : 0, "bytes_per_token",
+                     (double)f.bytes / (double)(tokens ? tokens : 1));
+}
+
 static double rate(double count, double seconds)
 {
     return seconds > 0 ? count / seconds : 0;
@@ -67,7 +80,7 @@ static void print_json(const struct generation *g, const struct setup *setup, co
 {
     double steps = g->count > 1 ? (double)(g->count - 1) : 0;
     json_t *object = json_pack(
-        "{s:s, s:b, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:i, s:o}",
+        "{s:s, s:b, s:s, s:o, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:i, s:o, s:o}",
         "device", setup->uri, "virtual", !!(setup->info.flags & MH_DEVICE_IS_VIRTUAL), "profile",
         setup->profile == MH_PROFILE_FAST ? "fast" : "exact", "prompt_ids",
         ids_json(prompt, prompt_count), "token_ids", ids_json(g->ids, g->count), "text",
@@ -76,7 +89,8 @@ static void print_json(const struct generation *g, const struct setup *setup, co
         "decode_tokens_per_s", rate(steps, g->decode_seconds), "launches_per_token",
         rate((double)g->launches, steps), "graph_launches_per_token",
         rate((double)g->graph_launches, steps), "fallbacks", fallbacks_json(setup), "processes",
-        (int)mh_transport_processes(setup->transport), "experts", experts_json(setup->model));
+        (int)mh_transport_processes(setup->transport), "experts", experts_json(setup->model),
+        "offload", offload_json(setup->model, prompt_count + (uint64_t)steps));
     if (object && !json_dumpf(object, stdout, JSON_REAL_PRECISION(9)))
         putchar('\n');
     json_decref(object);
@@ -146,6 +160,7 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         SETUP_OPTIONS(in.setup),
         EXPERT_LOAD_OPTION(in.setup),
+        OFFLOAD_OPTION(in.setup),
         {"prompt", OPTION_TEXT, &in.prompt, "TEXT", "text to continue"},
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "token ids in its place"},
         SAMPLING_OPTIONS(in.sampling),

@@ -226,5 +226,12 @@ void print_summary(const struct generation *g, const struct setup *setup, uint64
     if (g->count > 1)
         fprintf(stderr, " at %.1f tokens/s", (double)(g->count - 1) / g->decode_seconds);
     print_fallbacks(setup);
+    mh_model_fetches f = MH_INIT(mh_model_fetches);
+    if (!mh_model_get_fetches(setup->model, &f) && f.ranks)
+        fprintf(stderr,
+                "; %lld places a layer for experts: %.1f %% of those chosen were there, "
+                "%.1f MB were fetched",
+                (long long)f.places, 100 * (double)f.hits / (double)(f.hits + f.misses),
+                1e-6 * (double)f.bytes);
     fputc('\n', stderr);
 }

@@ -24,6 +24,16 @@ static int check_options(struct setup *setup, const struct command *command,
     int code = parse_placement(command, o->placement, &setup->placement);
     if (code >= 0)
         return code;
+    if (o->offload && strcmp(o->offload, "auto")) {
+        char *end;
+        setup->expert_places = strtol(o->offload, &end, 10);
+        if (*end || setup->expert_places < 1 || setup->expert_places > 1 << 20)
+            return usage_error(command, "--offload: '%s', must be auto or 1 to 2^20", o->offload);
+    } else if (o->offload) {
+        setup->expert_places = -1;
+    }
+    if (setup->expert_places && setup->placement.redundant)
+        return usage_error(command, "--offload: not together with --placement redundant=N");
     size_t length = o->device ? strlen(o->device) : 0;
     if (length && (o->device[0] == ',' || o->device[length - 1] == ',' || strstr(o->device, ",,")))
         return usage_error(command, "--device: '%s': an empty name in the list", o->device);
@@ -151,6 +161,7 @@ static mh_status load_model(struct setup *setup, mh_expert_load *load)
     params.progress_user = &progress;
     params.redundant = setup->placement.redundant;
     params.expert_load = load;
+    params.expert_places = setup->expert_places;
     mh_status status = mh_model_load(setup->checkpoint, setup->devices, setup->device_count,
                                      &params, &setup->model);
     end_progress(&progress);

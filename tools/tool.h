@@ -66,7 +66,7 @@ void clear_interrupt(void);
 
 /* ---- setup.c: what generate, chat and eval have in common ---- */
 struct setup_options {
-    const char *model, *device, *profile, *kv, *placement, *timeline, *expert_load;
+    const char *model, *device, *profile, *kv, *placement, *timeline, *expert_load, *offload;
     int64_t threads, chunk;
     bool strict, is_virtual, json;
     bool spreads; /* takes a list of devices */
@@ -97,6 +97,11 @@ struct setup_options {
         "expert-load", OPTION_TEXT, &(s).expert_load, "FILE",                                        \
             "write how often each expert was chosen, for --placement load=FILE"                      \
     }
+#define OFFLOAD_OPTION(s)                                                                            \
+    {                                                                                                \
+        "offload", OPTION_TEXT, &(s).offload, "auto|N",                                              \
+            "keep what fits, or N, of a layer's experts on a GPU, and fetch others when chosen"      \
+    }
 
 /* The words of --placement. */
 struct placement_words {
@@ -125,6 +130,7 @@ struct setup {
     struct placement_words placement;
     mh_expert_load *counted; /* by the session, for a file; or NULL */
     const char *counted_path;
+    int64_t expert_places; /* as of mh_model_params */
     uint32_t profile;
     mh_dtype kv;
 };

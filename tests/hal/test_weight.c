@@ -165,12 +165,55 @@ static void bad_pieces_are_named(void **state)
     world_free(w);
 }
 
+static void experts_are_replaced_after_the_seal(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    mh_weight *weight = make(w->probe, MH_FORMAT_FP8, E, OUT, IN);
+    mh_weight_piece all = piece(0, E, 0, OUT), q = piece(0, 1, 0, OUT);
+    static uint8_t swapped[E][OUT][IN];
+    static float swapped_scale[E][SR][SC];
+    fill_bank();
+    for (int e = 0; e < E; e++) {
+        memcpy(swapped[e], data[E - 1 - e], sizeof(data[0]));
+        memcpy(swapped_scale[e], scale[E - 1 - e], sizeof(scale[0]));
+    }
+    all.plane[0] = swapped, all.plane[1] = swapped_scale;
+    q.plane[0] = data[0], q.plane[1] = scale[0];
+    REFUSED(MH_WRONG_STATE, mh_weight_replace(weight, &q), "not sealed");
+    OK(mh_weight_write(weight, &all));
+    OK(mh_weight_seal(weight));
+    for (int e = 0; e < E; e++) {
+        q = piece(e, 1, 0, OUT);
+        q.plane[0] = data[e], q.plane[1] = scale[e];
+        OK(mh_weight_replace(weight, &q));
+    }
+    check_bank(weight);
+    q = piece(0, 1, 0, 128);
+    q.plane[0] = data[0], q.plane[1] = scale[0];
+    REFUSED(MH_INVALID_ARGUMENT, mh_weight_replace(weight, &q), "not all rows");
+    q = piece(E, 1, 0, OUT);
+    q.plane[0] = data[0], q.plane[1] = scale[0];
+    REFUSED(MH_INVALID_ARGUMENT, mh_weight_replace(weight, &q), "expert_begin");
+    check_bank(weight);
+    mh_weight_release(weight);
+    weight = make(w->host, MH_FORMAT_FP8, E, OUT, IN);
+    OK(mh_weight_write(weight, &all));
+    OK(mh_weight_seal(weight));
+    q = piece(0, 1, 0, OUT);
+    q.plane[0] = data[0], q.plane[1] = scale[0];
+    REFUSED(MH_UNSUPPORTED, mh_weight_replace(weight, &q), "host memory");
+    mh_weight_release(weight);
+    world_free(w);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_and_by_range),
         cmocka_unit_test(in_place_where_the_device_can),
         cmocka_unit_test(bad_pieces_are_named),
+        cmocka_unit_test(experts_are_replaced_after_the_seal),
     };
     return WORLD_MAIN(tests);
 }

@@ -105,6 +105,12 @@ class Spread(unittest.TestCase):
                 self.assertTrue(0 < here <= room, here)
             self.assertEqual(many["logit_hash"], one["logit_hash"])
             if room:  # with another like it all would fit
+                if vendor == "amd":  # the others, on another model, in the next test
+                    continue
+                alone = generate(*ids, "--device", f"{vendor}:0", "--virtual", "--strict", "--offload",
+                                 "auto", env=env)
+                self.assertEqual(alone["logit_hash"], one["logit_hash"])
+                self.assertEqual(alone["offload"]["places"], here)
                 continue
             status, _, err = moehal("generate", "--model", FAIRY, *ids, "--device",
                                     f"{vendor}:0,{vendor}:1", "--virtual", env=env)
@@ -112,6 +118,63 @@ class Spread(unittest.TestCase):
             first, second = map(int, re.search(r"room for (\d+), (\d+) of them", err).groups())
             self.assertEqual(first, room)
             self.assertTrue(room < second < count)  # it has no head
+
+    def fetches(self, steps, places):
+        """Hits and misses of a layer by the words of docs/spread.md; steps: a set of experts each."""
+        there, used, turn, hits, misses = list(range(places)), [0] * places, 0, 0, 0
+        for chosen in steps:
+            needed, first = set(chosen), True
+            while needed:
+                turn += 1
+                for place, expert in enumerate(there):
+                    if expert in needed:
+                        used[place] = turn
+                        needed.remove(expert)
+                        hits += first
+                for expert in sorted(needed):
+                    free = [place for place in range(places) if used[place] < turn]
+                    if not free:
+                        break
+                    place = min(free, key=lambda place: (used[place], place))
+                    there[place], used[place] = expert, turn
+                    needed.remove(expert)
+                    misses += 1
+                first = False
+        return hits, misses
+
+    def test_experts_are_fetched_when_chosen(self):
+        listed = good("devices", "--virtual", "--json", env=ENV)
+        path = os.path.join(GOLDEN, "v3")
+        config = read_json(path, "config.json")
+        count, layers = config["n_routed_experts"], config["num_hidden_layers"]
+        ids, tokens = "0 5 9 17 3 2 8 1", 3
+        loads = []
+        with tempfile.TemporaryDirectory() as folder:  # what each step chose: prefill, then one by one
+            for written in range(1, tokens + 1):
+                file = os.path.join(folder, "load.json")
+                one = generate("--ids", ids, "--max-tokens", written, "--device", "host",
+                               "--expert-load", file, model=path)
+                loads.append([layer for layer in read_json(file)["layers"] if layer])
+        steps = [[{e for e in range(count) if now[layer][e] > (before[layer][e] if before else 0)}
+                  for now, before in zip(loads, [None] + loads)] for layer in range(len(loads[0]))]
+        for device, places in (("nvidia:0", count // 3), ("amd:0", 2), ("opencl:0", 1)):
+            if f'"{device}"' not in listed:
+                print(f"{device}: not tried: this build has none")
+                continue
+            got = generate("--ids", ids, "--max-tokens", tokens, "--device", device, "--virtual", "--strict",
+                           "--offload", places, model=path, env=ENV)
+            self.assertEqual(got["logit_hash"], one["logit_hash"], device)
+            if got["offload"] is None:
+                print(f"{device}: has the host's memory, where nothing is fetched")
+                continue
+            want = [sum(values) for values in zip(*(self.fetches(layer, places) for layer in steps))]
+            offload = got["offload"]
+            self.assertEqual([offload["places"], offload["hits"], offload["misses"]], [places, *want])
+            sizes = {name: len(data) for file in pathlib.Path(path).glob("*.safetensors")
+                     for name, (_, _, data) in read_safetensors(file).items()
+                     if ".experts." in name and f".layers.{layers}." not in name}
+            expert = sum(sizes.values()) // (count * len(steps))
+            self.assertAlmostEqual(offload["bytes_per_token"], want[1] * expert / (8 + tokens - 1), delta=1)
 
     def test_what_does_not_fit_is_told(self):
         path = os.path.join(GOLDEN, "v3-fp8")

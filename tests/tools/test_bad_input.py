@@ -184,7 +184,8 @@ class BadInput(Folder):
                 ("--kv", "f64", "'f64'"), ("--profile", "quick", "'quick'"),
                 ("--threads", "x", "'x'"), ("--seed", "-1", "out of range"),
                 ("--placement", "moon", "'moon'"), ("--placement", "redundant=x", "'redundant=x'"),
-                ("--placement", "strict,load=", "'load='"),
+                ("--placement", "strict,load=", "'load='"), ("--offload", "0", "'0'"),
+                ("--offload", "some", "'some'"),
                 ("--device", "host,,host", "empty"), ("--nonsense", "1", "--nonsense")):
             self.refused((*base, option, value), part, lines=2)
         self.refused((*base, "--placement", f"load={self.path('none')}"), "none")

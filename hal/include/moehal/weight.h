@@ -1,6 +1,7 @@
 /*
  * weight.h: immutable matrices [out, in] and expert banks [experts, out, in] in a format of
- * formats.def. Created, written in pieces, sealed, then used by ops.
+ * formats.def. Created, written in pieces, sealed, then used by ops; only whole experts of a bank can
+ * be replaced, between uses.
  *
  * Memory is taken at the first piece that needs it, so an unwritten weight costs nothing and serves
  * for questions (mh_device_supports). Threads: any, but the pieces of one weight one at a time.
@@ -77,6 +78,11 @@ MH_API mh_status mh_weight_write(mh_weight *weight, const mh_weight_piece *piece
 
 /* Ends writing. MH_WRONG_STATE, naming the first gap, if a row of an expert was never written. */
 MH_API mh_status mh_weight_seal(mh_weight *weight);
+
+/* Writes whole experts of a sealed weight anew, where memory is the device's own: MH_UNSUPPORTED on
+ * host memory. No op that uses the weight may be on its way. After a failure the experts' content
+ * is undefined until they are replaced again. */
+MH_API mh_status mh_weight_replace(mh_weight *weight, const mh_weight_piece *piece);
 
 /* Reads a range back, bit for bit as written, into the piece's planes (cast from const: they are
  * outputs here). Only after the seal. */

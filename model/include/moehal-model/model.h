@@ -30,6 +30,12 @@ typedef struct mh_model_params {
     void *progress_user;
     mh_transport *transport;     /* joins processes that load the same; NULL: this one is alone */
     mh_expert_load *expert_load; /* how often experts are chosen; NULL: all alike */
+    /* Not 0: a device with memory of its own keeps at most so many experts of a layer, -1: as many
+     * as there is room for, and fetches others from the checkpoint's mapping when they are chosen,
+     * in place of the one used longest ago. Its experts are then its share of all, however many
+     * there is room for. Such a model has one session at a time. */
+    int64_t expert_places;
+    uint64_t reserved;
 } mh_model_params;
 
 /* Checks the checkpoint against its config and loads it for 1 to 64 devices of one runtime, of any
@@ -55,6 +61,18 @@ MH_API const mh_config *mh_model_config(const mh_model *model); /* borrowed */
 MH_API uint32_t mh_model_ranks(const mh_model *model);
 MH_API mh_status mh_model_experts(const mh_model *model, uint32_t rank, int64_t layer,
                                   int32_t *experts, int64_t *count);
+
+/* Since the model was loaded, on devices of this process that fetch experts. */
+typedef struct mh_model_fetches {
+    uint64_t struct_size;
+    uint64_t ranks;  /* that do */
+    int64_t places;  /* of a layer, on the one that has least */
+    uint64_t hits;   /* experts that a layer of a step chose, and that were there */
+    uint64_t misses; /* that were fetched: */
+    uint64_t bytes;  /* so many all together */
+} mh_model_fetches;
+
+MH_API mh_status mh_model_get_fetches(const mh_model *model, mh_model_fetches *out);
 MH_API mh_device *mh_model_device(const mh_model *model); /* the first; borrowed */
 
 MH_END_DECLS
