@@ -24,7 +24,9 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +186,11 @@ mh_status opencl_check_kernel(struct device *d, enum kernel_id k, mh_format f, c
 """
 
 
+def limit_processor():
+    """What takes longer hangs; the processor's seconds, since others may use the machine too."""
+    resource.setrlimit(resource.RLIMIT_CPU, (30, 60))
+
+
 class Workshop:
     def __init__(self, folder, moehal):
         self.folder, self.moehal = pathlib.Path(folder), moehal
@@ -224,9 +231,12 @@ class Workshop:
         env = dict(os.environ, MOEHAL_BACKENDS=str(self.folder / "module"), MOEHAL_OPENCL_FORM=form,
                    MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), **more)
         try:
-            done = subprocess.run(command, env=env, timeout=30, stdin=subprocess.DEVNULL, text=True,
-                                  errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            done = subprocess.run(command, env=env, timeout=600, stdin=subprocess.DEVNULL, text=True,
+                                  errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  preexec_fn=limit_processor)
         except subprocess.TimeoutExpired:
+            return None, ""
+        if done.returncode == -signal.SIGXCPU:
             return None, ""
         if re.search("does not (compile|build)", done.stdout):
             raise LookupError(done.stdout)
