@@ -71,8 +71,10 @@ ENCODE(attention)
     arg_tensor(&l, &o->positions);
     arg_tensor(&l, &o->slots);
     arg_fault(&l, &o->fault);
+    arg_long(&l, o->y.shape[1]);
     arg_long(&l, o->y.shape[2]);
     arg_long(&l, o->q.shape[2]);
     arg_float(&l, o->scale);
-    return launch_end(&l, o->y.shape[1], o->y.shape[0], 1);
+    int64_t heads = run->device->form == FORM_CPU ? 4 : 1; /* as in attention.cl */
+    return launch_end(&l, blocks(o->y.shape[1], heads), o->y.shape[0], 1);
 }

@@ -1,12 +1,17 @@
 /*
  * attention.cl: absorbed latent attention, decode and chunked prefill. Numerics rule 3: segments of
- * 256 keys, chunks of 64, merged from left to right; later keys are never read. Groups: (heads,
- * tokens). Local memory: 11.5 KiB; hence L at most MOST_LATENT.
+ * 256 keys, chunks of 64, merged from left to right; later keys are never read. Groups: (blocks of
+ * HEADS heads, tokens).
+ *
+ * gpu: a head a group. Local memory: 11.5 KiB; hence L at most MOST_LATENT.
+ * cpu: four heads, so that a key that is read and decoded meets four queries; the last head stands
+ * in for those behind it. What groups share otherwise is private here.
  */
 #define CHUNK 64
 #define SEGMENT 256
 #define MOST_LATENT 1024
-#define KEYS 8 /* whose dots are folded at a time (gpu) */
+#define SUMS (2 * MOST_LATENT) /* of a head: the whole, and a segment */
+#define KEYS 8                 /* whose dots are folded at a time (gpu) */
 
 typedef struct {
     global const uchar *memory;
@@ -19,13 +24,15 @@ float key_at(keys_in keys, long at)
                         : ((global const float *)keys.memory)[at];
 }
 
-/* Softmax so far: maximum and sum; the weighted sum of latents lies in local memory. */
+/* Softmax so far: maximum and sum; the weighted sum of latents lies in `sums`. */
 typedef struct {
     float m, l;
 } part;
 
 #ifdef FORM_CPU
+#define HEADS 4
 #define SPACE 1
+#define SHARED
 
 float16 keys_at(keys_in keys, long at)
 {
@@ -35,67 +42,112 @@ float16 keys_at(keys_in keys, long at)
                : vload16(0, (global const float *)keys.memory + at);
 }
 
-/* scores[i] = scale * q . key i */
-APART void score(global const float *q, keys_in keys, local const long *rows, long count,
-                 long width, float scale, local float *scores, local float *space)
+/* scores[h][i] = scale * q[h] . key i; behind the last key its score again. */
+APART void score(global const float *const *q, keys_in keys, const long *rows, long count,
+                 long width, float scale, float *scores, float *space)
 {
     for (long i = 0; i < count; i++) {
-        float16 a[4] = {0, 0, 0, 0};
-        float stripes[STRIPES];
+        float16 a[HEADS][4];
         long k = 0;
-        for (; k + STRIPES <= width; k += STRIPES)
+#pragma unroll
+        for (int h = 0; h < HEADS; h++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                a[j] = fma(vload16(j, q + k), keys_at(keys, rows[i] + k + 16 * j), a[j]);
+                a[h][j] = 0;
+        for (; k + STRIPES <= width; k += STRIPES)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            vstore16(a[j], j, stripes);
-        for (int j = 0; k < width; j++, k++)
-            stripes[j] = fma(q[k], key_at(keys, rows[i] + k), stripes[j]);
-        scores[i] = fold_stripes(stripes) * scale;
+            for (int j = 0; j < 4; j++) {
+                float16 key = keys_at(keys, rows[i] + k + 16 * j);
+#pragma unroll
+                for (int h = 0; h < HEADS; h++)
+                    a[h][j] = fma(vload16(j, q[h] + k), key, a[h][j]);
+            }
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float stripes[STRIPES];
+            float dot;
+            if (k == width) {
+                dot = fold_wide(a[h][0], a[h][1], a[h][2], a[h][3]);
+            } else {
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    vstore16(a[h][j], j, stripes);
+                for (long at = k; at < width; at++)
+                    stripes[at - k] = fma(q[h][at], key_at(keys, rows[i] + at), stripes[at - k]);
+                dot = fold_stripes(stripes);
+            }
+            scores[h * CHUNK + i] = dot * scale;
+        }
     }
+    for (int h = 0; h < HEADS; h++)
+        for (long i = count; i < CHUNK; i++)
+            scores[h * CHUNK + i] = scores[h * CHUNK + count - 1];
+}
+
+/* The largest of a head's scores; any where one is NaN, since all is NaN then. */
+float most(const float *scores, long count)
+{
+    float16 a = vload16(0, scores), b = vload16(1, scores);
+    float16 c = vload16(2, scores), d = vload16(3, scores);
+    a = a > c ? a : c, b = b > d ? b : d, a = a > b ? a : b;
+    float8 e = a.lo > a.hi ? a.lo : a.hi;
+    float4 f = e.lo > e.hi ? e.lo : e.hi;
+    float2 g = f.lo > f.hi ? f.lo : f.hi;
+    return g.x > g.y ? g.x : g.y;
 }
 
 /* p[i] = exp(score - m), +0 for absent keys; their fold. */
-APART float weigh(local const float *scores, float m, long count, local float *p,
-                  local float *space)
+APART float weigh(const float *scores, float m, long count, float *p, float *space)
 {
     for (int i = 0; i < CHUNK; i++)
-        p[i] = i < count ? exp_exact(scores[i] - m) : 0.0f;
-    return fold_wide(vload16(0, p), vload16(1, p), vload16(2, p), vload16(3, p));
+        p[i] = exp_exact(scores[i] - m);
+    for (int i = (int)count; i < CHUNK; i++)
+        p[i] = 0;
+    return fold_stripes(p);
 }
 
-/* o = o * alpha, then the chain of fma over the chunk's keys. */
-APART void gather(local float *o, int first, float alpha, local const float *p, keys_in keys,
-                  local const long *rows, long count, long latent)
+/* o[h] = o[h] * alpha[h], then the chain of fma over the chunk's keys. */
+APART void gather(float *o, int first, const float *alpha, const float *p, keys_in keys,
+                  const long *rows, long count, long latent)
 {
     long d = 0;
     for (; d + 64 <= latent; d += 64) {
-        float16 a[4];
+        float16 a[HEADS][4];
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            a[j] = first ? (float16)0.0f : vload16(j, o + d) * alpha;
-        for (long i = 0; i < count; i++)
+        for (int h = 0; h < HEADS; h++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                a[j] = fma((float16)p[i], keys_at(keys, rows[i] + d + 16 * j), a[j]);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            vstore16(a[j], j, o + d);
-    }
-    for (; d < latent; d++) {
-        float a = first ? 0.0f : o[d] * alpha;
+                a[h][j] = first ? (float16)0.0f : vload16(j, o + h * SUMS + d) * (float16)alpha[h];
         for (long i = 0; i < count; i++)
-            a = fma(p[i], key_at(keys, rows[i] + d), a);
-        o[d] = a;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                float16 key = keys_at(keys, rows[i] + d + 16 * j);
+#pragma unroll
+                for (int h = 0; h < HEADS; h++)
+                    a[h][j] = fma((float16)p[h * CHUNK + i], key, a[h][j]);
+            }
+#pragma unroll
+        for (int h = 0; h < HEADS; h++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                vstore16(a[h][j], j, o + h * SUMS + d);
     }
+    for (; d < latent; d++)
+        for (int h = 0; h < HEADS; h++) {
+            float a = first ? 0.0f : o[h * SUMS + d] * alpha[h];
+            for (long i = 0; i < count; i++)
+                a = fma(p[h * CHUNK + i], key_at(keys, rows[i] + d), a);
+            o[h * SUMS + d] = a;
+        }
 }
 
 #else
+#define HEADS 1
 #define SPACE (KEYS * STRIPES)
+#define SHARED local
 
-void score(global const float *q, keys_in keys, local const long *rows, long count, long width,
-           float scale, local float *scores, local float *space)
+void score(global const float *const *q, keys_in keys, local const long *rows, long count,
+           long width, float scale, local float *scores, local float *space)
 {
     for (long begin = 0; begin < count; begin += KEYS) {
         float a[KEYS];
@@ -104,7 +156,7 @@ void score(global const float *q, keys_in keys, local const long *rows, long cou
         for (int i = 0; i < KEYS; i++)
             a[i] = 0;
         for (long k = LANE; k < width; k += STRIPES) {
-            float x = q[k];
+            float x = q[0][k];
 #pragma unroll
             for (int i = 0; i < KEYS; i++)
                 a[i] = fma(x, key_at(keys, rows[begin + min(i, many - 1)] + k), a[i]);
@@ -126,6 +178,14 @@ void score(global const float *q, keys_in keys, local const long *rows, long cou
     }
 }
 
+float most(local const float *scores, long count)
+{
+    float m = scores[0];
+    for (long i = 1; i < count; i++)
+        m = scores[i] > m ? scores[i] : m;
+    return m;
+}
+
 float weigh(local const float *scores, float m, long count, local float *p, local float *space)
 {
     float mine = LANE < count ? exp_exact(scores[LANE] - m) : 0.0f;
@@ -133,11 +193,11 @@ float weigh(local const float *scores, float m, long count, local float *p, loca
     return group_fold(mine, space);
 }
 
-void gather(local float *o, int first, float alpha, local const float *p, keys_in keys,
+void gather(local float *o, int first, const float *alpha, local const float *p, keys_in keys,
             local const long *rows, long count, long latent)
 {
     for (long d = LANE; d < latent; d += LANES) {
-        float a = first ? 0.0f : o[d] * alpha;
+        float a = first ? 0.0f : o[d] * alpha[0];
         for (long i = 0; i < count; i++)
             a = fma(p[i], key_at(keys, rows[i] + d), a);
         o[d] = a;
@@ -146,7 +206,7 @@ void gather(local float *o, int first, float alpha, local const float *p, keys_i
 #endif
 
 /* Of two neighbouring parts; a lane's sums are its own. */
-APART part merge(part left, part right, local float *o, local const float *more, long latent)
+APART part merge(part left, part right, SHARED float *o, SHARED const float *more, long latent)
 {
     float m = left.m > right.m ? left.m : right.m;
     float alpha = exp_exact(left.m - m), beta = exp_exact(right.m - m), scaled = right.l * beta;
@@ -165,17 +225,18 @@ typedef struct {
     long4 view; /* of the cache */
 } keys_at_pages;
 
-/* Over keys 0 to count - 1; the weighted sum is left in sums. */
-APART part attend(global const float *q, keys_in keys, keys_at_pages at, long count, long width,
-                  long latent, float scale, local float *sums, local float *scores, local float *p,
-                  local float *space, local long *rows)
+/* Over keys 0 to count - 1; the weighted sums are left in sums, the sums of weights in `all`. */
+APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, long count,
+                  long width, long latent, float scale, part *all, SHARED float *sums,
+                  SHARED float *scores, SHARED float *p, SHARED float *space, SHARED long *rows)
 {
-    part all = {0, 0}, segment = {0, 0};
+    part segment[HEADS];
     for (long begin = 0; begin < count; begin += CHUNK) {
         int first = begin % SEGMENT == 0, later = begin >= SEGMENT;
         long many = min(count - begin, (long)CHUNK);
-        local float *o = later ? sums + MOST_LATENT : sums;
-        part before = later ? segment : all;
+        SHARED float *o = later ? sums + MOST_LATENT : sums;
+        part *now = later ? segment : all;
+        float alpha[HEADS];
         SYNC();
         for (long i = LANE; i < many; i += LANES) {
             long key = begin + i;
@@ -184,24 +245,20 @@ APART part attend(global const float *q, keys_in keys, keys_at_pages at, long co
         }
         SYNC();
         score(q, keys, rows, many, width, scale, scores, space);
-        part now = {scores[0], 0};
-        for (long i = 1; i < many; i++)
-            now.m = scores[i] > now.m ? scores[i] : now.m;
-        if (!first)
-            now.m = before.m > now.m ? before.m : now.m;
-        float alpha = first ? 0.0f : exp_exact(before.m - now.m);
-        now.l = weigh(scores, now.m, many, p, space);
-        if (!first)
-            now.l = fma(before.l, alpha, now.l);
+        for (int h = 0; h < HEADS; h++) {
+            float m = most(scores + h * CHUNK, many);
+            if (!first)
+                m = now[h].m > m ? now[h].m : m;
+            alpha[h] = first ? 0.0f : exp_exact(now[h].m - m);
+            float l = weigh(scores + h * CHUNK, m, many, p + h * CHUNK, space);
+            now[h].l = first ? l : fma(now[h].l, alpha[h], l);
+            now[h].m = m;
+        }
         gather(o, first, alpha, p, keys, rows, many, latent);
-        if (later)
-            segment = now;
-        else
-            all = now;
         if (later && (begin + CHUNK >= count || (begin + CHUNK) % SEGMENT == 0))
-            all = merge(all, segment, sums, o, latent);
+            for (int h = 0; h < HEADS; h++)
+                all[h] = merge(all[h], segment[h], sums + h * SUMS, o + h * SUMS, latent);
     }
-    return all;
 }
 
 KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uchar *cache,
@@ -209,11 +266,11 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
                       const long page_size, TENSOR(const int, table), const long slots,
                       const long slot_pages, TENSOR(const int, positions),
                       TENSOR(const int, owners), global uint *fault, const long fault_at,
-                      const long latent, const long width, const float scale)
+                      const long heads, const long latent, const long width, const float scale)
 {
-    local float sums[2 * MOST_LATENT], scores[CHUNK], p[CHUNK], space[SPACE];
-    local long rows[CHUNK];
-    long h = get_group_id(0), t = get_group_id(1);
+    SHARED float sums[HEADS * SUMS], scores[HEADS * CHUNK], p[HEADS * CHUNK], space[SPACE];
+    SHARED long rows[CHUNK];
+    long begin = get_group_id(0) * HEADS, t = get_group_id(1);
     int position = *ROW1(positions, t), slot = *ROW1(owners, t);
     keys_in keys = {cache, is_bf16};
     int there = slot >= 0 && slot < slots && position >= 0 && position / page_size < slot_pages;
@@ -226,11 +283,17 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     if (!there)
         return;
     keys_at_pages at = {ROW1(table, slot), table_view.s2, page_size, cache_view};
-    part all = attend(ROW2(q, t, h), keys, at, (long)position + 1, width, latent, scale, sums,
-                      scores, p, space, rows);
-    float r = RCP(all.l);
-    for (long d = LANE; d < latent; d += LANES) {
-        float scaled = sums[d] * r;
-        ROW2(y, t, h)[d] = scaled + 0.0f;
+    global const float *queries[HEADS];
+    part all[HEADS];
+    for (int h = 0; h < HEADS; h++)
+        queries[h] = ROW2(q, t, min(begin + h, heads - 1));
+    attend(queries, keys, at, (long)position + 1, width, latent, scale, all, sums, scores, p, space,
+           rows);
+    for (int h = 0; h < HEADS && begin + h < heads; h++) {
+        float r = RCP(all[h].l);
+        for (long d = LANE; d < latent; d += LANES) {
+            float scaled = sums[h * SUMS + d] * r;
+            ROW2(y, t, begin + h)[d] = scaled + 0.0f;
+        }
     }
 }
