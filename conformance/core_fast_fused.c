@@ -145,21 +145,21 @@ static double dot(const struct bank *bank, int64_t expert, int64_t row, const fl
     return sum;
 }
 
-static bool linear_add(struct core *c, mh_format format)
+static bool linear_add(struct core *c, mh_format format, int64_t outputs)
 {
     struct memory m;
     struct bank bank;
-    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 1, OUTPUTS, TERMS, true))
+    if (!memory_open(c, &m, 1 << 20) || !make_bank(c, &bank, format, 1, outputs, TERMS, true))
         return false;
     mh_op_linear_add op = MH_OP_INIT(linear_add, LINEAR_ADD);
     op.x = random_tensor(c, &m, 2, TOKENS, TERMS, 0, true);
-    op.residual = random_tensor(c, &m, 2, TOKENS, OUTPUTS, 0, true);
-    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, OUTPUTS, 0), op.w = bank.w;
+    op.residual = random_tensor(c, &m, 2, TOKENS, outputs, 0, true);
+    op.y = fast_tensor(&m, MH_F32, 2, TOKENS, outputs, 0), op.w = bank.w;
     if (!fast_run(c, &m, &op.base))
         return false;
-    for (int64_t i = 0; i < TOKENS * OUTPUTS; i++) {
+    for (int64_t i = 0; i < TOKENS * outputs; i++) {
         double must = (double)floats(&m, &op.residual)[i] +
-                      dot(&bank, 0, i % OUTPUTS, floats(&m, &op.x) + i / OUTPUTS * TERMS);
+                      dot(&bank, 0, i % outputs, floats(&m, &op.x) + i / outputs * TERMS);
         CHECK((double)floats(&m, &op.y)[i] == must, "linear_add, element %lld: %.9g, must be %.9g",
               (long long)i, (double)floats(&m, &op.y)[i], must);
     }
@@ -410,8 +410,8 @@ static bool attention(struct core *c)
 static bool fused(struct core *c, mh_format format)
 {
     return linear_swiglu(c, format, TOKENS) && linear_swiglu(c, format, 100) &&
-           moe_gate_up(c, format) && linear_add(c, format) && moe_down_combine(c, format) &&
-           norm_linear(c, format) && mla_qkv(c, format);
+           moe_gate_up(c, format) && linear_add(c, format, OUTPUTS) && linear_add(c, format, 136) &&
+           moe_down_combine(c, format) && norm_linear(c, format) && mla_qkv(c, format);
 }
 
 static bool fused_f32(struct core *c)
