@@ -110,6 +110,7 @@ CASES = {
     "experts": ["experts_gate_up/{}/T9.J3.D72.I5.S4.E6/gaps/random/map",
                 "experts_gate_up/{}/T24.J3.D70.I5.S4.E6/dense/random/bad",
                 "experts_gate_up/{}/T3.J2.D72.I9.S4.E6/gaps/random/map",
+                "experts_gate_up/bf16/T21.J3.D70.I5.S4.E6/dense/random/bad",
                 "experts_gate_up/bf16/T110.J2.D16.I5.S2.E2/dense/random/plain",
                 "experts_down/{}/T1.J2.D9.I130.S4.E4/gaps/random/absent",
                 "moe_gate_up/{}/T3.J2.D136.I9.N17.S3.E4/gaps/random/absent",
