@@ -1,6 +1,6 @@
 """Several processes joined by MPI: the logit hash of one device, and an end for all when one fails.
 
-argv: as command.py; then the folder of the transport. Exit status 77 without mpirun.
+argv: as command.py; then the folder of the transport, dying.so, and quick|full. Exit status 77 without mpirun.
 """
 import json
 import os
@@ -15,7 +15,7 @@ import unittest
 
 from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal
 
-TRANSPORTS = sys.argv[5]
+TRANSPORTS, DYING, FORM = sys.argv[5:8]
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", "4")
 ENV = dict(os.environ, MOEHAL_TRANSPORTS=TRANSPORTS, OMPI_ALLOW_RUN_AS_ROOT="1",
            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
@@ -102,6 +102,28 @@ class Processes(unittest.TestCase):
             for after in ("the start", "a token"):
                 with self.subTest(rank=rank, after=after):
                     self.kill(rank, after)
+
+    def test_a_process_killed_in_any_phase_ends_all(self):
+        # The first gathers are those of loading and of the session; then each exchange is one, of
+        # prefill and of every token after it.
+        places = {"start": "open", "load": "1", "placement": "2", "session": "3", "prefill": "4",
+                  "exchange": "8", "decode": "40", "end": "close"}
+        ids = ("--ids", "0 5 9 17 3", "--max-tokens", "20", "--threads", "1", "--device", "host")
+        inner = os.path.join(TRANSPORTS, "moehal_mpi.so")
+        for rank in range(3):
+            for phase, place in places.items():
+                if FORM == "quick" and (rank + list(places).index(phase)) % 4:
+                    continue
+                with self.subTest(rank=rank, phase=phase):
+                    run = start(3, "generate", "--model", os.path.join(GOLDEN, "v2"), *ids,
+                                env={"MOEHAL_TRANSPORT": DYING, "MOEHAL_DYING_INNER": inner,
+                                     "MOEHAL_DYING": f"{rank} {place}"})
+                    try:  # starting and loading are in it
+                        status, _, err = self.finish(run, 10)
+                    finally:
+                        run.kill()
+                    self.assertNotEqual(status, 0)
+                    self.assertIn("signal 9", err)
 
     def test_a_process_that_fails_ends_all_with_the_cause(self):
         script = ('if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then d=nowhere:0; else d=host; fi; '
