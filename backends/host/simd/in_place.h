@@ -109,7 +109,7 @@ static inline bool block_is_plain(const struct matrix *m, int64_t row)
     bool plain = true;
     for (int64_t r = begin; r < end && plain; r++) {
         struct weight_row one = weight_row(w, m->slot, r);
-        plain = fp8_is_plain(&one, m->in);
+        plain = fp8_is_plain(&one, w->in);
     }
     if (mark)
         __atomic_store_n(mark, plain ? PLAIN : OTHER, __ATOMIC_RELAXED);

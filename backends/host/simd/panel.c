@@ -3,8 +3,7 @@
  * three vectors of outputs fills the registers, and stripes come in bit-reversed order, so that
  * rule 2's fold is a binary counter: partial sums of level n wait for their sibling.
  */
-#include "../panel.h"
-#include "simd.h"
+#include "in_place.h"
 #include "transpose.h"
 
 #ifdef __AVX512F__
@@ -129,10 +128,23 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
 
 #define PARTS (STRETCH / LANES)
 
-/* STRETCH columns of row k from column `begin`; those past `count` are anything. The next
- * stretch's are fetched, and the next group's: rows are far apart. */
+/* Vectors of the columns, from the first on, that v_decode takes of every row. */
+static int64_t plain_vectors(const struct matrix *m, int64_t begin, int64_t count)
+{
+    int64_t whole = m->w->in / STRIPES * STRIPES - begin;
+    if (m->w->format != MH_FORMAT_FP8)
+        return count / LANES;
+    for (int64_t row = m->first / 128 * 128; row < m->first + m->in; row += 128)
+        if (!block_is_plain(m, row))
+            return 0;
+    return (whole < count ? whole : count) / LANES;
+}
+
+/* STRETCH columns of row k from column `begin`, the first `plain` vectors by v_decode; those past
+ * `count` are anything. The next stretch's are fetched, and the next group's: rows are far apart.
+ */
 static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin, int64_t count,
-                                vf w[PARTS])
+                                int64_t plain, vf w[PARTS])
 {
     struct weight_row row = weight_row(m->w, m->slot, m->first + k);
     int64_t from = begin / STRIPES * STRIPES;
@@ -142,8 +154,8 @@ static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin
     __builtin_prefetch(row.data + m->ahead + begin * size, 0, 2);
     __builtin_prefetch(row.data + m->ahead + (begin + STRETCH) * size - 1, 0, 2);
     int64_t v = 0;
-    for (; row.format != MH_FORMAT_FP8 && (v + 1) * LANES <= count; v++)
-        w[v] = v_decode(row.format, row.data, begin + v * LANES, v_zero());
+    for (int64_t c = begin; v < plain; v++, c += LANES)
+        w[v] = v_decode(row.format, row.data, c, v_scale_at(row.format, &row, c));
     if (v * LANES >= count) {
         for (; v < PARTS; v++)
             w[v] = v_zero();
@@ -161,10 +173,11 @@ static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin
 static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
     int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
+    int64_t plain = plain_vectors(m, begin, count);
     for (int64_t k = 0; k < terms * STRIPES; k++) {
         vf w[PARTS] = {v_zero()};
         if (k < m->in)
-            load_columns(m, k, begin, count, w);
+            load_columns(m, k, begin, count, plain, w);
         for (int v = 0; v < PARTS; v++) {
             float *sub = panel + v * LANES / PANEL * pitch * STRIPES + v * LANES % PANEL;
             v_store(sub + place[k % STRIPES] * pitch + k / STRIPES * PANEL,
@@ -177,12 +190,13 @@ void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const
                      float *out)
 {
     vf sums[6][PARTS];
+    int64_t plain = plain_vectors(m, begin, count);
     for (int s = 0; s < STRIPES; s++) {
         vf a[PARTS], w[PARTS];
         for (int v = 0; v < PARTS; v++)
             a[v] = v_zero();
         for (int64_t k = place[s]; k < m->in; k += STRIPES) {
-            load_columns(m, k, begin, count, w);
+            load_columns(m, k, begin, count, plain, w);
             for (int v = 0; v < PARTS; v++)
                 a[v] = v_fma(v_set1(x[k]), w[v], a[v]);
         }
