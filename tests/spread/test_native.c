@@ -4,8 +4,9 @@
  * whatever the sizes, alignments, blocks, chunks and windows; many on their way at once, and in
  * graphs. And ranks that do not come.
  *
- * Environment: MOEHAL_TEST_VENDOR (nvidia), MOEHAL_TEST_RANKS, MOEHAL_TEST_SEED,
- * MOEHAL_TEST_ROUNDS.
+ * Environment, all optional: MOEHAL_TEST_VENDOR, MOEHAL_TEST_RANKS, MOEHAL_TEST_SEED,
+ * MOEHAL_TEST_ROUNDS; MOEHAL_TEST_TIMEOUT_MS, of kernels that wait; MOEHAL_TEST_DRIVER, the virtual
+ * driver, whose reports are failures.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <dlfcn.h>
 
 #include <moehal/moehal.h>
 
@@ -59,6 +61,16 @@ static int open_all(void **state)
         OK(mh_device_open(runtime, uri, NULL, &devices[r]));
     }
     return 0;
+}
+
+/* What the virtual driver has found. */
+static uint64_t reports(void)
+{
+    uint64_t (*count)(void);
+    void *library = dlopen(text_of("MOEHAL_TEST_DRIVER", ""), RTLD_NOW | RTLD_NOLOAD);
+    void *symbol = library ? dlsym(library, "moehal_virtual_report_count") : NULL;
+    memcpy(&count, &symbol, sizeof(count));
+    return symbol ? count() : 0;
 }
 
 static int close_all(void **state)
@@ -286,6 +298,7 @@ static mh_comm_params any_params(void)
     static const uint64_t chunks[] = {0, 256, 1024, 4096, 100000};
     mh_comm_params params = MH_INIT(mh_comm_params);
     params.capacity = 65536;
+    params.timeout_ns = UINT64_C(1000000) * (uint64_t)atoi(text_of("MOEHAL_TEST_TIMEOUT_MS", "0"));
     params.chunk_bytes = chunks[draw(5)];
     params.blocks = draw(3) ? 1 + draw(6) : 0;
     return params;
@@ -297,6 +310,7 @@ static void compare(mh_comm *native, struct work *works, int count, int times, c
     mh_comm_params params = MH_INIT(mh_comm_params);
     params.staged = 1;
     OK(mh_comm_wait(native, MH_FOREVER));
+    assert_int_equal(reports(), 0);
     part(native);
     mh_comm *staged = meet(&params);
     for (int k = 0; k < times; k++)
@@ -376,6 +390,75 @@ static void recorded(void **state)
         for (uint32_t r = 0; r < ranks; r++)
             mh_graph_release(graphs[r]);
         compare(comm, works, BATCH, LAUNCHES, "graphs");
+    }
+}
+
+/* ---- what it takes, of DeepSeek-V3's shapes ---- */
+
+static uint64_t counted(uint32_t rank, const char *name)
+{
+    mh_device_counter counter = MH_INIT(mh_device_counter);
+    for (uint32_t i = 0; !mh_device_read_counter(devices[rank], i, &counter); i++)
+        if (!strcmp(counter.name, name))
+            return counter.value;
+    return 0;
+}
+
+/* Bytes that kernels store, all ranks together; atomics, of a word each, count as stores. */
+static uint64_t stored(void)
+{
+    uint64_t sum = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        sum += counted(r, "store_bytes") - 4 * counted(r, "atomics");
+    return sum;
+}
+
+/* Every byte of a slot goes to all other ranks, and there is put into its place; the rest is
+ * signals. */
+static void links_carry_what_they_must(void **state)
+{
+    (void)state;
+    enum { K = 8, HIDDEN = 7168, OF = 256 };
+    if (!stored()) {
+        print_message("not tried: the device does not count what is stored\n");
+        return;
+    }
+    for (int64_t tokens = 1; tokens <= 4; tokens *= 4) {
+        const int64_t slots[] = {tokens, K, HIDDEN};
+        struct tensors e, experts;
+        mh_comm_params params = MH_INIT(mh_comm_params);
+        uint32_t owners[OF];
+        int32_t ids[4 * K];
+        for (uint32_t i = 0; i < OF; i++)
+            owners[i] = i * ranks / OF;
+        for (int64_t i = 0; i < tokens * K; i++)
+            ids[i] = (int32_t)draw(OF);
+        make(&e, MH_F32, 3, slots);
+        make(&experts, MH_I32, 2, slots);
+        for (uint32_t r = 0; r < ranks; r++)
+            OK(mh_buffer_write(experts.of[r].buffer, experts.of[r].offset, ids,
+                               4 * K * (uint64_t)tokens));
+        mh_comm *comm = meet_native(&params);
+        mh_comm_info before = MH_INIT(mh_comm_info), after = MH_INIT(mh_comm_info);
+        OK(mh_comm_get_info(comm, &before));
+        uint64_t start = stored();
+        OK(mh_comm_combine(comm, e.of, experts.of, owners, OF));
+        OK(mh_comm_wait(comm, MH_FOREVER));
+        uint64_t least = 4 * K * HIDDEN * (uint64_t)tokens * (ranks - 1);
+        uint64_t over = stored() - start - least; /* what is put into place is local */
+        OK(mh_comm_get_info(comm, &after));
+        uint64_t signals = (over - least - 8 * ranks) / 4; /* each rank ends with two words */
+        print_message(
+            "combine of %lld tokens, %u ranks: %.4f of the least over links, %.1f signals "
+            "and %.2f launches a token\n",
+            (long long)tokens, ranks, (double)(over - 8 * ranks) / (double)least,
+            (double)signals / (double)tokens,
+            (double)(after.launches - before.launches) / (double)tokens);
+        assert_true((double)over <= 1.05 * (double)least);
+        assert_int_equal(after.launches - before.launches, ranks);
+        part(comm);
+        drop(&e);
+        drop(&experts);
     }
 }
 
@@ -464,6 +547,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(recorded),
+        cmocka_unit_test(links_carry_what_they_must),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
         cmocka_unit_test(a_stop_ends_the_wait),
         cmocka_unit_test(what_cannot_be_is_refused),
