@@ -14,7 +14,8 @@ from command import (FAIRY, GOLDEN, ON_NULL, TOOL, Folder, generate, good, ints,
 KEYS = {"device": str, "virtual": bool, "profile": str, "prompt_ids": list, "token_ids": list,
         "text": str, "stop": str, "logit_hash": str, "first_token_ms": float,
         "prefill_tokens_per_s": float, "decode_tokens_per_s": float, "launches_per_token": float,
-        "graph_launches_per_token": float, "fallbacks": dict, "processes": int, "experts": list}
+        "graph_launches_per_token": float, "fallbacks": dict, "processes": int, "experts": list,
+        "offload": type(None)}
 GREEDY = ("--temperature", 0)
 FAIRY_GOLDEN = read_json(GOLDEN, "fairy/golden.json")
 
