@@ -192,6 +192,18 @@ static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **pa
     return status;
 }
 
+/* Attention writes nothing for a row of padding, but the ops behind it read the row: what they read
+ * there is in no result, and should not be memory that nobody wrote either. */
+static mh_status clear_activations(struct session_rank *r)
+{
+    mh_op_fill op = MH_OP_INIT(fill, FILL);
+    const int64_t shape[] = {(int64_t)mh_buffer_size(r->activations) / 256, 64};
+    op.y = mh_tensor_make(r->activations, 0, MH_F32, 2, shape);
+    mh_status status = mh_encode(mh_stream_encoder(r->stream), &op.base);
+    r->cleared = !status;
+    return status;
+}
+
 /* Records into *g, which is not among the session's yet. */
 static mh_status record_graph(mh_session *s, struct session_graph *g)
 {
@@ -214,6 +226,8 @@ static mh_status record_graph(mh_session *s, struct session_graph *g)
             status = build(s, r, g, record, &recording);
         if (!status)
             status = seal_parts(s, r, parts, g->part_count, &fallback);
+        if (!status && s->padded && !r->cleared)
+            status = clear_activations(r);
     }
     /* The host would wait for one rank before it launches the next. */
     bool again = !status && s->linked && fallback;

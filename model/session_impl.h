@@ -44,6 +44,7 @@ struct session_rank {
     mh_stream *stream;
     mh_step *step;
     mh_buffer *cache, *rope, *activations;
+    bool cleared; /* the activations, with the first graph, where steps have rows of padding */
     mh_tensor *cache_tensors; /* [layers] */
     mh_tensor rope_table;
     mh_buffer *scratch; /* of all graphs, which run one after the other; NULL: none needed yet */
