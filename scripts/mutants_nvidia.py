@@ -42,7 +42,7 @@ LINEAR = [*some("linear/{}/T2.O9.I?/gaps/random/plain", 130, 131),
           "linear/{}/T2.O9.I488/gaps/random/plain", "linear/{}/T4.O9.I488/gaps/random/plain",
           "linear/{}/T2.O9.I96/dense/random/plain", "linear/{}/T2.O9.I256/dense/random/plain",
           *some("linear/{}/T1.O9.I?/dense/random/plain", 512, 132, 256, 384),
-          "linear_add/{}/T7.O9.I584/inplace/random/plain"]
+          "linear_add/{}/T7.O9.I584/inplace/random/plain", "linear/{}/T1.O130.I16/dense/random/plain"]
 CACHE = ["kv_write/f32/T30.L9.R4.P1.Q2.M40/gaps/random/bad", "kv_write/f32/T9.L200.R4.P8.Q2.M2/gaps/random/bad",
          "kv_write/bf16/T4.L9.R4.P8.Q2.M2/gaps/special/padding",
          "attention/f32/T12.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
@@ -69,6 +69,8 @@ CHOICE = ["router/f32/T2.E66.J40.G1.W1/gaps/random/softmax-norm",
           "router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups",
           "router/f32/T3.E66.J4.G1.W1/gaps/special/softmax-norm",
           "router/f32/T3.E66.J40.G1.W1/gaps/wide/softmax-norm",
+          "router/f32/T2000.E1.J1.G1.W1/gaps/special/softmax",  # all logits of a row are very negative
+          "router/f32/T60.E2.J2.G1.W1/gaps/wide/softmax",  # some rows' two logits are 43 to 87 apart
           "router/f32/T60.E160.J6.G40.W3/gaps/random/softmax-groups",
           "router/f32/T9.E48.J6.G8.W3/gaps/ties/softmax-groups"]
 FAST = ["fast/products {}", "fast/fused {}"]
@@ -107,6 +109,7 @@ CASES = {
     "gemm_columns.ptx": FAST,
     "heads.ptx": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
                   *some("head_linear/{}/T1.H2.B70.C?.F129/dense/random/transposed", 128, 129),
+                  "head_linear/{}/T1.H1.B130.C9.F9/dense/random/transposed",
                   "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad",
                   "mla_qkv/{}-bf16/T2.H2.L66.R4.P8.Q2.M2.N5.U7/gaps/random/bad",
                   "mla_qkv/{}-bf16/T2.H1.L66.R4.P8.Q2.M2.N5.U7/gaps/random/plain"],
@@ -121,14 +124,17 @@ CASES = {
     "norm.ptx": NORM + ["add/f32/T3.N129/gaps/random/plain", "swiglu/f32/T3.N129/gaps/wide/plain"],
     "norm_linear_body.inc": ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair",
                              "norm_linear/{}/T7.O9.U1.I72/gaps/random/plain",
+                             "norm_linear/{}/T1.O130.U1.I16/dense/random/plain",
                              "norm_router/{}/T9.E40.I520.J4.G8.W3/gaps/random/sigmoid-bias-groups"],
     "norm_stage.inc": ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair",
                        "norm_linear/{}/T2.O9.U7.I130/shifted/random/pair",
+                       *some("norm_linear/{}/T1.O9.U1.I?/shifted/random/plain", 16, 32, 64),
                        "norm_linear/{}/T7.O9.U1.I1352/gaps/random/plain"],
     "router_body.inc": CHOICE,
     "sample.ptx": ["argmax/f32/T3.V70/gaps/ties/plain",
                    *some("argmax/f32/T2.V?/gaps/random/plain", 1500, 5000),
-                   "sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
+                   "sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T33.V7/gaps/wide/top-k",
+                   "sample/f32/T3.V70/gaps/ties/all",
                    "sample/f32/T3.V1500/gaps/wide/top-p", "sample/f32/T33.V200/gaps/special/temperature"],
     "stage.inc": LINEAR + ["norm_linear/{}/T2.O9.U7.I130/gaps/random/pair"],
 }
