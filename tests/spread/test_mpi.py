@@ -5,6 +5,7 @@ argv: as command.py; then the folder of the transport, dying.so, and quick|full.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 import time
 import unittest
 
-from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal
+from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal, read_json
 
 TRANSPORTS, DYING, FORM = sys.argv[5:8]
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", "4")
@@ -45,18 +46,23 @@ def children(pid):
     return found
 
 
-class Processes(unittest.TestCase):
-    def finish(self, mpirun, timeout):
+def finish(mpirun, timeout):
+    """A hang is an exception."""
+    try:
         out, err = mpirun.communicate(timeout=timeout)
-        return mpirun.returncode, out.decode(), err.decode("utf-8", "replace")
+    finally:
+        mpirun.kill()
+    return mpirun.returncode, out.decode(), err.decode("utf-8", "replace")
 
+
+class Processes(unittest.TestCase):
     def test_bits_are_those_of_one_device(self):
         for name in ("v3", "v3-fp8", "v2-lite", "v2", "moonlight"):
             model = os.path.join(GOLDEN, name)
             one = generate(*IDS, "--device", "host", model=model)
             for count, devices in ((2, "host"), (4, "host"), (2, "host,host,host")):
                 with self.subTest(model=name, processes=count, devices=devices):
-                    status, out, err = self.finish(
+                    status, out, err = finish(
                         start(count, "generate", "--model", model, *IDS, "--device", devices,
                               "--threads", "1", "--json"), 120)
                     self.assertEqual(status, 0, err)
@@ -71,7 +77,7 @@ class Processes(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             load, again = os.path.join(folder, "load.json"), os.path.join(folder, "again.json")
             one = generate(*ids, "--device", "host", "--expert-load", load, model=model)
-            status, out, err = self.finish(
+            status, out, err = finish(
                 start(2, "generate", "--model", model, *ids, "--device", "host,host,host", "--threads",
                       "1", "--json", "--placement", f"load={load},redundant=7", "--expert-load", again), 60)
             self.assertEqual(status, 0, err)
@@ -91,7 +97,7 @@ class Processes(unittest.TestCase):
             self.assertTrue(run.stdout.read(1))
         os.kill(ranks[rank], signal.SIGKILL)
         killed = time.monotonic()
-        status, _, err = self.finish(run, 10)  # a hang is an exception
+        status, _, err = finish(run, 10)
         self.assertNotEqual(status, 0)
         self.assertIn("signal 9", err)
         print(f"rank {rank}, killed after {after}: all ended within "
@@ -118,10 +124,7 @@ class Processes(unittest.TestCase):
                     run = start(3, "generate", "--model", os.path.join(GOLDEN, "v2"), *ids,
                                 env={"MOEHAL_TRANSPORT": DYING, "MOEHAL_DYING_INNER": inner,
                                      "MOEHAL_DYING": f"{rank} {place}"})
-                    try:  # starting and loading are in it
-                        status, _, err = self.finish(run, 10)
-                    finally:
-                        run.kill()
+                    status, _, err = finish(run, 10)  # starting and loading are in it
                     self.assertNotEqual(status, 0)
                     self.assertIn("signal 9", err)
 
@@ -130,7 +133,7 @@ class Processes(unittest.TestCase):
                   f'exec "$0" generate --model "$1" --prompt Once --max-tokens 100000 --device $d')
         run = subprocess.Popen(["mpirun", "-n", "3", "sh", "-c", script, TOOL, FAIRY], env=ENV,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        status, _, err = self.finish(run, 60)
+        status, _, err = finish(run, 60)
         self.assertNotEqual(status, 0)
         self.assertIn("nowhere", err)
 
@@ -145,6 +148,71 @@ class Processes(unittest.TestCase):
                                 env={"MOEHAL_TRANSPORT": "mpi"})
         self.assertEqual(status, 1)
         self.assertIn("one process", err)
+
+
+class TwoNetworks(unittest.TestCase):
+    """Half of the ranks in another network namespace, which they reach by TCP over a wire alone."""
+
+    @classmethod
+    def setUpClass(cls):
+        wire = ("ip", "link", "add", "wire", "type", "veth")
+        for cls.alone in (["unshare", "-n"], ["unshare", "-r", "-n"]):  # as root; where all may
+            tried = subprocess.run([*cls.alone, *wire], capture_output=True, text=True)
+            if tried.returncode == 0:
+                return
+        print(f"not tried: two network namespaces: {tried.stderr.strip()}", file=sys.stderr)
+        raise unittest.SkipTest(tried.stderr)
+
+    def start(self, count, model, env=None):
+        """Each rank tells its network on stderr, and in the end what came over the wire."""
+        script = ('echo "rank $OMPI_COMM_WORLD_RANK in $(readlink /proc/self/ns/net)" >&2; "$@"; code=$?; '
+                  'echo "rank $OMPI_COMM_WORLD_RANK received $(grep wire: /proc/net/dev)" >&2; exit $code')
+        hosts = f"10.77.0.1:{count // 2},10.77.0.2:{count // 2}"
+        return subprocess.Popen(
+            [*self.alone, os.path.join(ROOT, "tests/spread/two_networks.sh"), "mpirun", "-n", str(count),
+             "--host", hosts, "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "wire",
+             "--mca", "oob_tcp_if_include", "wire", "sh", "-c", script, "sh", TOOL, "generate", "--model",
+             model, *IDS, "--device", "host", "--threads", "1", "--json"], env=dict(ENV, **(env or {})),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def networks(self, count, err):
+        """The network of each rank; the first half must be in one, the rest in another."""
+        told = dict(re.findall(r"rank (\d+) in (net:\[\d+\])", err))
+        found = [told[str(rank)] for rank in range(count)]
+        self.assertEqual(found, [found[0]] * (count // 2) + [found[-1]] * (count // 2))
+        self.assertNotEqual(found[0], found[-1])
+        self.assertNotIn(os.readlink("/proc/self/ns/net"), found)
+        return found
+
+    def test_bits_are_those_of_one_device(self):
+        model = os.path.join(GOLDEN, "v3")
+        one = generate(*IDS, "--device", "host", model=model)
+        config = read_json(model, "config.json")
+        # Every slot of the prompt's tokens and of all but the last answered is computed on one side.
+        least = (4 * config["num_experts_per_tok"] * config["hidden_size"] * (5 + 4 - 1) *
+                 (config["num_hidden_layers"] - config["first_k_dense_replace"]))
+        for count in (2, 4):
+            with self.subTest(processes=count):
+                status, out, err = finish(self.start(count, model), 20)
+                self.assertEqual(status, 0, err)
+                many = json.loads(out)
+                self.assertEqual(many["processes"], count)
+                for key in ("token_ids", "logit_hash"):
+                    self.assertEqual(many[key], one[key], key)
+                networks = self.networks(count, err)
+                came = {}
+                for rank, received in re.findall(r"rank (\d+) received +wire: +(\d+)", err):
+                    network = networks[int(rank)]
+                    came[network] = max(int(received), came.get(network, 0))
+                self.assertGreaterEqual(sum(came.values()), least)
+
+    def test_a_process_killed_in_the_other_ends_all(self):
+        env = {"MOEHAL_TRANSPORT": DYING, "MOEHAL_DYING": "3 8",
+               "MOEHAL_DYING_INNER": os.path.join(TRANSPORTS, "moehal_mpi.so")}
+        status, _, err = finish(self.start(4, os.path.join(GOLDEN, "v3"), env), 10)
+        self.assertNotEqual(status, 0)
+        self.networks(4, err)
+        self.assertRegex(err, r"(?i)exit code: +137")  # of a shell whose command was killed
 
 
 if __name__ == "__main__":
