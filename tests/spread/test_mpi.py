@@ -1,6 +1,6 @@
 """Several processes joined by MPI: the logit hash of one device, and an end for all when one fails.
 
-argv: as command.py; then the folder of the transport, dying.so, and quick|full. Exit status 77 without mpirun.
+argv: as command.py; then the folder of the transport, dying.so, saving, and quick|full. Exit status 77 without mpirun.
 """
 import json
 import os
@@ -16,7 +16,7 @@ import unittest
 
 from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal, read_json
 
-TRANSPORTS, DYING, FORM = sys.argv[5:8]
+TRANSPORTS, DYING, SAVING, FORM = sys.argv[5:9]
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", "4")
 ENV = dict(os.environ, MOEHAL_TRANSPORTS=TRANSPORTS, OMPI_ALLOW_RUN_AS_ROOT="1",
            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
@@ -25,8 +25,8 @@ ENV = dict(os.environ, MOEHAL_TRANSPORTS=TRANSPORTS, OMPI_ALLOW_RUN_AS_ROOT="1",
            ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")
 
 
-def start(count, *arguments, env=None):
-    return subprocess.Popen(["mpirun", "-n", str(count), TOOL, *arguments], env=dict(ENV, **(env or {})),
+def start(count, *arguments, program=TOOL, env=None):
+    return subprocess.Popen(["mpirun", "-n", str(count), program, *arguments], env=dict(ENV, **(env or {})),
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -127,6 +127,31 @@ class Processes(unittest.TestCase):
                     status, _, err = finish(run, 10)  # starting and loading are in it
                     self.assertNotEqual(status, 0)
                     self.assertIn("signal 9", err)
+
+    def test_a_process_killed_while_it_saves_ends_all(self):
+        with tempfile.TemporaryDirectory() as folder:
+            def save(count, *victim):
+                return finish(start(count, os.path.join(GOLDEN, "v3"), os.path.join(folder, "s"), *victim,
+                                    program=SAVING), 10)
+
+            files = [pathlib.Path(folder, f"s.{process}") for process in range(3)]
+            status, _, err = save(1)
+            self.assertEqual(status, 0, err)
+            whole = files[0].read_bytes()
+            status, _, err = save(3)
+            self.assertEqual(status, 0, err)
+            for file in files:  # each has all of it, as one alone
+                self.assertEqual(file.read_bytes(), whole)
+            for victim in range(3):
+                for file in files:
+                    file.unlink(missing_ok=True)
+                status, _, err = save(3, str(victim))
+                self.assertNotEqual(status, 0)
+                self.assertIn("signal 9", err)
+                self.assertTrue(files[victim].with_suffix(f".{victim}.part").exists())
+                self.assertFalse(files[victim].exists())
+                for file in files:
+                    self.assertTrue(not file.exists() or file.read_bytes() == whole)
 
     def test_a_process_that_fails_ends_all_with_the_cause(self):
         script = ('if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then d=nowhere:0; else d=host; fi; '
