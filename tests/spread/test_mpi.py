@@ -237,7 +237,8 @@ class TwoNetworks(unittest.TestCase):
         status, _, err = finish(self.start(4, os.path.join(GOLDEN, "v3"), env), 10)
         self.assertNotEqual(status, 0)
         self.networks(4, err)
-        self.assertRegex(err, r"(?i)exit code: +137")  # of a shell whose command was killed
+        # What the shell says; mpirun too, but its daemon there may break while it does.
+        self.assertRegex(err, r"(?i)exit code: +137|\bkilled\b")
 
 
 if __name__ == "__main__":
