@@ -349,12 +349,40 @@ static bool products_fp8(struct core *c)
 
 /* ---- bytes of FP8 that other forms of it read otherwise ---- */
 
+/* The same weights as one head's, transposed: columns from `whole` on have a NaN. */
+static bool fp8_bytes_turned(struct core *c, struct memory *m, const struct bank *bank,
+                             int64_t whole, float scale)
+{
+    enum { TOKENS_HERE = 24 };
+    struct judged j;
+    if (!judged_open(c, &j, TOKENS_HERE, whole))
+        return false;
+    mh_op_head_linear op = MH_OP_INIT(head_linear, HEAD_LINEAR);
+    op.x = random_tensor(c, m, 3, TOKENS_HERE, 1, bank->out, false);
+    op.y = fast_tensor(m, MH_F32, 3, TOKENS_HERE, 1, bank->in), op.w = bank->w;
+    op.head_rows = op.row_count = bank->out, op.transposed = true;
+    float *x = memory_at(m, &op.x);
+    for (int64_t i = 0; i < TOKENS_HERE * bank->out && scale > 1; i++)
+        x[i] /= 0x1p30f;
+    if (!fast_run(c, m, &op.base))
+        return false;
+    const float *y = memory_at(m, &op.y);
+    for (int64_t t = 0; t < TOKENS_HERE; t++, x += bank->out, y += bank->in) {
+        judged_add(&j, bank, x, bank->out, 0, 1, bank->in, y);
+        for (int64_t o = whole; o < bank->in; o++)
+            CHECK(isnan(y[o]), "row %lld: %.9g, must be NaN, as a weight of column %lld is",
+                  (long long)t, (double)y[o], (long long)o);
+    }
+    return judge(c, &j, false, "head_linear, transposed, all bytes of FP8");
+}
+
 /* Of e4m3 in the FNUZ form 0x80 is NaN, 0x7F and 0xFF are values, and values end at 240. The first
  * row of weights is -0 throughout, two more have a NaN, one has the largest values; a row of inputs
  * is 0, one -0, one goes up to 448. With the largest scale twice as much is no float. */
 static bool fp8_bytes_scaled(struct core *c, float scale, uint8_t mask)
 {
-    enum { ROWS = 20, ORDINARY = ROWS - 2, TOKENS_HERE = 24, TERMS_HERE = 272, BLOCKS = 3 };
+    enum { ROWS = 20, ORDINARY = ROWS - 2, TOKENS_HERE = 24, BLOCKS = 3 };
+    enum { TERMS_HERE = 272, WHOLE = TERMS_HERE - 2 /* columns without a NaN */ };
     struct operands {
         double stored[ROWS * TERMS_HERE], rounded[ROWS * TERMS_HERE];
         uint8_t data[ROWS][TERMS_HERE];
@@ -377,7 +405,7 @@ static bool fp8_bytes_scaled(struct core *c, float scale, uint8_t mask)
             w->stored[o * TERMS_HERE + k] = value;
             w->rounded[o * TERMS_HERE + k] = as_bf16(value);
         }
-    w->data[ORDINARY][5] = 0x7F, w->data[ORDINARY + 1][TERMS_HERE - 1] = 0xFF;
+    w->data[ORDINARY][WHOLE] = 0x7F, w->data[ORDINARY + 1][TERMS_HERE - 1] = 0xFF;
     if (!memory_open(c, &m, 1 << 20) || !place_bank(c, &bank, 1, w->data, w->scales) ||
         !judged_open(c, &j, TOKENS_HERE, ORDINARY))
         return false;
@@ -401,7 +429,8 @@ static bool fp8_bytes_scaled(struct core *c, float scale, uint8_t mask)
             CHECK(isnan(y[t * ROWS + o]), "row %d: %.9g, must be NaN, as a weight of output %d is",
                   t, (double)y[t * ROWS + o], o);
     }
-    return judge(c, &j, false, "linear, all bytes of FP8");
+    return judge(c, &j, false, "linear, all bytes of FP8") &&
+           fp8_bytes_turned(c, &m, &bank, WHOLE, scale);
 }
 
 static bool fp8_bytes(struct core *c)

@@ -237,11 +237,15 @@ DEVICE u32 place_of_chunk(u32 row, u32 chunk)
 
 /* Whether a NaN was among what has been rounded; then it must be done again, with care. */
 struct nans {
-    bool some;
+    u64 lanes; /* of the wave, that have seen one */
     u32 bytes; /* FP8: in bits 7, 15, ... */
+    METHOD void add(bool yes)
+    {
+        lanes |= __builtin_amdgcn_ballot_w64(yes);
+    }
     METHOD bool any() const
     {
-        return some || bytes & 0x80808080;
+        return lanes || bytes & 0x80808080;
     }
 };
 
@@ -253,7 +257,7 @@ DEVICE u32 two_cut(float low, float high)
 
 DEVICE u32 two_rounded(float low, float high, nans &n)
 {
-    n.some |= __builtin_isunordered(low, high);
+    n.add(__builtin_isunordered(low, high));
     return two_plain_bf16(low, high);
 }
 
@@ -280,7 +284,7 @@ DEVICE u32 two_rounded_f16(u32 bits, nans &n)
     float v[2] = {from_f16(bits), from_f16(bits >> 16)};
     for (int i = 0; i < 2; i++)
         v[i] = __builtin_fmaf(v[i], -65536.0f, v[i] * 65537.0f);
-    n.some |= __builtin_isunordered(v[0], v[1]);
+    n.add(__builtin_isunordered(v[0], v[1]));
     return two_cut(v[0], v[1]);
 }
 
@@ -419,7 +423,7 @@ template <int FORMAT> struct four {
 #ifdef HAS_FNUZ
     METHOD float4 decode_fnuz(float scale, nans &n) const
     {
-        n.some |= !(__builtin_fabsf(scale) < 0x1p126f); /* its double must be a float */
+        n.add(!(__builtin_fabsf(scale) < 0x1p126f)); /* its double must be a float */
         int half = (int)fnuz(bits, n);
         auto low = __builtin_amdgcn_cvt_pk_f32_fp8(half, false);
         auto high = __builtin_amdgcn_cvt_pk_f32_fp8(half, true);
