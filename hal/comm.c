@@ -457,24 +457,33 @@ static mh_status move_slots(mh_comm *comm, uint32_t rank, const mh_tensor *e, co
     return status;
 }
 
-static mh_status check_experts(const mh_comm *comm, const char *name, uint32_t rank,
-                               const mh_tensor *e, const mh_tensor *experts, const uint32_t *owners,
-                               int64_t count)
+static mh_status check_owners(const mh_comm *comm, const char *name, const uint32_t *owners,
+                              int64_t count)
 {
-    if (!experts || !owners || count < 1)
+    mh_status status = MH_OK;
+    if (!owners || count < 1)
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: no experts, or no owners", name);
-    mh_status status = comm_check_tensor(comm, name, "experts", rank, experts);
-    if (!status &&
-        (e->dtype != MH_F32 || e->rank != 3 || experts->dtype != MH_I32 || experts->rank != 2 ||
-         e->shape[0] != experts->shape[0] || e->shape[1] != experts->shape[1]))
-        status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
-                          "%s: e must be f32 [T, k, D], experts i32 [T, k]", name);
     for (int64_t i = 0; !status && i < count; i++)
         if (owners[i] >= comm->info.ranks)
             status =
                 hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: owners[%lld] is %u of %u ranks",
                          name, (long long)i, owners[i], comm->info.ranks);
     return status;
+}
+
+static mh_status check_experts(const mh_comm *comm, const char *name, uint32_t rank,
+                               const mh_tensor *e, const mh_tensor *experts, const uint32_t *owners,
+                               int64_t count)
+{
+    if (!experts)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: experts is NULL", name);
+    mh_status status = comm_check_tensor(comm, name, "experts", rank, experts);
+    if (!status &&
+        (e->dtype != MH_F32 || e->rank != 3 || experts->dtype != MH_I32 || experts->rank != 2 ||
+         e->shape[0] != experts->shape[0] || e->shape[1] != experts->shape[1]))
+        status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                          "%s: e must be f32 [T, k, D], experts i32 [T, k]", name);
+    return status ? status : check_owners(comm, name, owners, count);
 }
 
 mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank,
@@ -549,5 +558,238 @@ mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *ex
     status = wait_all(comm, status, staging);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = move_slots(comm, r, &e[r], &s, staging, false);
+    return status;
+}
+
+/* ---- tokens to the experts' owners, and back ---- */
+
+#define SOURCE 3 /* rank, token, slot */
+
+static const uint32_t no_room = MH_OUT_OF_MEMORY, bad_index = MH_BAD_INDEX;
+
+static bool is_shaped(const mh_tensor *t, mh_dtype dtype, uint32_t rank, int64_t n0, int64_t n1)
+{
+    return t->dtype == dtype && t->rank == rank && t->shape[0] == n0 &&
+           (rank < 2 || t->shape[1] == n1);
+}
+
+/* What both ways need of the rows: y, source and fault. */
+static mh_status check_rows(const mh_comm *comm, const char *name, const mh_comm_rows *rows,
+                            mh_comm_rows *out)
+{
+    mh_status status = mh_struct_in(out, rows, sizeof(*out), "mh_comm_rows");
+    if (!status)
+        status = check_tensors(comm, name, "rows->y", out->y);
+    if (!status)
+        status = check_tensors(comm, name, "rows->source", out->source);
+    if (!status)
+        status = check_tensors(comm, name, "rows->fault", out->fault);
+    if (status)
+        return status;
+    if (out->y->rank != 2 || !is_shaped(out->source, MH_I32, 2, out->y->shape[0], SOURCE) ||
+        !is_shaped(out->fault, MH_U32, 1, 1, 0))
+        return hal_fail(
+            comm->runtime, MH_INVALID_ARGUMENT,
+            "%s: rows->y must be [capacity, D], source i32 [capacity, 3], fault u32 [1]", name);
+    return comm_check_running(comm);
+}
+
+/* i32 `ids`, and behind them `rows`, of all ranks: a block each. */
+struct blocks {
+    char *data;
+    uint64_t ids, rows, size; /* bytes, of a block */
+    char *rest;               /* staging past the blocks, of `own` bytes for each own rank */
+    uint64_t own;
+};
+
+static mh_status take_blocks(mh_comm *comm, const mh_tensor *ids, const mh_tensor *rows,
+                             struct blocks *b)
+{
+    uint64_t all, rest;
+    b->ids = comm_bytes(ids), b->rows = comm_bytes(rows);
+    if (__builtin_add_overflow(b->ids, b->rows, &b->size) || b->size > UINT64_MAX - 3 ||
+        __builtin_mul_overflow(b->size = (b->size + 3) & ~UINT64_C(3), comm->info.ranks, &all) ||
+        __builtin_mul_overflow(b->own, comm->info.count, &rest) ||
+        __builtin_add_overflow(all, rest, &rest))
+        return hal_fail(comm->runtime, MH_OUT_OF_MEMORY, "mh_comm: rows of %llu bytes a rank",
+                        (unsigned long long)b->rows);
+    mh_status status = take_staging(comm, rest, &b->data);
+    if (status)
+        return status;
+    b->rest = b->data + all;
+    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
+        comm->parts[p] = b->size * comm->counts[p];
+    for (uint32_t r = 0; !status && r < comm->info.count; r++) {
+        char *block = b->data + (comm->info.first + r) * b->size;
+        status = take(comm, r, &ids[r], 0, block, b->ids);
+        if (!status)
+            status = take(comm, r, &rows[r], 0, block + b->ids, b->rows);
+    }
+    return wait_all(comm, status, b->data);
+}
+
+/* What comes to one rank, as it is in the staging. */
+struct arrivals {
+    int32_t *source, *experts, *count;
+    char *rows;
+    int64_t capacity;
+    bool full; /* something was left out */
+};
+
+/* Of one source, its tokens of `bytes` each. */
+static void arrive(struct arrivals *a, uint32_t self, uint32_t rank, const struct slots *s,
+                   int64_t k, const char *x)
+{
+    for (int64_t i = 0; i < s->count; i++) {
+        int64_t n = *a->count;
+        if (owner(s, i) != self)
+            continue;
+        a->full |= n == a->capacity;
+        if (a->full)
+            return;
+        a->source[SOURCE * n] = (int32_t)rank;
+        a->source[SOURCE * n + 1] = (int32_t)(i / k);
+        a->source[SOURCE * n + 2] = (int32_t)(i % k);
+        a->experts[n] = s->experts[i];
+        memcpy(a->rows + (uint64_t)n * s->bytes, x + (uint64_t)(i / k) * s->bytes, s->bytes);
+        ++*a->count;
+    }
+}
+
+static mh_status give_arrivals(mh_comm *comm, uint32_t r, const mh_comm_rows *rows,
+                               const struct arrivals *a, uint64_t row)
+{
+    uint64_t bytes = (uint64_t)*a->count * row;
+    mh_status status =
+        give(comm, r, &rows->source[r], 0, (char *)a->source, 4 * SOURCE * (uint64_t)a->capacity);
+    if (!status)
+        status = give(comm, r, &rows->experts[r], 0, (char *)a->experts, 4 * (uint64_t)a->capacity);
+    if (!status)
+        status = give(comm, r, &rows->count[r], 0, (char *)a->count, 4);
+    if (!status && bytes)
+        status = give(comm, r, &rows->y[r], 0, a->rows, bytes);
+    if (!status && a->full)
+        status = give(comm, r, &rows->fault[r], 0, (const char *)&no_room, 4);
+    return status;
+}
+
+static mh_status check_dispatch(const mh_comm *comm, const char *name, const mh_comm_rows *rows,
+                                const mh_tensor *x, const mh_tensor *experts,
+                                const uint32_t *owners, int64_t expert_count)
+{
+    mh_status status = check_tensors(comm, name, "rows->experts", rows->experts);
+    if (!status)
+        status = check_tensors(comm, name, "rows->count", rows->count);
+    if (!status)
+        status = check_tensors(comm, name, "x", x);
+    if (!status)
+        status = check_tensors(comm, name, "experts", experts);
+    if (status)
+        return status;
+    int64_t capacity = rows->y->shape[0];
+    if (!is_shaped(rows->experts, MH_I32, 2, capacity, 1) ||
+        !is_shaped(rows->count, MH_I32, 1, 1, 0))
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "%s: rows->experts must be i32 [capacity, 1], count i32 [1]", name);
+    if (x->rank != 2 || experts->rank != 2 || experts->dtype != MH_I32 ||
+        x->shape[0] != experts->shape[0] || rows->y->dtype != x->dtype ||
+        rows->y->shape[1] != x->shape[1])
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "%s: x must be [T, D], experts i32 [T, k], rows->y [capacity, D] of x's "
+                        "dtype",
+                        name);
+    if (capacity > INT32_MAX || x->shape[0] > INT32_MAX || experts->shape[1] > INT32_MAX ||
+        expert_count > INT32_MAX)
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "%s: capacity, T, k or expert_count is more than %d", name, INT32_MAX);
+    return check_owners(comm, name, owners, expert_count);
+}
+
+mh_status mh_comm_dispatch(mh_comm *comm, const mh_comm_rows *rows, const mh_tensor *x,
+                           const mh_tensor *experts, const uint32_t *owners, int64_t expert_count)
+{
+    static const char name[] = "mh_comm_dispatch";
+    mh_comm_rows to;
+    mh_status status = check_rows(comm, name, rows, &to);
+    if (!status)
+        status = check_dispatch(comm, name, &to, x, experts, owners, expert_count);
+    if (status)
+        return status;
+    uint64_t capacity = (uint64_t)to.y->shape[0];
+    struct blocks b = {.own = comm_bytes(to.y)};
+    if (__builtin_add_overflow(b.own, 4 * (SOURCE + 1) * capacity + 4 + 3, &b.own))
+        b.own = UINT64_MAX;
+    b.own &= ~UINT64_C(3);
+    status = take_blocks(comm, experts, x, &b);
+    if (status)
+        return status;
+    struct slots s = {.owners = owners, .expert_count = expert_count};
+    s.count = experts->shape[0] * experts->shape[1];
+    s.bytes = mh_dtype_size(x->dtype) * (uint64_t)x->shape[1];
+    for (uint32_t r = 0; !status && r < comm->info.count; r++) {
+        struct arrivals a = {.capacity = (int64_t)capacity};
+        a.source = (int32_t *)(void *)(b.rest + r * b.own);
+        a.experts = a.source + SOURCE * capacity;
+        a.count = a.experts + capacity;
+        a.rows = (char *)(a.count + 1);
+        memset(a.source, 0xff, 4 * SOURCE * capacity);
+        for (uint64_t i = 0; i < capacity; i++)
+            a.experts[i] = (int32_t)expert_count;
+        *a.count = 0;
+        for (uint32_t rank = 0; rank < comm->info.ranks; rank++) {
+            const char *block = b.data + rank * b.size;
+            s.experts = (const int32_t *)(const void *)block;
+            arrive(&a, comm->info.first + r, rank, &s, experts->shape[1], block + b.ids);
+        }
+        status = give_arrivals(comm, r, &to, &a, s.bytes);
+    }
+    return status;
+}
+
+/* The rows that are in `holder`'s block, to the slots of this process; its own faults. */
+static mh_status give_back(mh_comm *comm, const mh_tensor *e, const mh_comm_rows *rows,
+                           uint32_t holder, const struct blocks *b)
+{
+    const char *block = b->data + holder * b->size;
+    const int32_t *source = (const int32_t *)(const void *)block;
+    uint64_t bytes = mh_dtype_size(e->dtype) * (uint64_t)e->shape[2];
+    uint32_t own = holder - comm->info.first; /* one of ours if less than info.count */
+    bool bad = false;
+    mh_status status = MH_OK;
+    for (int64_t i = 0; !status && i < rows->y->shape[0]; i++, source += SOURCE) {
+        int64_t rank = source[0], token = source[1], slot = source[2];
+        if (rank == -1)
+            continue;
+        if (rank < 0 || rank >= comm->info.ranks || token < 0 || token >= e->shape[0] || slot < 0 ||
+            slot >= e->shape[1]) {
+            bad = true;
+            continue;
+        }
+        uint32_t to = (uint32_t)rank - comm->info.first;
+        if (to < comm->info.count && bytes)
+            status = give(comm, to, &e[to], (uint64_t)(token * e->shape[1] + slot) * bytes,
+                          block + b->ids + (uint64_t)i * bytes, bytes);
+    }
+    if (!status && bad && own < comm->info.count)
+        status = give(comm, own, &rows->fault[own], 0, (const char *)&bad_index, 4);
+    return status;
+}
+
+mh_status mh_comm_return(mh_comm *comm, const mh_tensor *e, const mh_comm_rows *rows)
+{
+    static const char name[] = "mh_comm_return";
+    mh_comm_rows from;
+    struct blocks b = {0};
+    mh_status status = check_rows(comm, name, rows, &from);
+    if (!status)
+        status = check_tensors(comm, name, "e", e);
+    if (status)
+        return status;
+    if (e->rank != 3 || e->dtype != from.y->dtype || e->shape[2] != from.y->shape[1])
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                        "%s: e must be [T, k, D], of the D and dtype of rows->y", name);
+    status = take_blocks(comm, from.source, from.y, &b);
+    for (uint32_t holder = 0; !status && holder < comm->info.ranks; holder++)
+        status = give_back(comm, e, &from, holder, &b);
     return status;
 }

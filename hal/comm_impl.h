@@ -57,6 +57,8 @@ mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank
 
 /* Decides at the first call. */
 bool comm_is_native(mh_comm *comm);
+/* Refuses one that was stopped. */
+mh_status comm_check_running(const mh_comm *comm);
 /* A checked operation on all ranks, at their streams; y and x are arrays. */
 mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *y,
                           const mh_tensor *x, const mh_tensor *experts);

@@ -267,7 +267,7 @@ void mh_comm_stop(mh_comm *comm)
     }
 }
 
-static mh_status check_running(const mh_comm *comm)
+mh_status comm_check_running(const mh_comm *comm)
 {
     return comm->stopped ? hal_fail(comm->runtime, MH_WRONG_STATE,
                                     "mh_comm: it was stopped, or a rank of it has failed")
@@ -344,7 +344,7 @@ mh_status mh_comm_wait(mh_comm *comm, uint64_t timeout_ns)
 mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *y,
                           const mh_tensor *x, const mh_tensor *experts)
 {
-    mh_status status = check_running(comm);
+    mh_status status = comm_check_running(comm);
     comm->info.operations++;
     for (uint32_t r = 0; !status && r < comm->info.count; r++) {
         mh_comm_op own = *op;
@@ -375,12 +375,16 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
                         "%s: rank is %u of %u, or the encoder is not on its device", name, rank,
                         comm->info.count);
+    if (own.kind == MH_COMM_DISPATCH || own.kind == MH_COMM_RETURN)
+        return hal_fail(comm->runtime, MH_UNSUPPORTED,
+                        "%s: %s goes by way of host memory alone, and cannot be recorded", name,
+                        own.kind == MH_COMM_DISPATCH ? "dispatch" : "return");
     bool sums = own.kind == MH_COMM_ALL_REDUCE || own.kind == MH_COMM_REDUCE_SCATTER;
     if (!own.phases || own.phases > (MH_COMM_SEND | MH_COMM_RECEIVE) ||
         (sums && own.phases != (MH_COMM_SEND | MH_COMM_RECEIVE)))
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: phases is %u%s", name, own.phases,
                         sums ? ", must be both of a sum" : "");
-    status = check_running(comm);
+    status = comm_check_running(comm);
     if (!status)
         status = comm_check_op(comm, name, rank, &own);
     comm->info.operations += !status && own.phases & MH_COMM_SEND;

@@ -6,7 +6,9 @@
 
 #include "world.h"
 
-enum { RANKS = 3, N = 5, D = 7 };
+enum { RANKS = 3, N = 5, D = 7, K = 3, SLOTS = N * K, EXPERTS = 6 };
+
+static const uint32_t owners_of[EXPERTS] = {0, 2, 1, 1, 2, 0};
 
 /* Ranks of each process. */
 static uint32_t ways[][RANKS] = {{3}, {2, 1}, {1, 2}, {1, 1, 1}};
@@ -91,7 +93,19 @@ struct call {
     uint32_t root;
     const uint32_t *owners;
     int64_t expert_count;
+    const mh_comm_rows *rows;
 };
+
+static mh_status perform_trip(mh_comm *comm, const struct call *c, uint32_t at)
+{
+    mh_comm_rows rows = MH_INIT(mh_comm_rows);
+    rows.y = c->rows->y + at, rows.source = c->rows->source + at;
+    rows.experts = c->rows->experts + at, rows.count = c->rows->count + at;
+    rows.fault = c->rows->fault + at;
+    return c->kind == MH_COMM_DISPATCH ? mh_comm_dispatch(comm, &rows, c->x + at, c->experts + at,
+                                                          c->owners, c->expert_count)
+                                       : mh_comm_return(comm, c->y + at, &rows);
+}
 
 static mh_status perform(struct party *p, struct process *self, const void *what)
 {
@@ -108,6 +122,9 @@ static mh_status perform(struct party *p, struct process *self, const void *what
         return mh_comm_all_reduce(comm, c->y + at, c->x + at);
     case MH_COMM_REDUCE_SCATTER:
         return mh_comm_reduce_scatter(comm, c->y + at, c->x + at);
+    case MH_COMM_DISPATCH:
+    case MH_COMM_RETURN:
+        return perform_trip(comm, c, at);
     default:
         return mh_comm_combine(comm, c->y + at, c->experts + at, c->owners, c->expert_count);
     }
@@ -298,10 +315,8 @@ static void bf16_is_rounded_once(void **state)
 
 static void slots_come_from_their_owners(void **state)
 {
-    enum { K = 3, SLOTS = N * K, EXPERTS = 6 };
     struct party p = meet(*state);
     const int64_t shape[] = {N, K, D}, ids[] = {N, K};
-    static const uint32_t owners[EXPERTS] = {0, 2, 1, 1, 2, 0};
     uint32_t seed = 3;
     for (int round = 0; round < 8; round++) {
         int32_t experts[RANKS * SLOTS];
@@ -318,13 +333,13 @@ static void slots_come_from_their_owners(void **state)
                 experts[r * SLOTS + i] = is_first(&p, (uint32_t)r) ? expert : 77;
                 if (expert >= 0 && expert < EXPERTS)
                     memcpy(want + (r * SLOTS + i) * D,
-                           values + ((int)owners[expert] * SLOTS + i) * D, 4 * D);
+                           values + ((int)owners_of[expert] * SLOTS + i) * D, 4 * D);
             }
         }
         mh_tensor e[RANKS], choice[RANKS];
         make(&p, e, MH_F32, 3, shape, values);
         make(&p, choice, MH_I32, 2, ids, experts);
-        DO(&p, MH_COMM_COMBINE, .y = e, .experts = choice, .owners = owners,
+        DO(&p, MH_COMM_COMBINE, .y = e, .experts = choice, .owners = owners_of,
            .expert_count = EXPERTS);
         for (int r = 0; r < RANKS; r++)
             assert_holds(&p, r, &e[r], want + r * SLOTS * D, 4 * SLOTS * D);
@@ -412,6 +427,293 @@ static void a_lost_device_is_told(void **state)
     part(&p);
 }
 
+/* ---- tokens to the owners of experts, and back ---- */
+
+enum { ROWS = RANKS * SLOTS + 1, WIDE = 4 };
+
+struct trip {
+    int64_t capacity;
+    int32_t experts[RANKS * SLOTS];                                            /* chosen */
+    uint32_t need[RANKS];                                                      /* rows for each */
+    int32_t source[RANKS * ROWS * 3], row_experts[RANKS * ROWS], count[RANKS]; /* what is to come */
+    uint32_t fault[RANKS];
+    mh_tensor x[RANKS], chosen[RANKS], e[RANKS];
+    mh_tensor of[6][RANKS]; /* of the rows: y, source, experts, count, fault; and results */
+    mh_comm_rows rows;
+};
+
+enum {
+    AMPLE,
+    ALL_TO_ONE,
+    NONE_TO_ONE,
+    NOBODYS,
+    SOME_NOBODYS,
+    JUST_ENOUGH,
+    ONE_TOO_FEW,
+    ONE,
+    KINDS
+};
+
+static int32_t choose(int kind, uint32_t *seed)
+{
+    static const int32_t nobodys[] = {-1, EXPERTS, INT32_MIN, INT32_MAX};
+    uint32_t random = next(seed) >> 16;
+    if (kind == ALL_TO_ONE)
+        return random & 1 ? 1 : 4;
+    if (kind == NONE_TO_ONE)
+        return random & 1 ? 1 : 5;
+    if (kind == NOBODYS || (kind == SOME_NOBODYS && random % 3 == 0))
+        return nobodys[random / 3 % 4];
+    return (int32_t)(random % EXPERTS);
+}
+
+/* What is to come, by one pass over what was chosen. */
+static void reckon(struct trip *t)
+{
+    memset(t->source, 0xff, sizeof(t->source));
+    for (int i = 0; i < RANKS * t->capacity; i++)
+        t->row_experts[i] = EXPERTS;
+    for (int i = 0; i < RANKS * SLOTS; i++) {
+        if (t->experts[i] < 0 || t->experts[i] >= EXPERTS)
+            continue;
+        uint32_t owner = owners_of[t->experts[i]];
+        if (t->count[owner] == t->capacity) {
+            t->fault[owner] = MH_OUT_OF_MEMORY;
+            continue;
+        }
+        int64_t row = owner * t->capacity + t->count[owner]++;
+        t->source[3 * row] = i / SLOTS;
+        t->source[3 * row + 1] = i % SLOTS / K;
+        t->source[3 * row + 2] = i % K;
+        t->row_experts[row] = t->experts[i];
+    }
+}
+
+static void fill(uint32_t *values, int count, uint32_t *seed)
+{
+    for (int i = 0; i < count; i++)
+        values[i] = next(seed);
+}
+
+/* What goes on the way; y and e hold `values` first. */
+static void pack(struct party *p, struct trip *t, int kind, mh_dtype dtype, uint32_t *seed,
+                 const uint32_t *x, const uint32_t *values)
+{
+    memset(t, 0, sizeof(*t));
+    for (int i = 0; i < RANKS * SLOTS; i++) {
+        t->experts[i] = choose(kind, seed);
+        if (t->experts[i] >= 0 && t->experts[i] < EXPERTS)
+            t->need[owners_of[t->experts[i]]]++;
+    }
+    int64_t most = 0;
+    for (int r = 0; r < RANKS; r++)
+        most = t->need[r] > most ? t->need[r] : most;
+    t->capacity = kind == JUST_ENOUGH   ? most
+                  : kind == ONE_TOO_FEW ? most - 1
+                  : kind == ONE         ? 1
+                                        : ROWS;
+    reckon(t);
+    const int64_t n = t->capacity, tokens[] = {N, D}, ids[] = {N, K}, y[] = {n, D},
+                  source[] = {n, 3}, experts[] = {n, 1}, one[] = {1}, e[] = {N, K, WIDE},
+                  results[] = {n, WIDE};
+    static const uint32_t no_faults[RANKS];
+    make(p, t->x, dtype, 2, tokens, x);
+    make(p, t->chosen, MH_I32, 2, ids, t->experts);
+    make(p, t->e, MH_F32, 3, e, values);
+    make(p, t->of[0], dtype, 2, y, values);
+    make(p, t->of[1], MH_I32, 2, source, values);
+    make(p, t->of[2], MH_I32, 2, experts, values);
+    make(p, t->of[3], MH_I32, 1, one, values);
+    make(p, t->of[4], MH_U32, 1, one, no_faults);
+    make(p, t->of[5], MH_F32, 2, results, values + 1);
+    t->rows = MH_INIT(mh_comm_rows);
+    t->rows.y = t->of[0], t->rows.source = t->of[1], t->rows.experts = t->of[2];
+    t->rows.count = t->of[3], t->rows.fault = t->of[4];
+}
+
+static void unpack(struct trip *t)
+{
+    drop(t->x);
+    drop(t->chosen);
+    drop(t->e);
+    for (int i = 0; i < 6; i++)
+        drop(t->of[i]);
+}
+
+static void assert_arrived(const struct party *p, const struct trip *t, const uint32_t *x,
+                           const uint32_t *values)
+{
+    uint64_t size = mh_dtype_size(t->x->dtype) * D, n = (uint64_t)t->capacity;
+    for (uint32_t r = 0; r < RANKS; r++) {
+        char want[ROWS * 4 * D];
+        memcpy(want, (const char *)values + r * n * size, n * size);
+        for (uint64_t i = 0; i < (uint64_t)t->count[r]; i++) {
+            const int32_t *from = t->source + 3 * (r * n + i);
+            memcpy(want + i * size, (const char *)x + (uint64_t)(from[0] * N + from[1]) * size,
+                   size);
+        }
+        assert_holds(p, (int)r, &t->rows.y[r], want, n * size);
+        assert_holds(p, (int)r, &t->rows.source[r], t->source + 3 * r * n, 12 * n);
+        assert_holds(p, (int)r, &t->rows.experts[r], t->row_experts + r * n, 4 * n);
+        assert_holds(p, (int)r, &t->rows.count[r], &t->count[r], 4);
+        assert_holds(p, (int)r, &t->rows.fault[r], &t->fault[r], 4);
+    }
+}
+
+/* e holds `values` but where a row of results, values + 1, has come back to. */
+static void assert_returned(const struct party *p, const struct trip *t, const uint32_t *values)
+{
+    uint32_t want[RANKS * SLOTS * WIDE];
+    memcpy(want, values, sizeof(want));
+    for (int64_t i = 0; i < RANKS * t->capacity; i++) {
+        const int32_t *to = t->source + 3 * i;
+        if (to[0] >= 0)
+            memcpy(want + ((to[0] * N + to[1]) * K + to[2]) * WIDE, values + 1 + i * WIDE,
+                   4 * WIDE);
+    }
+    for (int r = 0; r < RANKS; r++) {
+        assert_holds(p, r, &t->e[r], want + r * SLOTS * WIDE, 4 * SLOTS * WIDE);
+        assert_holds(p, r, &t->rows.fault[r], &t->fault[r], 4);
+    }
+}
+
+static void tokens_go_to_owners_and_back(void **state)
+{
+    struct party p = meet(*state);
+    uint32_t seed = 11, x[RANKS * N * D], values[RANKS * ROWS * D + 1];
+    struct trip t;
+    for (int round = 0; round < 4 * KINDS; round++) {
+        const int kind = round % KINDS;
+        fill(x, RANKS * N * D, &seed);
+        fill(values, RANKS * ROWS * D + 1, &seed);
+        pack(&p, &t, kind, round / KINDS % 2 ? MH_F32 : MH_BF16, &seed, x, values);
+        /* the kinds are what they are called */
+        const bool faulty = t.fault[0] || t.fault[1] || t.fault[2];
+        assert_int_equal(faulty, kind == ONE_TOO_FEW || kind == ONE);
+        assert_int_equal(t.need[1] == 0, kind >= ALL_TO_ONE && kind <= NOBODYS);
+        assert_int_equal(t.need[2] == 0, kind == NOBODYS);
+        DO(&p, MH_COMM_DISPATCH, .rows = &t.rows, .x = t.x, .experts = t.chosen,
+           .owners = owners_of, .expert_count = EXPERTS);
+        assert_arrived(&p, &t, x, values);
+        t.rows.y = t.of[5];
+        DO(&p, MH_COMM_RETURN, .rows = &t.rows, .y = t.e);
+        assert_returned(&p, &t, values);
+        unpack(&t);
+    }
+    part(&p);
+}
+
+/* Where a row says to go is only known on the devices: what cannot be sets a fault, of its rank. */
+static void a_row_to_nowhere_is_a_fault(void **state)
+{
+    static const int32_t nowhere[][3] = {{RANKS, 0, 0},
+                                         {-2, 0, 0},
+                                         {0, -1, 0},
+                                         {0, N, 0},
+                                         {1, 0, -1},
+                                         {1, 0, K},
+                                         {2, INT32_MAX, INT32_MAX}};
+    struct party p = meet(*state);
+    uint32_t seed = 5, x[RANKS * N * D], values[RANKS * ROWS * D + 1];
+    struct trip t;
+    for (uint32_t i = 0; i < sizeof(nowhere) / sizeof(nowhere[0]); i++) {
+        const uint32_t holder = i % RANKS;
+        fill(x, RANKS * N * D, &seed);
+        fill(values, RANKS * ROWS * D + 1, &seed);
+        pack(&p, &t, AMPLE, MH_F32, &seed, x, values);
+        for (uint32_t r = 0; r < RANKS; r++) {
+            int32_t *source = t.source + 3 * r * t.capacity;
+            if (r == holder)
+                memcpy(source, nowhere[i], sizeof(nowhere[i]));
+            OK(mh_buffer_write(t.of[1][r].buffer, 4, source, 12 * (uint64_t)t.capacity));
+            if (r == holder)
+                memset(source, 0xff, sizeof(nowhere[i])); /* goes nowhere */
+        }
+        t.fault[holder] = MH_BAD_INDEX;
+        t.rows.y = t.of[5];
+        DO(&p, MH_COMM_RETURN, .rows = &t.rows, .y = t.e);
+        assert_returned(&p, &t, values);
+        unpack(&t);
+    }
+    part(&p);
+}
+
+static void rows_that_do_not_fit_are_named(void **state)
+{
+    struct party p = meet(*state);
+    mh_comm *comm = p.processes[0].comm;
+    uint32_t seed = 1, x[RANKS * N * D], values[RANKS * ROWS * D + 1], bad[EXPERTS] = {0, RANKS};
+    struct trip t;
+    fill(x, RANKS * N * D, &seed);
+    fill(values, RANKS * ROWS * D + 1, &seed);
+    pack(&p, &t, AMPLE, MH_F32, &seed, x, values);
+    mh_comm_rows r = t.rows;
+#define DISPATCH(what, part)                                                                       \
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(comm, &r, t.x, t.chosen, what, EXPERTS), part)
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(NULL, &r, t.x, t.chosen, owners_of, EXPERTS),
+            "comm is NULL");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(comm, NULL, t.x, t.chosen, owners_of, EXPERTS),
+            "mh_comm_rows: is NULL");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(comm, &r, t.e, t.chosen, owners_of, EXPERTS),
+            "x must be [T, D]");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(comm, &r, t.x, t.x, owners_of, EXPERTS),
+            "experts i32 [T, k]");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_dispatch(comm, &r, t.x, t.chosen, owners_of, 1LL << 31),
+            "expert_count is more than");
+    DISPATCH(NULL, "no owners");
+    DISPATCH(bad, "owners[1] is 3 of 3");
+    r.y = t.of[5];
+    DISPATCH(owners_of, "rows->y [capacity, D]");
+    r = t.rows, r.source = t.of[2];
+    DISPATCH(owners_of, "source i32 [capacity, 3]");
+    r = t.rows, r.experts = t.of[1];
+    DISPATCH(owners_of, "rows->experts must be i32 [capacity, 1]");
+    r = t.rows, r.count = t.of[4];
+    DISPATCH(owners_of, "count i32 [1]");
+    r = t.rows, r.fault = t.of[3];
+    DISPATCH(owners_of, "fault u32 [1]");
+    r = t.rows, r.fault = NULL;
+    DISPATCH(owners_of, "rows->fault is NULL");
+    r = t.rows;
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_return(comm, t.e, &r), "e must be [T, k, D]");
+    REFUSED(MH_INVALID_ARGUMENT, mh_comm_return(comm, NULL, &r), "e is NULL");
+    unpack(&t);
+    part(&p);
+}
+
+/* Many streams of one device are ranks like others. */
+static void many_ranks(void **state)
+{
+    (void)state;
+    enum { MANY = 100 };
+    struct world *w = world_make(0);
+    const int64_t one[] = {1};
+    mh_stream *streams[MANY];
+    mh_tensor x[MANY];
+    mh_comm *comm;
+    for (uint32_t r = 0; r < MANY; r++) {
+        mh_buffer *buffer;
+        OK(mh_stream_create(w->host, &streams[r]));
+        OK(mh_buffer_create(w->host, 4, 0, &buffer));
+        OK(mh_buffer_write(buffer, 0, &(float){(float)r}, 4));
+        x[r] = mh_tensor_make(buffer, 0, MH_F32, 1, one);
+    }
+    OK(mh_comm_create(streams, MANY, NULL, &comm));
+    OK(mh_comm_all_reduce(comm, x, x));
+    OK(mh_comm_wait(comm, MH_FOREVER));
+    for (uint32_t r = 0; r < MANY; r++) {
+        float got;
+        OK(mh_buffer_read(x[r].buffer, 0, &got, 4));
+        assert_true(got == 4950); /* 0 + ... + 99 */
+    }
+    mh_comm_release(comm);
+    for (uint32_t r = 0; r < MANY; r++) {
+        mh_stream_release(streams[r]);
+        mh_buffer_release(x[r].buffer);
+    }
+    world_free(w);
+}
+
 /* Every process is told, the next operation works again. */
 static void a_cut_cable_is_told(void **state)
 {
@@ -447,7 +749,11 @@ int main(int argc, char **argv)
         ALL_WAYS(sums_go_by_rank),
         ALL_WAYS(bf16_is_rounded_once),
         ALL_WAYS(slots_come_from_their_owners),
+        ALL_WAYS(tokens_go_to_owners_and_back),
+        ALL_WAYS(a_row_to_nowhere_is_a_fault),
         cmocka_unit_test(what_does_not_fit_is_named),
+        IN_WAY(rows_that_do_not_fit_are_named, 0, ""),
+        cmocka_unit_test(many_ranks),
         cmocka_unit_test(a_lost_device_is_told),
         OVER_PROCESSES(a_cut_cable_is_told),
     };

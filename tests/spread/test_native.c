@@ -529,6 +529,12 @@ static void what_cannot_be_is_refused(void **state)
     own.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
     assert_int_equal(mh_comm_encode(comm, 1, encoder, &own), MH_INVALID_ARGUMENT);
     assert_message_has("rank is 1");
+    own.kind = MH_COMM_DISPATCH;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_UNSUPPORTED);
+    assert_message_has("dispatch goes by way of host memory alone");
+    own.kind = MH_COMM_RETURN;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_UNSUPPORTED);
+    own.kind = MH_COMM_REDUCE_SCATTER;
     own.y.shape[1]++;
     assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
     assert_int_equal(mh_comm_set(comm, &params), MH_WRONG_STATE);

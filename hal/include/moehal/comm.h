@@ -68,6 +68,36 @@ MH_API mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const
 MH_API mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
                                  const uint32_t *owners, int64_t expert_count);
 
+/* ---- tokens to the experts' owners, and back ---- */
+
+/* What comes to a rank: each an array, of one tensor a rank of this process. The shapes say how many
+ * rows there may be; how many there are is known on the device alone. */
+typedef struct mh_comm_rows {
+    uint64_t struct_size;
+    const mh_tensor *y;       /* [capacity, D] */
+    const mh_tensor *source;  /* i32 [capacity, 3]: a row's rank, token and slot */
+    const mh_tensor *experts; /* i32 [capacity, 1]: as the ops of experts take them */
+    const mh_tensor *count;   /* i32 [1]: rows that came */
+    const mh_tensor *fault;   /* u32 [1] */
+} mh_comm_rows;
+
+/* Every rank has tokens of its own here: x [T, D], of any dtype, and experts i32 [T, k]. x[t] goes to
+ * owners[experts[t, j]], once for each slot j, with its expert: a rank's rows are by the rank they
+ * come from, then by token, then by slot. Out-of-range experts go nowhere: -1, where a rank has
+ * fewer tokens than others. Past the count a row of y is left as it was, source is -1, -1, -1, and the
+ * expert is expert_count: an expert_map of so many elements and one more, that is -1, makes the ops
+ * of experts pass it over. What comes after the last row that fits is left out, and the fault word
+ * of the rank that it was for becomes MH_OUT_OF_MEMORY. */
+MH_API mh_status mh_comm_dispatch(mh_comm *comm, const mh_comm_rows *rows, const mh_tensor *x,
+                                  const mh_tensor *experts, const uint32_t *owners,
+                                  int64_t expert_count);
+
+/* The way back: a row of rows->y, of any dtype and width, becomes e[token, slot] of the rank that
+ * its source names: e [T, k, D]. Slots that no row names stay as they were. A source of rank -1 is
+ * none; another that is out of range sets the fault word of the rank that has the row to
+ * MH_BAD_INDEX. rows->experts and rows->count are not looked at. No two rows name one slot. */
+MH_API mh_status mh_comm_return(mh_comm *comm, const mh_tensor *e, const mh_comm_rows *rows);
+
 /* ---- recorded ---- */
 
 enum {
@@ -75,7 +105,9 @@ enum {
     MH_COMM_ALL_GATHER,
     MH_COMM_ALL_REDUCE,
     MH_COMM_REDUCE_SCATTER,
-    MH_COMM_COMBINE
+    MH_COMM_COMBINE,
+    MH_COMM_DISPATCH, /* this and the next cannot be recorded: MH_UNSUPPORTED */
+    MH_COMM_RETURN
 };
 enum { MH_COMM_SEND = 1, MH_COMM_RECEIVE = 2 };
 
