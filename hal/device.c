@@ -378,6 +378,10 @@ mh_status hal_lose_device(mh_device *device, mh_status status)
             snprintf(device->cause.message, sizeof(device->cause.message), "%s",
                      mh_status_text(status));
         }
+        const mh_error *cause = &device->cause;
+        struct hal_vendor vendor = {cause->vendor_call, cause->vendor_code, cause->vendor_name};
+        hal_fail_at(NULL, cause->file, cause->line, MH_DEVICE_LOST, &vendor,
+                    "device %s is lost: %s", device->uri, cause->message);
         atomic_store_explicit(&device->lost, true, memory_order_release);
     }
     pthread_mutex_unlock(&device->lock);

@@ -45,6 +45,7 @@ enum {
     hipErrorPeerAccessAlreadyEnabled = 704,
     hipErrorAssert = 710,
     hipErrorLaunchFailure = 719,
+    hipErrorUnknown = 999, /* of a device that is gone */
     hipDeviceAttributeMultiprocessorCount = 63,
     hipDeviceAttributeWarpSize = 87,
     hipStreamNonBlocking = 1,

@@ -63,12 +63,17 @@ static int open_all(void **state)
     return 0;
 }
 
+static void *of_driver(const char *symbol)
+{
+    void *library = dlopen(text_of("MOEHAL_TEST_DRIVER", ""), RTLD_NOW | RTLD_NOLOAD);
+    return library ? dlsym(library, symbol) : NULL;
+}
+
 /* What the virtual driver has found. */
 static uint64_t reports(void)
 {
     uint64_t (*count)(void);
-    void *library = dlopen(text_of("MOEHAL_TEST_DRIVER", ""), RTLD_NOW | RTLD_NOLOAD);
-    void *symbol = library ? dlsym(library, "moehal_virtual_report_count") : NULL;
+    void *symbol = of_driver("moehal_virtual_report_count");
     memcpy(&count, &symbol, sizeof(count));
     return symbol ? count() : 0;
 }
@@ -548,6 +553,58 @@ static void what_cannot_be_is_refused(void **state)
     finish(&alone);
 }
 
+/* ---- ranks that are lost ---- */
+
+/* The device that runs kernel `nth` of two operations: the others wait for its part. */
+static void lose(int (*faults)(const char *list), const char *kind, uint32_t nth)
+{
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    struct timespec from, to;
+    char fault[32];
+    snprintf(fault, sizeof(fault), "%s:%u", kind, nth);
+    prepare(&alone, MH_COMM_ALL_GATHER);
+    mh_comm *comm = meet_native(&params);
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    assert_int_equal(faults(fault), 0);
+    mh_status status = MH_OK;
+    for (int i = 0; !status && i < 2; i++)
+        status = mh_comm_all_gather(comm, alone.y[NATIVE].of, alone.x[NATIVE].of);
+    if (!status)
+        status = mh_comm_wait(comm, MH_FOREVER);
+    print_message("%s: %s\n", fault, mh_last_message());
+    assert_int_equal(status, MH_DEVICE_LOST);
+    assert_message_has(" is lost: "); /* which one, and why */
+    part(comm); /* which waits for the others */
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    assert_true(to.tv_sec - from.tv_sec < 10); /* the kernels' own patience is 60 s */
+    assert_int_equal(faults(""), 0);
+    finish(&alone);
+}
+
+static void a_lost_rank_ends_the_wait_of_all(void **state)
+{
+    (void)state;
+    int (*faults)(const char *list);
+    void *symbol = of_driver("moehal_virtual_faults");
+    memcpy(&faults, &symbol, sizeof(faults));
+    if (!symbol) {
+        print_message("not tried: the driver is not virtual\n");
+        return;
+    }
+    for (uint32_t nth = 1; nth <= 2 * ranks; nth++) {
+        mh_error cause = MH_INIT(mh_error);
+        lose(faults, "ecc", nth);
+        for (uint32_t r = 0; r < ranks; r++) {
+            mh_status status =
+                mh_device_error(devices[r], &cause) ? MH_OK : mh_device_reset(devices[r]);
+            if (status == MH_UNSUPPORTED) /* AMD's: nothing of it can be used again */
+                return;
+            assert_int_equal(status, MH_OK);
+        }
+    }
+    lose(faults, "lost", 2); /* for good: the last test */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -557,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
         cmocka_unit_test(a_stop_ends_the_wait),
         cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(a_lost_rank_ends_the_wait_of_all),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
