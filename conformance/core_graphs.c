@@ -226,6 +226,10 @@ static bool bad_index(struct core *c)
     mh_stream *stream = device ? core_stream(c, device) : NULL;
     if (!stream || !make_chain(&m, c, device))
         return false;
+    /* Every row is written once: a bad index leaves it as it is, and others read it. */
+    TRY(write_step(&m, stream, 3));
+    TRY(encode_chain(&m, mh_stream_encoder(stream)));
+    TRY(read_outcome(&m, stream, &o));
     static const int32_t bad[] = {-1, VOCABULARY, INT32_MAX, INT32_MIN};
     for (int i = 0; i < 4; i++) {
         TRY(write_step(&m, stream, 3));
