@@ -70,8 +70,8 @@ MH_API mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_ten
 
 /* ---- tokens to the experts' owners, and back ---- */
 
-/* What comes to a rank: each an array, of one tensor a rank of this process. The shapes say how many
- * rows there may be; how many there are is known on the device alone. */
+/* What comes to a rank: each an array, of one tensor a rank of this process. The shapes say how
+ * many rows there may be; how many there are is known on the device alone. */
 typedef struct mh_comm_rows {
     uint64_t struct_size;
     const mh_tensor *y;       /* [capacity, D] */
@@ -81,13 +81,13 @@ typedef struct mh_comm_rows {
     const mh_tensor *fault;   /* u32 [1] */
 } mh_comm_rows;
 
-/* Every rank has tokens of its own here: x [T, D], of any dtype, and experts i32 [T, k]. x[t] goes to
- * owners[experts[t, j]], once for each slot j, with its expert: a rank's rows are by the rank they
- * come from, then by token, then by slot. Out-of-range experts go nowhere: -1, where a rank has
- * fewer tokens than others. Past the count a row of y is left as it was, source is -1, -1, -1, and the
- * expert is expert_count: an expert_map of so many elements and one more, that is -1, makes the ops
- * of experts pass it over. What comes after the last row that fits is left out, and the fault word
- * of the rank that it was for becomes MH_OUT_OF_MEMORY. */
+/* Every rank has tokens of its own here: x [T, D], of any dtype, and experts i32 [T, k]. x[t] goes
+ * to owners[experts[t, j]], once for each slot j, with its expert: a rank's rows are by the rank
+ * they come from, then by token, then by slot. Out-of-range experts go nowhere: -1, where a rank
+ * has fewer tokens than others. Past the count a row of y is left as it was, source is -1, -1, -1,
+ * and the expert is expert_count: an expert_map of so many elements and one more, that is -1, makes
+ * the ops of experts pass it over. What comes after the last row that fits is left out, and the
+ * fault word of the rank that it was for becomes MH_OUT_OF_MEMORY. */
 MH_API mh_status mh_comm_dispatch(mh_comm *comm, const mh_comm_rows *rows, const mh_tensor *x,
                                   const mh_tensor *experts, const uint32_t *owners,
                                   int64_t expert_count);
