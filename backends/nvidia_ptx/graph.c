@@ -18,9 +18,8 @@ static mh_status put_node(struct device *device, struct graph *graph, uint32_t p
 {
     CUgraphNode *node = &graph->nodes[place];
     if (graph->exec)
-        return device->cu->GraphExecKernelNodeSetParams(graph->exec, *node, params)
-                   ? MH_UNSUPPORTED
-                   : MH_OK;
+        return device->cu->GraphExecKernelNodeSetParams(graph->exec, *node, params) ? MH_UNSUPPORTED
+                                                                                    : MH_OK;
     return CU(device, GraphAddKernelNode(node, graph->graph, place ? node - 1 : NULL, place ? 1 : 0,
                                          params));
 }
