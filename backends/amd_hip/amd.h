@@ -45,7 +45,6 @@ enum {
     hipErrorPeerAccessAlreadyEnabled = 704,
     hipErrorAssert = 710,
     hipErrorLaunchFailure = 719,
-    hipErrorUnknown = 999, /* of a device that is gone */
     hipDeviceAttributeMultiprocessorCount = 63,
     hipDeviceAttributeWarpSize = 87,
     hipStreamNonBlocking = 1,

@@ -33,7 +33,7 @@ static mh_status status_of(CUresult result)
         return MH_OK;
     if (result == CUDA_ERROR_OUT_OF_MEMORY)
         return MH_OUT_OF_MEMORY;
-    if (result == CUDA_ERROR_ECC_UNCORRECTABLE || result == CUDA_ERROR_UNKNOWN ||
+    if (result == CUDA_ERROR_ECC_UNCORRECTABLE ||
         (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED + 1))
         return MH_DEVICE_LOST;
     return MH_VENDOR_ERROR;

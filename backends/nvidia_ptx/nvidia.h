@@ -62,7 +62,6 @@ enum {
     CUDA_ERROR_ILLEGAL_ADDRESS = 700, /* 700 to 720: a kernel died, the context with it */
     CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED = 704,
     CUDA_ERROR_LAUNCH_FAILED = 719,
-    CUDA_ERROR_UNKNOWN = 999, /* of a device that is gone */
 };
 
 enum {
