@@ -305,6 +305,17 @@ static mh_status place(mh_encoder *encoder, const mh_op *op)
     return hal_expand(op, &encoder->arena, 0, place_part, &placing);
 }
 
+/* What is a launch of its own, on the device or nowhere. */
+static mh_status place_alone(mh_encoder *encoder, const mh_op *op)
+{
+    mh_status status = encoder->is_graph ? hal_graph_count_op(encoder) : MH_OK;
+    if (status)
+        return status;
+    if (!encoder->is_graph)
+        hal_collect(encoder->device, (mh_stream *)encoder);
+    return place_native(encoder, op, 0, hal_scratch_of(encoder->device, op));
+}
+
 static mh_status encode_kernel(mh_encoder *encoder, const mh_op *op)
 {
     mh_device *device = encoder->device;
@@ -315,13 +326,7 @@ static mh_status encode_kernel(mh_encoder *encoder, const mh_op *op)
     if (!status && missing)
         status = hal_fail(device->runtime, MH_UNSUPPORTED, "%s: not on %s: %s",
                           hal_op_label(op, label, sizeof(label)), device->uri, reason);
-    if (!status && encoder->is_graph)
-        status = hal_graph_count_op(encoder);
-    if (status)
-        return status;
-    if (!encoder->is_graph)
-        hal_collect(device, (mh_stream *)encoder);
-    return place_native(encoder, &local.base, 0, hal_scratch_of(device, &local.base));
+    return status ? status : place_alone(encoder, &local.base);
 }
 
 mh_status hal_encode_exchange(mh_encoder *encoder, const mh_op_exchange *op)
@@ -335,13 +340,7 @@ mh_status hal_encode_exchange(mh_encoder *encoder, const mh_op_exchange *op)
     if (!status && missing)
         status = hal_fail(device->runtime, MH_UNSUPPORTED, "exchange: not on %s: %s", device->uri,
                           reason);
-    if (!status && encoder->is_graph)
-        status = hal_graph_count_op(encoder);
-    if (status)
-        return status;
-    if (!encoder->is_graph)
-        hal_collect(device, (mh_stream *)encoder);
-    return place_native(encoder, &op->base, 0, hal_scratch_of(device, &op->base));
+    return status ? status : place_alone(encoder, &op->base);
 }
 
 mh_status mh_encode(mh_encoder *encoder, const mh_op *op)

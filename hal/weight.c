@@ -313,14 +313,20 @@ static mh_status check_weight(mh_weight *weight, const char *function, bool seal
     return status;
 }
 
+/* What a call is given: a weight in the right state and a piece of it. */
+static mh_status take_piece(mh_weight *weight, const char *function, bool sealed,
+                            const mh_weight_piece *piece, mh_weight_piece *p)
+{
+    mh_status status = check_weight(weight, function, sealed);
+    if (!status)
+        status = mh_struct_in(p, piece, sizeof(*p), "mh_weight_piece");
+    return status ? status : check_piece(weight, p);
+}
+
 mh_status mh_weight_write(mh_weight *weight, const mh_weight_piece *piece)
 {
-    mh_weight_piece p;
-    mh_status status = check_weight(weight, "mh_weight_write", false);
-    if (!status)
-        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
-    if (!status)
-        status = check_piece(weight, &p);
+    mh_weight_piece p = MH_INIT(mh_weight_piece);
+    mh_status status = take_piece(weight, "mh_weight_write", false, piece, &p);
     if (!status)
         status = prepare(weight);
     if (status)
@@ -345,11 +351,7 @@ mh_status mh_weight_write(mh_weight *weight, const mh_weight_piece *piece)
 mh_status mh_weight_replace(mh_weight *weight, const mh_weight_piece *piece)
 {
     mh_weight_piece p = MH_INIT(mh_weight_piece);
-    mh_status status = check_weight(weight, "mh_weight_replace", true);
-    if (!status)
-        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
-    if (!status)
-        status = check_piece(weight, &p);
+    mh_status status = take_piece(weight, "mh_weight_replace", true, piece, &p);
     if (!status && (p.row_begin || p.row_count != weight->view.out))
         status = bad_piece(weight, "row_count", p.row_count, "not all rows of the experts");
     /* There the experts may be used in place, and more be known of them than their bytes. */
@@ -384,11 +386,7 @@ mh_status mh_weight_seal(mh_weight *weight)
 mh_status mh_weight_read(mh_weight *weight, const mh_weight_piece *piece)
 {
     mh_weight_piece p = MH_INIT(mh_weight_piece);
-    mh_status status = check_weight(weight, "mh_weight_read", true);
-    if (!status)
-        status = mh_struct_in(&p, piece, sizeof(p), "mh_weight_piece");
-    if (!status)
-        status = check_piece(weight, &p);
+    mh_status status = take_piece(weight, "mh_weight_read", true, piece, &p);
     for (int64_t e = 0; !status && e < p.expert_count; e++)
         for (uint32_t i = 0; !status && i < weight->view.plane_count; i++) {
             struct strip s = find_strip(weight, &p, e, i);
