@@ -5,7 +5,8 @@
  * graphs. And ranks that do not come.
  *
  * Environment, all optional: MOEHAL_TEST_VENDOR, MOEHAL_TEST_RANKS, MOEHAL_TEST_SEED,
- * MOEHAL_TEST_ROUNDS; MOEHAL_TEST_TIMEOUT_MS, of kernels that wait; MOEHAL_TEST_DRIVER, the virtual
+ * MOEHAL_TEST_ROUNDS, MOEHAL_TEST_SCHEDULES; MOEHAL_TEST_ONLY, a pattern of tests;
+ * MOEHAL_TEST_TIMEOUT_MS, of kernels that wait; MOEHAL_TEST_DRIVER, the virtual
  * driver, whose reports are failures.
  */
 #include <setjmp.h>
@@ -191,10 +192,12 @@ static void drop(struct tensors *t)
     memset(t, 0, sizeof(*t));
 }
 
-/* Sizes: odd ones, round ones, such as take several windows. */
+/* Sizes: odd ones, round ones, such as take several windows unless they are to be short. */
+static bool brief;
+
 static int64_t length(void)
 {
-    switch (draw(5)) {
+    switch (draw(brief ? 3 : 5)) {
     case 0:
         return 1 + draw(9);
     case 1:
@@ -329,20 +332,24 @@ static void compare(mh_comm *native, struct work *works, int count, int times, c
     }
 }
 
+static void in_streams(uint32_t round)
+{
+    struct work works[BATCH];
+    mh_comm_params params = any_params();
+    for (uint32_t i = 0; i < BATCH; i++)
+        prepare(&works[i], 1 + (round + i) % 5);
+    mh_comm *comm = meet_native(&params);
+    for (int i = 0; i < BATCH; i++)
+        OK(run(comm, &works[i], NATIVE));
+    compare(comm, works, BATCH, 1, "streams");
+}
+
 static void many_at_once(void **state)
 {
     (void)state;
     seed = (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
-    for (uint32_t round = 0; round < rounds; round++) {
-        struct work works[BATCH];
-        mh_comm_params params = any_params();
-        for (uint32_t i = 0; i < BATCH; i++)
-            prepare(&works[i], 1 + (round + i) % 5);
-        mh_comm *comm = meet_native(&params);
-        for (int i = 0; i < BATCH; i++)
-            OK(run(comm, &works[i], NATIVE));
-        compare(comm, works, BATCH, 1, "streams");
-    }
+    for (uint32_t round = 0; round < rounds; round++)
+        in_streams(round);
 }
 
 /* Each rank's graph has all operations, some of them in halves with another op between. */
@@ -373,29 +380,86 @@ static void record(mh_comm *comm, const struct work *works, mh_graph **graphs)
     }
 }
 
+static void in_graphs(uint32_t round)
+{
+    enum { LAUNCHES = 3 };
+    struct work works[BATCH];
+    mh_graph *graphs[MOST];
+    mh_comm_params params = any_params();
+    for (uint32_t i = 0; i < BATCH; i++)
+        prepare(&works[i], 1 + (round + i) % 5);
+    mh_comm *comm = meet_native(&params);
+    record(comm, works, graphs);
+    for (int k = 0; k < LAUNCHES; k++)
+        for (uint32_t r = 0; r < ranks; r++)
+            OK(mh_graph_launch(graphs[r], streams[r]));
+    mh_graph_info info = MH_INIT(mh_graph_info);
+    OK(mh_graph_get_info(graphs[0], &info));
+    assert_int_equal(info.native_segments, 1);
+    for (uint32_t r = 0; r < ranks; r++)
+        mh_graph_release(graphs[r]);
+    compare(comm, works, BATCH, LAUNCHES, "graphs");
+}
+
 static void recorded(void **state)
 {
     (void)state;
-    enum { LAUNCHES = 3 };
     seed = 77 + (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
-    for (uint32_t round = 0; round < (rounds + 2) / 3; round++) {
-        struct work works[BATCH];
-        mh_graph *graphs[MOST];
-        mh_comm_params params = any_params();
-        for (uint32_t i = 0; i < BATCH; i++)
-            prepare(&works[i], 1 + (round + i) % 5);
-        mh_comm *comm = meet_native(&params);
-        record(comm, works, graphs);
-        for (int k = 0; k < LAUNCHES; k++)
-            for (uint32_t r = 0; r < ranks; r++)
-                OK(mh_graph_launch(graphs[r], streams[r]));
-        mh_graph_info info = MH_INIT(mh_graph_info);
-        OK(mh_graph_get_info(graphs[0], &info));
-        assert_int_equal(info.native_segments, 1);
-        for (uint32_t r = 0; r < ranks; r++)
-            mh_graph_release(graphs[r]);
-        compare(comm, works, BATCH, LAUNCHES, "graphs");
+    for (uint32_t round = 0; round < (rounds + 2) / 3; round++)
+        in_graphs(round);
+}
+
+/* ---- schedules ---- */
+
+static uint64_t counted(uint32_t rank, const char *name);
+
+/* What the kernels did, which depends on when each of them went on. */
+static uint64_t trace(const char *counter)
+{
+    uint64_t all = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        all = all * 1000003 + counted(r, counter);
+    return all;
+}
+
+/* Devices take turns as a seed says, races between them are looked for, and nothing begins before
+ * the host waits: so the order of all that happens is the seed's. A round in streams, then graphs.
+ */
+static void schedules(void **state)
+{
+    (void)state;
+    int (*set)(const char *setting, const char *value);
+    void *symbol = of_driver("moehal_virtual_set");
+    memcpy(&set, &symbol, sizeof(set));
+    uint32_t count = (uint32_t)atoi(text_of("MOEHAL_TEST_SCHEDULES", "4"));
+    uint32_t first = (uint32_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
+    if (!symbol || set("checks", "default,global-races")) {
+        print_message("not tried: the driver is not virtual, or does not look for races\n");
+        return;
     }
+    assert_int_equal(set("start", "awaited"), 0);
+    brief = true;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t traces[2], before = trace("warp_instructions");
+        char order[32];
+        snprintf(order, sizeof(order), "%s:%u", i % 2 ? "random" : "adversarial", first + i);
+        assert_int_equal(set("schedule", order), 0);
+        assert_int_equal(set("count", i < 2 ? "on" : "off"), 0);
+        for (int again = 0; again < (i < 2 ? 2 : 1); again++) {
+            seed = first + i;
+            in_streams(i);
+            in_graphs(i);
+            traces[again] = trace("warp_instructions") - before;
+            before = trace("warp_instructions");
+        }
+        if (i < 2)
+            assert_int_equal(traces[0], traces[1]);
+    }
+    brief = false;
+    assert_int_equal(set("count", "on"), 0);
+    assert_int_equal(set("checks", "default"), 0);
+    assert_int_equal(set("schedule", "round-robin"), 0);
+    assert_int_equal(set("start", "submitted"), 0);
 }
 
 /* ---- what it takes, of DeepSeek-V3's shapes ---- */
@@ -574,7 +638,7 @@ static void lose(int (*faults)(const char *list), uint32_t nth)
     print_message("%s: %s\n", fault, mh_last_message());
     assert_int_equal(status, MH_DEVICE_LOST);
     assert_message_has(" is lost: "); /* which one, and why */
-    part(comm); /* which waits for the others */
+    part(comm);                       /* which waits for the others */
     clock_gettime(CLOCK_MONOTONIC, &to);
     assert_true(to.tv_sec - from.tv_sec < 10); /* the kernels' own patience is 60 s */
     assert_int_equal(faults(""), 0);
@@ -609,11 +673,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(recorded),
+        cmocka_unit_test(schedules),
         cmocka_unit_test(links_carry_what_they_must),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
         cmocka_unit_test(a_stop_ends_the_wait),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(a_lost_rank_ends_the_wait_of_all),
     };
+    if (*text_of("MOEHAL_TEST_ONLY", ""))
+        cmocka_set_test_filter(getenv("MOEHAL_TEST_ONLY"));
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

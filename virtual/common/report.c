@@ -126,6 +126,10 @@ static char *to_json(const struct vc_finding *x)
                 x->other_code_line);
         write_triple(f, "other_block", x->other_block);
         write_triple(f, "other_thread", x->other_thread);
+        if (x->other_kernel) {
+            write_string(f, "other_kernel", x->other_kernel);
+            fprintf(f, ", \"other_device\": %u", x->other_device);
+        }
     }
     write_string(f, "text", x->text);
     fputc('}', f);

@@ -22,6 +22,8 @@ struct vc_finding {
     /* The other side of a race, or the barrier that was missed. */
     const char *other_file;
     uint32_t other_line, other_code_line, other_block[3], other_thread[3];
+    const char *other_kernel; /* NULL: of the same launch */
+    unsigned other_device;
 };
 
 /* The sink: a line of text for each finding to standard error, or to the file that

@@ -205,6 +205,9 @@ struct vn_launch {
     bool fuse; /* bare mul and add pairs become fma, as ptxas may */
     enum vn_schedule schedule;
     uint64_t seed;
+    /* By device: what comes before this launch, by the order of streams, events and the host's
+     * waits; as vn_races_reached told when it was over. */
+    uint32_t after[VC_MAX_DEVICES];
     unsigned max_reports;     /* 0: 100 */
     uint64_t time_limit_ms;   /* 0: none */
     const _Atomic bool *stop; /* may be NULL */
@@ -215,5 +218,17 @@ struct vn_launch {
  * NULL. A failing check of the kind CUDA cannot see (races, uninitialised reads, waits) only
  * reports; what hardware would fault on ends the launch with its status. */
 enum vn_status vn_execute(const struct vn_launch *launch, struct vn_counters *counters);
+
+/* ---- VN_CHECK_GLOBAL_RACES across devices ---- */
+
+/* How far a device has come: a number that grows with its launches, and begins again some day. */
+uint32_t vn_races_reached(unsigned device);
+static inline uint32_t vn_races_later(uint32_t a, uint32_t b)
+{
+    return !b || (a && (int32_t)((a - b) << 4) > 0) ? a : b; /* 0: nothing yet */
+}
+/* Nothing runs: if all that ran comes before all that will, as `seen` by device tells, nothing of
+ * it is remembered any more. */
+void vn_races_forget(const uint32_t seen[VC_MAX_DEVICES]);
 
 #endif

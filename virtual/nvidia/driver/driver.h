@@ -46,7 +46,8 @@ struct device {
     bool lost;
     bool thread_started;
     pthread_t thread;
-    uint64_t queued; /* commands in its streams' queues */
+    uint64_t queued;       /* commands in its streams' queues */
+    const uint32_t *after; /* of the command that runs, see struct vn_launch */
 };
 
 enum stream_order { ORDER_SUBMITTED, ORDER_RANDOM, ORDER_NEWEST };
@@ -69,8 +70,10 @@ struct driver {
     uint64_t seed, time_limit_ms;
     _Atomic uint64_t drawn; /* of the seed's numbers, draw.h */
     int threads;
-    uint64_t next_id, ticket; /* ids of objects; commands in order of submission */
-    CUcontext contexts;       /* all of them */
+    bool lazy, held;               /* MOEHAL_VIRTUAL_START=awaited; nothing runs now */
+    uint32_t seen[VC_MAX_DEVICES]; /* vn_races_reached of what the host has seen end */
+    uint64_t next_id, ticket;      /* ids of objects; commands in order of submission */
+    CUcontext contexts;            /* all of them */
 };
 extern struct driver driver;
 
@@ -228,6 +231,7 @@ struct command {
     struct command *next;
     uint64_t ticket;
     struct op op;
+    uint32_t after[VC_MAX_DEVICES]; /* see struct vn_launch */
     unsigned waits;
     struct mark wait[];
 };
@@ -244,7 +248,11 @@ struct CUstream_st {
     struct command *first, *last; /* first may be running */
     bool running;
     uint64_t submitted, done; /* tickets */
-    double time_ns;           /* model time at which what is done ended */
+    struct {
+        uint64_t ticket;
+        uint32_t reached; /* vn_races_reached when it was done */
+    } ended[16];          /* the last ones, newest first */
+    double time_ns;       /* model time at which what is done ended */
     struct capture *capture;
     CUgraphNode *tips; /* in a capture: what the next node depends on */
     size_t tip_count;
@@ -253,6 +261,10 @@ struct CUstream_st {
 /* Handles 0, 1 and 2 are resolved here. `per_thread` says what 0 means. */
 CUresult stream_resolve(CUcontext context, CUstream handle, bool per_thread, CUstream *out);
 void stream_hold(CUstream stream);
+/* With the lock held: the host wants to know what became of the work; it knows that what the stream
+ * had done by then is over. */
+void host_asks(void);
+void host_sees(CUstream stream, uint64_t ticket);
 void stream_release(CUstream stream); /* with the lock held */
 
 /* Puts the op, which it takes, into the stream's queue, or into the graph that the stream's capture

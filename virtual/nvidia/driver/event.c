@@ -160,7 +160,10 @@ CU_API CUresult cuEventQuery(CUevent event)
     if (result != CUDA_SUCCESS)
         return result;
     lock();
+    host_asks();
     bool done = !event->recorded || stream_reached(event->stream, event->ticket);
+    if (done && event->recorded)
+        host_sees(event->stream, event->ticket);
     unlock();
     return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
@@ -177,8 +180,10 @@ CU_API CUresult cuEventSynchronize(CUevent event)
         stream_hold(stream);
         if (!stream_reached(stream, ticket))
             count_add((unsigned)event->context->device->ordinal, COUNT_SYNCS, 1);
+        host_asks();
         while (!stream_reached(stream, ticket))
             pthread_cond_wait(&driver.work, &driver.lock);
+        host_sees(stream, ticket);
         stream_release(stream);
     }
     result = (CUresult)event->context->error;

@@ -1,6 +1,8 @@
 /* op.c: what a command or a graph's node does when its turn has come. */
 #include "driver.h"
 
+#include "../../common/turns.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,10 +218,11 @@ static double model_ns(const struct limits *l, const struct vn_counters *c)
 }
 
 /* A kernel that never ends, as far as a program can tell: until the time limit. */
-static CUresult hang(const char *kernel)
+static CUresult hang(unsigned device, const char *kernel)
 {
     uint64_t limit = driver.time_limit_ms ? driver.time_limit_ms : 1000;
     struct timespec t = {(time_t)(limit / 1000), (long)(limit % 1000) * 1000000};
+    vc_turns_stand(device);
     nanosleep(&t, NULL);
     vc_log(driver.reports, "kernel %s hangs on request", kernel);
     return CUDA_ERROR_LAUNCH_TIMEOUT;
@@ -238,7 +241,7 @@ static CUresult run_kernel(CUcontext context, const struct kernel_call *k, doubl
         device->lost = true;
         return CUDA_ERROR_UNKNOWN;
     case VC_LAUNCH_HANG:
-        return hang(f->info->name);
+        return hang((unsigned)device->ordinal, f->info->name);
     }
     if (device->lost)
         return CUDA_ERROR_UNKNOWN;
@@ -269,6 +272,8 @@ static CUresult run_kernel(CUcontext context, const struct kernel_call *k, doubl
         .time_limit_ms = driver.time_limit_ms,
         .sinks = {.report = on_report, .print = on_print},
     };
+    if (device->after)
+        memcpy(launch.after, device->after, sizeof launch.after);
     struct vn_counters counters = {0};
     enum vn_status status = vn_execute(&launch, &counters);
     count_launch(f, (unsigned)device->ordinal, &counters);

@@ -5,6 +5,8 @@
  * as legal, and shows where a program lacks a wait. */
 #include "driver.h"
 
+#include "../../common/turns.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -32,6 +34,43 @@ bool stream_reached(CUstream stream, uint64_t ticket)
     return stream->done >= ticket;
 }
 
+void host_asks(void)
+{
+    if (driver.held)
+        pthread_cond_broadcast(&driver.work);
+    driver.held = false;
+}
+
+static bool anything_queued(void)
+{
+    for (int i = 0; i < driver.count; i++)
+        if (driver.device[i].queued)
+            return true;
+    return false;
+}
+
+/* What comes before whoever waited for the ticket. 0: nothing. */
+static uint32_t reached_by(const struct CUstream_st *stream, uint64_t ticket)
+{
+    uint32_t reached = 0;
+    for (size_t i = 0; i < sizeof stream->ended / sizeof stream->ended[0]; i++) {
+        if (!stream->ended[i].ticket)
+            break;
+        reached = stream->ended[i].reached; /* of long ago: of the last that is known */
+        if (stream->ended[i].ticket <= ticket)
+            return reached;
+    }
+    return stream->ended[sizeof stream->ended / sizeof stream->ended[0] - 1].ticket ? reached : 0;
+}
+
+void host_sees(CUstream stream, uint64_t ticket)
+{
+    unsigned device = (unsigned)stream->context->device->ordinal;
+    driver.seen[device] = vn_races_later(reached_by(stream, ticket), driver.seen[device]);
+    if (!anything_queued())
+        vn_races_forget(driver.seen);
+}
+
 static bool blocking(const struct CUstream_st *stream)
 {
     return !stream->legacy && !(stream->flags & CU_STREAM_NON_BLOCKING);
@@ -52,6 +91,7 @@ static struct command *command_create(CUstream stream, const struct mark *after)
     struct command *c = calloc(1, sizeof *c + waits * sizeof c->wait[0]);
     if (!c)
         return NULL;
+    memcpy(c->after, driver.seen, sizeof c->after);
     if (after)
         c->wait[c->waits++] = *after;
     for (CUstream other = stream->context->streams; other; other = other->next)
@@ -135,13 +175,33 @@ static void finish(CUstream stream, struct command *c, double ns)
     if (!stream->first)
         stream->last = NULL;
     stream->done = c->ticket;
-    stream->context->device->queued--;
+    memmove(&stream->ended[1], &stream->ended[0], sizeof stream->ended - sizeof stream->ended[0]);
+    stream->ended[0].ticket = c->ticket;
+    stream->ended[0].reached = vn_races_reached((unsigned)stream->context->device->ordinal);
+    if (!--stream->context->device->queued)
+        vc_turns_stand((unsigned)stream->context->device->ordinal);
     for (unsigned i = 0; i < c->waits; i++)
         stream_release(c->wait[i].stream);
     op_release(&c->op);
     free(c);
     stream_release(stream);
     pthread_cond_broadcast(&driver.work);
+}
+
+/* What is known to be over; and whether the device takes turns now, turns.h. */
+static void come_after(struct device *device, struct command *c)
+{
+    for (unsigned i = 0; i < c->waits; i++) {
+        const struct CUstream_st *other = c->wait[i].stream;
+        uint32_t *after = &c->after[other->context->device->ordinal];
+        *after = vn_races_later(reached_by(other, c->wait[i].ticket), *after);
+    }
+    device->after = c->after;
+    if (!(driver.checks & VN_CHECK_GLOBAL_RACES) || c->op.kind == OP_HOST ||
+        c->op.kind == OP_CALLBACK)
+        vc_turns_stand((unsigned)device->ordinal);
+    else
+        vc_turns_sit((unsigned)device->ordinal);
 }
 
 static void run_first(CUstream stream)
@@ -154,6 +214,7 @@ static void run_first(CUstream stream)
      */
     bool skip = context->error && c->op.kind != OP_CALLBACK && c->op.kind != OP_FREE;
     if (!skip) {
+        come_after(stream->context->device, c);
         unlock();
         result = op_run(&c->op, &ns);
         lock();
@@ -169,7 +230,9 @@ static void *device_thread(void *arg)
     lock();
     for (;;) {
         bool poll = false;
-        CUstream stream = pick(device, &poll);
+        CUstream stream = driver.held ? NULL : pick(device, &poll);
+        if (!stream && !driver.held)
+            vc_turns_stand((unsigned)device->ordinal);
         if (stream) {
             run_first(stream);
         } else if (poll) {
@@ -217,7 +280,10 @@ CUresult queue_put(CUstream stream, struct op *op, const struct mark *after, uin
         stream->first = c;
     stream->last = c;
     stream_hold(stream);
+    driver.held |= driver.lazy && !anything_queued();
     stream->context->device->queued++;
+    if (driver.checks & VN_CHECK_GLOBAL_RACES)
+        vc_turns_sit((unsigned)stream->context->device->ordinal);
     if (op->kind == OP_RECORD) {
         CUevent event = op->event;
         if (event->stream)
@@ -256,8 +322,10 @@ CUresult stream_wait(CUstream stream, uint64_t ticket)
     lock();
     if (!stream_reached(stream, ticket))
         count_add((unsigned)context->device->ordinal, COUNT_SYNCS, 1);
+    host_asks();
     while (!stream_reached(stream, ticket))
         pthread_cond_wait(&driver.work, &driver.lock);
+    host_sees(stream, ticket);
     unlock();
     return (CUresult)context->error;
 }
@@ -267,6 +335,7 @@ CUresult stream_drain(CUstream stream)
 {
     CUcontext context = stream->context;
     lock();
+    host_asks();
     stream_hold(stream);
     for (CUstream s = context->streams; s;) {
         if (s == stream || waits_for(stream, s)) {
@@ -276,6 +345,7 @@ CUresult stream_drain(CUstream stream)
                 count_add((unsigned)context->device->ordinal, COUNT_SYNCS, 1);
             while (!stream_reached(s, ticket))
                 pthread_cond_wait(&driver.work, &driver.lock);
+            host_sees(s, ticket);
             CUstream next = s->next;
             stream_release(s);
             s = next;
@@ -302,7 +372,10 @@ void context_drain(CUcontext context)
     lock();
     if (context_busy(context))
         count_add((unsigned)context->device->ordinal, COUNT_SYNCS, 1);
+    host_asks();
     while (context_busy(context))
         pthread_cond_wait(&driver.work, &driver.lock);
+    for (CUstream s = context->streams; s; s = s->next)
+        host_sees(s, s->done);
     unlock();
 }

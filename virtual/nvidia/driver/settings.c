@@ -84,6 +84,12 @@ bool settings_stream_order(const char *text)
     return true;
 }
 
+bool settings_start(const char *text)
+{
+    driver.lazy = !strcmp(text, "awaited");
+    return driver.lazy || !strcmp(text, "submitted");
+}
+
 /* "full", "none", or pairs: "0-1,2-3". */
 static bool read_topology(const char *text)
 {
@@ -180,6 +186,8 @@ bool settings_read(void)
                         "round-robin, random[:SEED] or adversarial[:SEED]");
     if ((text = setting("MOEHAL_VIRTUAL_STREAMS")) && !settings_stream_order(text))
         return complain("MOEHAL_VIRTUAL_STREAMS", text, "submitted, random[:SEED] or newest");
+    if ((text = setting("MOEHAL_VIRTUAL_START")) && !settings_start(text))
+        return complain("MOEHAL_VIRTUAL_START", text, "submitted or awaited");
     if ((text = setting("MOEHAL_VIRTUAL_COUNT"))) {
         if (strcmp(text, "off") && strcmp(text, "on") && strcmp(text, "lines"))
             return complain("MOEHAL_VIRTUAL_COUNT", text, "off, on or lines");

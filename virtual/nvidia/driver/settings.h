@@ -8,5 +8,6 @@
 bool settings_read(void);
 bool settings_schedule(const char *text);
 bool settings_stream_order(const char *text);
+bool settings_start(const char *text);
 
 #endif

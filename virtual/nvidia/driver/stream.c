@@ -137,9 +137,12 @@ static CUresult query(CUstream handle, bool per_thread)
     if (result != CUDA_SUCCESS)
         return result;
     lock();
+    host_asks();
     bool busy = stream->first != NULL;
     for (CUstream s = stream->context->streams; stream->legacy && s; s = s->next)
         busy |= !(s->flags & CU_STREAM_NON_BLOCKING) && s->first;
+    if (!busy)
+        host_sees(stream, stream->done);
     result = (CUresult)stream->context->error;
     unlock();
     return result != CUDA_SUCCESS ? result : busy ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;

@@ -66,6 +66,7 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
 {
     const struct vn_launch *l = block->launch->launch;
     block->linear = linear;
+    block->number = vn_race_number(block->launch, linear);
     block->id[0] = (uint32_t)(linear % l->grid[0]);
     block->id[1] = (uint32_t)(linear / l->grid[0] % l->grid[1]);
     block->id[2] = (uint32_t)(linear / ((uint64_t)l->grid[0] * l->grid[1]));
@@ -230,7 +231,7 @@ void vn_barrier_exit(struct vn_warp *w)
 
 /* ---- scheduling ---- */
 
-static uint64_t random_next(struct vn_worker *worker)
+uint64_t vn_random(struct vn_worker *worker)
 {
     uint64_t x = worker->random;
     x ^= x << 13;
@@ -337,7 +338,7 @@ bool vn_block_run(struct vn_block *block)
         uint32_t at = k;
         uint64_t steps = QUANTUM;
         if (schedule != VN_ROUND_ROBIN) {
-            uint64_t r = random_next(worker);
+            uint64_t r = vn_random(worker);
             at = (uint32_t)(r >> 32) % count;
             steps = schedule == VN_RANDOM ? 1 + r % 61 : (r & 7) ? 1 + (r >> 8) % 3 : 200;
             /* The adversary starves one warp of each block for long stretches. */

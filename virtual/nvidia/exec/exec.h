@@ -130,6 +130,7 @@ struct vn_barrier {
 struct vn_block {
     uint32_t id[3];
     uint64_t linear;
+    uint32_t number; /* among the blocks of all launches, race.h */
     struct vn_launch_state *launch;
     struct vn_warp *warps;
     uint32_t warp_count, live_warps;
@@ -197,9 +198,11 @@ struct vn_launch_state {
     uint64_t report_count;
     unsigned checks;
     bool count, cooperative;
-    struct vn_global_race *global_race;
-    pthread_mutex_t lock;             /* around sinks */
-    uint64_t range_base, range_bytes; /* of the map */
+    struct vn_global_race *global_race; /* of all devices */
+    uint32_t race_first;                /* its blocks' numbers begin here */
+    struct vn_knowledge *before;        /* what each of its blocks knows when it begins */
+    pthread_mutex_t lock;               /* around sinks */
+    uint64_t range_base, range_bytes;   /* of the map */
     uint32_t static_shared;
 };
 
@@ -265,8 +268,17 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
                     uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
                     int other_lane, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* The other party of a race, which may have ended: by the numbers of its block and thread. */
+struct vn_party {
+    const struct vn_insn *insn; /* NULL: no longer known */
+    const struct vn_image *image;
+    const char *kernel;
+    unsigned device;
+    uint32_t grid[3], block_size[3];
+    uint64_t block;
+    uint32_t thread;
+};
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
-                  const struct vn_insn *other, uint64_t other_block, uint32_t other_thread);
+                  const struct vn_party *other);
 void vn_find_divergence(struct vn_warp *w, const char *text, uint32_t lanes);
 uint64_t vn_now_ns(void);
 
@@ -287,11 +299,16 @@ void vn_maps_release(struct vn_launch_state *s, int workers);
 void vn_maps_destroy(struct vn_maps *maps);
 bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_counters *out);
 
+uint64_t vn_random(struct vn_worker *worker); /* block.c */
+
 /* race.c, race_global.c */
 struct vn_race *vn_race_create(struct vn_launch_state *s);
 void vn_race_destroy(struct vn_race *race);
-struct vn_global_race *vn_global_race_create(struct vn_launch_state *s);
-void vn_global_race_destroy(struct vn_global_race *race);
+bool vn_global_race_begin(struct vn_launch_state *s); /* false: no memory */
+void vn_global_race_end(struct vn_launch_state *s);
+uint32_t vn_race_number(const struct vn_launch_state *s, uint64_t linear);
+void vn_global_race_block(struct vn_block *block); /* it has ended */
+void vn_global_race_unload(const struct vn_image *image);
 void vn_race_barrier(struct vn_block *block, uint32_t id);
 void vn_race_arrive(struct vn_warp *w, uint32_t id);
 void vn_race_warp(struct vn_warp *w, uint32_t mask);

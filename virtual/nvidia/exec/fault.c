@@ -29,12 +29,11 @@ static bool is_header(const char *file)
     return dot && (!strcmp(dot, ".h") || !strcmp(dot, ".hpp") || !strcmp(dot, ".cuh"));
 }
 
-static void thread_of(const struct vn_warp *w, uint32_t t, uint32_t thread[3])
+static void place_of(uint64_t linear, const uint32_t size[3], uint32_t place[3])
 {
-    const uint32_t *block = w->launch->launch->block;
-    thread[0] = t % block[0];
-    thread[1] = t / block[0] % block[1];
-    thread[2] = t / (block[0] * block[1]);
+    place[0] = (uint32_t)(linear % size[0]);
+    place[1] = (uint32_t)(linear / size[0] % size[1]);
+    place[2] = (uint32_t)(linear / ((uint64_t)size[0] * size[1]));
 }
 
 /* One report a place and check: the rest are repetitions. */
@@ -50,14 +49,8 @@ static bool seen_before(struct vn_launch_state *s, const char *check, uint32_t l
     return false;
 }
 
-struct other { /* the second place of a finding */
-    const struct vn_insn *insn;
-    uint64_t block;
-    uint32_t thread;
-};
-
 static void send(struct vn_warp *w, const char *check, const struct vn_access *access,
-                 uint32_t lanes, const struct other *other, const char *text)
+                 uint32_t lanes, const struct vn_party *other, const char *text)
 {
     struct vn_launch_state *s = w->launch;
     const struct vn_launch *l = s->launch;
@@ -80,17 +73,19 @@ static void send(struct vn_warp *w, const char *check, const struct vn_access *a
     }
     memcpy(f.grid, l->grid, sizeof f.grid);
     memcpy(f.block, w->block->id, sizeof f.block);
-    thread_of(w, w->index * 32 + lane, f.thread);
+    place_of(w->index * 32 + lane, l->block, f.thread);
     if (access) {
         f.address = access->address;
         f.bytes = access->size;
     }
-    if (other) {
-        locate(m, other->insn, &f.other_file, &f.other_line, &f.other_code_line);
-        f.other_block[0] = (uint32_t)(other->block % l->grid[0]);
-        f.other_block[1] = (uint32_t)(other->block / l->grid[0] % l->grid[1]);
-        f.other_block[2] = (uint32_t)(other->block / ((uint64_t)l->grid[0] * l->grid[1]));
-        thread_of(w, other->thread, f.other_thread);
+    if (other && other->insn) {
+        const uint32_t *grid = other->kernel ? other->grid : l->grid;
+        const struct vn_image *image = other->kernel ? other->image : s->image;
+        locate(image->module, other->insn, &f.other_file, &f.other_line, &f.other_code_line);
+        place_of(other->block, grid, f.other_block);
+        place_of(other->thread, other->kernel ? other->block_size : l->block, f.other_thread);
+        f.other_kernel = other->kernel;
+        f.other_device = other->device;
     }
     f.text = text;
     pthread_mutex_lock(&s->lock);
@@ -150,10 +145,12 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
     va_start(list, format);
     compose(text, sizeof text, w, access, format, list);
     va_end(list);
-    struct other o = {
-        other, other_warp ? other_warp->block->linear : 0,
-        other_warp ? other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0) : 0};
-    send(w, check, access, lanes, other ? &o : NULL, text);
+    struct vn_party party = {.insn = other};
+    if (other_warp) {
+        party.block = other_warp->block->linear;
+        party.thread = other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0);
+    }
+    send(w, check, access, lanes, other ? &party : NULL, text);
 }
 
 static void race_text(char *out, size_t size, struct vn_warp *w, const struct vn_access *access,
@@ -166,18 +163,22 @@ static void race_text(char *out, size_t size, struct vn_warp *w, const struct vn
 }
 
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
-                  const struct vn_insn *other, uint64_t other_block, uint32_t other_thread)
+                  const struct vn_party *other)
 {
     char text[640];
-    struct other o = {other, other_block, other_thread};
+    char where[160] = "";
+    enum vn_class class = other->insn ? vn_ops[other->insn->op].cls : VN_CLASS_OTHER;
+    if (other->kernel)
+        snprintf(where, sizeof where, " of kernel %s, device %u", other->kernel, other->device);
     race_text(text, sizeof text, w, access,
-              "race with the %s at PTX line %u by thread %u of block %llu: nothing orders them",
-              vn_ops[other->op].cls == VN_CLASS_LOAD     ? "load"
-              : vn_ops[other->op].cls == VN_CLASS_STORE  ? "store"
-              : vn_ops[other->op].cls == VN_CLASS_ATOMIC ? "atomic"
-                                                         : "access",
-              other->line, other_thread, (unsigned long long)other_block);
-    send(w, check, access, 1u << access->lane, &o, text);
+              "race with the %s at PTX line %u by thread %u of block %llu%s: nothing orders them",
+              class == VN_CLASS_LOAD     ? "load"
+              : class == VN_CLASS_STORE  ? "store"
+              : class == VN_CLASS_ATOMIC ? "atomic"
+                                         : "access",
+              other->insn ? other->insn->line : 0, other->thread, (unsigned long long)other->block,
+              where);
+    send(w, check, access, 1u << access->lane, other, text);
 }
 
 void vn_find_divergence(struct vn_warp *w, const char *text, uint32_t lanes)

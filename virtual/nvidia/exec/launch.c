@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "../../common/turns.h"
 #include "exec.h"
 
 struct resident { /* blocks of one worker, with all their memory */
@@ -105,7 +106,7 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
 
 /* A block that runs this many turns may be waiting for one that has not begun: the next joins it.
  */
-enum { LONG_RUN = 4000, MOST_RESIDENT = 64 };
+enum { LONG_RUN = 4000, MOST_RESIDENT = 64, MOST_MIXED = 8 };
 
 static bool start_next(struct vn_launch_state *s, struct resident *r, struct vn_worker *worker,
                        uint32_t capacity)
@@ -133,10 +134,19 @@ static bool start_next(struct vn_launch_state *s, struct resident *r, struct vn_
     return true;
 }
 
+/* Where races are looked for, devices take turns, and blocks, unless all go in order. */
+static bool take_turn(const struct vn_launch_state *s, struct vn_worker *worker)
+{
+    vc_turns_pass(s->launch->device);
+    return s->launch->schedule == VN_ROUND_ROBIN || s->blocks == 1 || vn_random(worker) >> 32 & 1;
+}
+
 static void run_blocks(struct vn_launch_state *s, struct resident *r, struct vn_worker *worker,
                        uint32_t capacity)
 {
     uint32_t wanted = 1;
+    if (s->global_race && s->launch->schedule != VN_ROUND_ROBIN)
+        wanted = 1 + (uint32_t)(vn_random(worker) >> 32) % MOST_MIXED;
     if (s->cooperative) { /* all at once: an equal share for each worker, taken in order */
         while (start_next(s, r, worker, capacity) && r->count < s->share) {
         }
@@ -155,8 +165,11 @@ static void run_blocks(struct vn_launch_state *s, struct resident *r, struct vn_
             struct vn_block *b = &r->blocks[i];
             if (!b->resident)
                 continue;
+            if (s->global_race && !take_turn(s, worker))
+                continue;
             if (!vn_block_run(b)) {
                 b->resident = false;
+                vn_global_race_block(b);
                 all_long = false;
             } else if (b->quanta < LONG_RUN * (uint64_t)wanted) {
                 all_long = false;
@@ -265,8 +278,13 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
     }
     if (s->count && !vn_maps_create(s, workers))
         goto out;
-    if (s->checks & VN_CHECK_GLOBAL_RACES && !(s->global_race = vn_global_race_create(s)))
-        goto out;
+    if (s->checks & VN_CHECK_GLOBAL_RACES) {
+        vc_turns_begin(l->device, (enum vc_order)l->schedule, l->seed);
+        if (!vn_global_race_begin(s)) {
+            vc_turns_end(l->device);
+            goto out;
+        }
+    }
     if (l->pool && workers > 1)
         vg_pool_run(l->pool, workers, work, s);
     else
@@ -281,7 +299,10 @@ out:
         vc_free(l->map, s->workspace);
     if (s->workers)
         vn_maps_release(s, workers);
-    vn_global_race_destroy(s->global_race);
+    if (s->global_race) {
+        vn_global_race_end(s);
+        vc_turns_end(l->device);
+    }
     for (int i = 0; s->workers && i < workers; i++) {
         free(s->workers[i].counters);
     }

@@ -24,9 +24,15 @@ void vn_race_destroy(struct vn_race *race)
 {
     if (!race)
         return;
-    free(race->foreign.items);
-    for (int i = 0; i < VN_MAX_WARPS; i++)
+    for (int i = 0; i < VN_MAX_WARPS; i++) {
+        free(race->foreign[i].items);
         free(race->read[i].items);
+        free(race->told[i].items);
+    }
+    for (int i = 0; i < VN_BARRIERS; i++) {
+        free(race->met[i].items);
+        free(race->met_told[i].items);
+    }
     free(race->words);
     free(race);
 }
@@ -39,12 +45,14 @@ void vn_race_start(struct vn_block *block)
     for (uint32_t i = 0; i < block->warp_count; i++)
         top = r->know[i].of[i] > top ? r->know[i].of[i] : top;
     r->base = top + 1;
-    memset(r->arrived, 0, sizeof r->arrived);
     memset(r->released, 0, sizeof r->released);
-    memset(r->arrived_released, 0, sizeof r->arrived_released);
-    r->foreign.count = 0;
-    for (uint32_t i = 0; i < block->warp_count; i++)
-        r->read[i].count = 0;
+    for (uint32_t i = 0; i < block->warp_count; i++) {
+        vn_knowledge_clear(&r->foreign[i]);
+        vn_knowledge_clear(&r->read[i]);
+        vn_knowledge_clear(&r->told[i]);
+    }
+    for (uint32_t i = 0; i < VN_BARRIERS; i++)
+        vn_race_barrier(block, i);
     for (uint32_t i = 0; i < block->warp_count; i++) {
         for (uint32_t k = 0; k < block->warp_count; k++)
             r->know[i].of[k] = r->base;
@@ -57,7 +65,7 @@ void vn_clocks_join(struct vn_clocks *to, const struct vn_clocks *from)
         to->of[i] = from->of[i] > to->of[i] ? from->of[i] : to->of[i];
 }
 
-void vn_knowledge_join(struct vn_knowledge *to, uint64_t block, const struct vn_clocks *clocks)
+void vn_knowledge_join(struct vn_knowledge *to, uint32_t block, const struct vn_clocks *clocks)
 {
     for (uint32_t i = 0; i < to->count; i++) {
         if (to->items[i].block == block) {
@@ -76,6 +84,49 @@ void vn_knowledge_join(struct vn_knowledge *to, uint64_t block, const struct vn_
     to->items[to->count++] = (struct vn_known){.block = block, .clocks = *clocks};
 }
 
+static bool is_over(const struct vn_knowledge *k, uint32_t block)
+{
+    uint32_t over = k->over[vn_device_of(block)];
+    return over && (int32_t)((block - over) << 4) < 0;
+}
+
+/* Of blocks that are over it need not be known how far they had come. */
+void vn_knowledge_add(struct vn_knowledge *to, const struct vn_knowledge *from)
+{
+    uint32_t kept = 0;
+    for (int d = 0; d < VC_MAX_DEVICES; d++)
+        to->over[d] = vn_races_later(from->over[d], to->over[d]);
+    for (uint32_t i = 0; i < to->count; i++)
+        if (!is_over(to, to->items[i].block))
+            to->items[kept++] = to->items[i];
+    to->count = kept;
+    for (uint32_t i = 0; i < from->count; i++)
+        if (!is_over(to, from->items[i].block))
+            vn_knowledge_join(to, from->items[i].block, &from->items[i].clocks);
+}
+
+void vn_knowledge_clear(struct vn_knowledge *k)
+{
+    memset(k->over, 0, sizeof k->over);
+    k->count = 0;
+}
+
+void vn_knowledge_copy(struct vn_knowledge *to, const struct vn_knowledge *from)
+{
+    vn_knowledge_clear(to);
+    vn_knowledge_add(to, from);
+}
+
+bool vn_knows(const struct vn_knowledge *k, uint32_t block, uint32_t warp, uint32_t clock)
+{
+    if (is_over(k, block))
+        return true;
+    for (uint32_t i = 0; i < k->count; i++)
+        if (k->items[i].block == block)
+            return clock < k->items[i].clocks.of[warp];
+    return false;
+}
+
 static void tick(struct vn_warp *w)
 {
     w->block->race->know[w->index].of[w->index]++;
@@ -88,6 +139,10 @@ void vn_race_arrive(struct vn_warp *w, uint32_t id)
     vn_clocks_join(&r->arrived[id], &r->know[w->index]);
     /* A fence before the barrier serves a flag that another warp sets behind it. */
     vn_clocks_join(&r->arrived_released[id], &r->released[w->index]);
+    if (w->launch->global_race) {
+        vn_knowledge_add(&r->met[id], &r->foreign[w->index]);
+        vn_knowledge_add(&r->met_told[id], &r->told[w->index]);
+    }
 }
 
 /* The barrier opens: whoever waits at it knows what all knew. */
@@ -96,12 +151,18 @@ void vn_race_join(struct vn_warp *w, uint32_t id)
     struct vn_race *r = w->block->race;
     vn_clocks_join(&r->know[w->index], &r->arrived[id]);
     vn_clocks_join(&r->released[w->index], &r->arrived_released[id]);
+    if (w->launch->global_race) {
+        vn_knowledge_add(&r->foreign[w->index], &r->met[id]);
+        vn_knowledge_add(&r->told[w->index], &r->met_told[id]);
+    }
 }
 
 void vn_race_barrier(struct vn_block *block, uint32_t id)
 {
     memset(&block->race->arrived[id], 0, sizeof block->race->arrived[id]);
     memset(&block->race->arrived_released[id], 0, sizeof block->race->arrived_released[id]);
+    vn_knowledge_clear(&block->race->met[id]);
+    vn_knowledge_clear(&block->race->met_told[id]);
 }
 
 void vn_race_warp(struct vn_warp *w, uint32_t mask)
@@ -129,18 +190,29 @@ void vn_race_fence(struct vn_warp *w, uint16_t order)
 static bool comes_before(const struct vn_warp *w, uint32_t lane, const struct vn_event *e)
 {
     const struct vn_race *r = w->block->race;
-    if (e->block == (uint32_t)w->block->linear) {
+    if (e->block == w->block->number) {
         if (e->clock < r->base)
             return true; /* of a block that had this number in another memory: cannot be */
         if (e->warp == w->index && e->lane == lane && e->first == lane)
             return true;
         return e->clock < r->know[w->index].of[e->warp];
     }
-    for (uint32_t i = 0; i < r->foreign.count; i++) {
-        if ((uint32_t)r->foreign.items[i].block == e->block)
-            return e->clock < r->foreign.items[i].clocks.of[e->warp];
-    }
-    return false;
+    return vn_knows(&r->foreign[w->index], e->block, e->warp, e->clock) ||
+           (w->launch->before && vn_knows(w->launch->before, e->block, e->warp, e->clock));
+}
+
+enum vn_reach vn_reach_of(const struct vn_insn *insn)
+{
+    uint32_t scope = insn->q >> 4;
+    return scope == VN_SCOPE_CTA   ? VN_REACH_BLOCK
+           : scope == VN_SCOPE_SYS ? VN_REACH_ALL
+                                   : VN_REACH_DEVICE;
+}
+
+bool vn_reaches(enum vn_reach reach, uint32_t block, uint32_t other)
+{
+    return reach == VN_REACH_ALL || block == other ||
+           (reach == VN_REACH_DEVICE && vn_device_of(block) == vn_device_of(other));
 }
 
 /* The access in question, as an event of lane. */
@@ -148,9 +220,8 @@ static struct vn_event event_of(const struct vn_warp *w, uint32_t lane, int kind
 {
     const struct vn_insn *insn = w->next - 1;
     bool strong = (kind & KIND) == VN_ATOMIC;
-    bool wide = strong && insn->q >> 4 != VN_SCOPE_CTA;
     return (struct vn_event){.clock = w->block->race->know[w->index].of[w->index],
-                             .block = (uint32_t)w->block->linear,
+                             .block = w->block->number,
                              .turn = w->block->race->turn,
                              .warp = (uint8_t)w->index,
                              .lane = (uint8_t)lane,
@@ -159,7 +230,7 @@ static struct vn_event event_of(const struct vn_warp *w, uint32_t lane, int kind
                              .update = strong && (kind & RMW) == RMW,
                              .guess = insn->flags & VN_GUESS &&
                                       !(w->launch->checks & VN_CHECK_CAS_LOADS),
-                             .strong = (uint8_t)(strong ? 1 + wide : 0),
+                             .strong = (uint8_t)(strong ? 1 + vn_reach_of(insn) : 0),
                              .insn = insn};
 }
 
@@ -178,8 +249,8 @@ static bool conflict(const struct vn_warp *w, uint32_t lane, const struct vn_eve
     if (!before->clock || (now->shared && before->clock < w->block->race->base))
         return false;
     if (before->strong && now->strong) { /* morally strong if each one's scope holds the other */
-        bool same_block = before->block == now->block;
-        if (same_block || (before->strong == 2 && now->strong == 2))
+        uint32_t less = before->strong < now->strong ? before->strong : now->strong;
+        if (vn_reaches(less - 1, before->block, now->block))
             return false;
     }
     if ((before->guess && now->update) || (before->update && now->guess))
@@ -267,9 +338,17 @@ static void tell(struct vn_warp *w, const struct vn_event *now, const struct vn_
     bool itself =
         other->block == now->block && other->warp == now->warp && other->lane == now->lane;
     uint32_t lane = itself ? other->first : other->lane;
+    struct vn_party party = {.insn = other->insn,
+                             .block = (other->block - w->launch->race_first) & VN_NUMBERS,
+                             .thread = other->warp * 32u + lane};
     /* The other's block may be gone: its coordinates come from its number. */
-    vn_find_race(w, now->shared ? "shared-race" : "global-race", &access, other->insn, other->block,
-                 other->warp * 32u + lane);
+    bool apart =
+        vn_device_of(other->block) != vn_device_of(now->block) || party.block >= w->launch->blocks;
+    if (apart)
+        vn_global_race_party(other, &party);
+    vn_find_race(w, now->shared ? "shared-race" : "global-race", &access, &party);
+    if (apart)
+        vn_global_race_told();
 }
 
 static void split(struct vn_word *word)

@@ -55,9 +55,9 @@ MOEHAL_VIRTUAL_API void moehal_virtual_reports_quiet(int quiet);
 
 /* As MOEHAL_VIRTUAL_FAULTS; replaces what was set. -1: it does not read. */
 MOEHAL_VIRTUAL_API int moehal_virtual_faults(const char *list);
-/* "checks", "schedule", "streams", "time_limit_ms", "fuse", "count" with the values that their
- * variables take. They hold for the launches submitted from then on. -1: no such setting, or value.
- */
+/* "checks", "schedule", "streams", "start", "time_limit_ms", "fuse", "count" with the values that
+ * their variables take. They hold for the launches submitted from then on. -1: no such setting, or
+ * value. */
 MOEHAL_VIRTUAL_API int moehal_virtual_set(const char *setting, const char *value);
 
 #ifdef __cplusplus
