@@ -157,6 +157,17 @@ static mh_status check_tensors(const mh_comm *comm, const char *function, const 
     return status;
 }
 
+enum { EVERY_RANK = -1 };
+
+/* A tensor of each rank, or that of `rank` alone. */
+static mh_status check_of(const mh_comm *comm, const char *function, const char *name, int64_t rank,
+                          const mh_tensor *t)
+{
+    if (rank == EVERY_RANK || !t)
+        return check_tensors(comm, function, name, t);
+    return comm_check_tensor(comm, function, name, (uint32_t)rank, t);
+}
+
 /* `more` has the shape of `less`, but `times` as many of its first dimension. */
 static mh_status check_pair(const mh_comm *comm, const char *function, const char *name,
                             const mh_tensor *more, const mh_tensor *less, uint32_t times)
@@ -486,36 +497,6 @@ static mh_status check_experts(const mh_comm *comm, const char *name, uint32_t r
     return status ? status : check_owners(comm, name, owners, count);
 }
 
-mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank,
-                        const mh_comm_op *op)
-{
-    uint32_t ranks = comm->info.ranks;
-    bool pair = op->kind >= MH_COMM_ALL_GATHER && op->kind <= MH_COMM_REDUCE_SCATTER;
-    mh_status status = comm_check_tensor(comm, function, "y", rank, &op->y);
-    if (!status && pair)
-        status = comm_check_tensor(comm, function, "x", rank, &op->x);
-    if (status)
-        return status;
-    switch (op->kind) {
-    case MH_COMM_BROADCAST:
-        return check_root(comm, function, op->root);
-    case MH_COMM_ALL_GATHER:
-        return check_pair(comm, function, "y", &op->y, &op->x, ranks);
-    case MH_COMM_ALL_REDUCE:
-        status = check_pair(comm, function, "y", &op->x, &op->y, 1);
-        return status ? status : check_sum(comm, function, &op->x);
-    case MH_COMM_REDUCE_SCATTER:
-        status = check_pair(comm, function, "y", &op->x, &op->y, ranks);
-        return status ? status : check_sum(comm, function, &op->x);
-    case MH_COMM_COMBINE:
-        return check_experts(comm, function, rank, &op->y, &op->experts, op->owners,
-                             op->expert_count);
-    default:
-        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: kind %u is unknown", function,
-                        op->kind);
-    }
-}
-
 mh_status mh_comm_combine(mh_comm *comm, const mh_tensor *e, const mh_tensor *experts,
                           const uint32_t *owners, int64_t expert_count)
 {
@@ -574,16 +555,16 @@ static bool is_shaped(const mh_tensor *t, mh_dtype dtype, uint32_t rank, int64_t
 }
 
 /* What both ways need of the rows: y, source and fault. */
-static mh_status check_rows(const mh_comm *comm, const char *name, const mh_comm_rows *rows,
-                            mh_comm_rows *out)
+static mh_status check_rows(const mh_comm *comm, const char *name, int64_t rank,
+                            const mh_comm_rows *rows, mh_comm_rows *out)
 {
     mh_status status = mh_struct_in(out, rows, sizeof(*out), "mh_comm_rows");
     if (!status)
-        status = check_tensors(comm, name, "rows->y", out->y);
+        status = check_of(comm, name, "rows->y", rank, out->y);
     if (!status)
-        status = check_tensors(comm, name, "rows->source", out->source);
+        status = check_of(comm, name, "rows->source", rank, out->source);
     if (!status)
-        status = check_tensors(comm, name, "rows->fault", out->fault);
+        status = check_of(comm, name, "rows->fault", rank, out->fault);
     if (status)
         return status;
     if (out->y->rank != 2 || !is_shaped(out->source, MH_I32, 2, out->y->shape[0], SOURCE) ||
@@ -673,17 +654,18 @@ static mh_status give_arrivals(mh_comm *comm, uint32_t r, const mh_comm_rows *ro
     return status;
 }
 
-static mh_status check_dispatch(const mh_comm *comm, const char *name, const mh_comm_rows *rows,
-                                const mh_tensor *x, const mh_tensor *experts,
-                                const uint32_t *owners, int64_t expert_count)
+static mh_status check_dispatch(const mh_comm *comm, const char *name, int64_t rank,
+                                const mh_comm_rows *rows, const mh_tensor *x,
+                                const mh_tensor *experts, const uint32_t *owners,
+                                int64_t expert_count)
 {
-    mh_status status = check_tensors(comm, name, "rows->experts", rows->experts);
+    mh_status status = check_of(comm, name, "rows->experts", rank, rows->experts);
     if (!status)
-        status = check_tensors(comm, name, "rows->count", rows->count);
+        status = check_of(comm, name, "rows->count", rank, rows->count);
     if (!status)
-        status = check_tensors(comm, name, "x", x);
+        status = check_of(comm, name, "x", rank, x);
     if (!status)
-        status = check_tensors(comm, name, "experts", experts);
+        status = check_of(comm, name, "experts", rank, experts);
     if (status)
         return status;
     int64_t capacity = rows->y->shape[0];
@@ -710,11 +692,18 @@ mh_status mh_comm_dispatch(mh_comm *comm, const mh_comm_rows *rows, const mh_ten
 {
     static const char name[] = "mh_comm_dispatch";
     mh_comm_rows to;
-    mh_status status = check_rows(comm, name, rows, &to);
+    mh_status status = check_rows(comm, name, EVERY_RANK, rows, &to);
     if (!status)
-        status = check_dispatch(comm, name, &to, x, experts, owners, expert_count);
+        status = check_dispatch(comm, name, EVERY_RANK, &to, x, experts, owners, expert_count);
     if (status)
         return status;
+    if (comm_is_native(comm)) {
+        mh_comm_op op = {.kind = MH_COMM_DISPATCH, .owners = owners, .rows = &to};
+        op.expert_count = expert_count;
+        status = comm_native_run(comm, &op, x, x, experts);
+        if (status != MH_UNSUPPORTED)
+            return status;
+    }
     uint64_t capacity = (uint64_t)to.y->shape[0];
     struct blocks b = {.own = comm_bytes(to.y)};
     if (__builtin_add_overflow(b.own, 4 * (SOURCE + 1) * capacity + 4 + 3, &b.own))
@@ -775,21 +764,74 @@ static mh_status give_back(mh_comm *comm, const mh_tensor *e, const mh_comm_rows
     return status;
 }
 
+static mh_status check_return(const mh_comm *comm, const char *name, int64_t rank,
+                              const mh_comm_rows *rows, const mh_tensor *e)
+{
+    mh_status status = check_of(comm, name, "e", rank, e);
+    if (!status &&
+        (e->rank != 3 || e->dtype != rows->y->dtype || e->shape[2] != rows->y->shape[1]))
+        status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
+                          "%s: e must be [T, k, D], of the D and dtype of rows->y", name);
+    return status;
+}
+
 mh_status mh_comm_return(mh_comm *comm, const mh_tensor *e, const mh_comm_rows *rows)
 {
     static const char name[] = "mh_comm_return";
     mh_comm_rows from;
     struct blocks b = {0};
-    mh_status status = check_rows(comm, name, rows, &from);
+    mh_status status = check_rows(comm, name, EVERY_RANK, rows, &from);
     if (!status)
-        status = check_tensors(comm, name, "e", e);
+        status = check_return(comm, name, EVERY_RANK, &from, e);
     if (status)
         return status;
-    if (e->rank != 3 || e->dtype != from.y->dtype || e->shape[2] != from.y->shape[1])
-        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
-                        "%s: e must be [T, k, D], of the D and dtype of rows->y", name);
+    if (comm_is_native(comm)) {
+        mh_comm_op op = {.kind = MH_COMM_RETURN, .rows = &from};
+        status = comm_native_run(comm, &op, e, e, NULL);
+        if (status != MH_UNSUPPORTED)
+            return status;
+    }
     status = take_blocks(comm, from.source, from.y, &b);
     for (uint32_t holder = 0; !status && holder < comm->info.ranks; holder++)
         status = give_back(comm, e, &from, holder, &b);
     return status;
+}
+
+/* ---- one rank's part ---- */
+
+mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank,
+                        const mh_comm_op *op, mh_comm_rows *rows)
+{
+    uint32_t ranks = comm->info.ranks;
+    bool pair = op->kind >= MH_COMM_ALL_GATHER && op->kind <= MH_COMM_REDUCE_SCATTER;
+    bool trip = op->kind == MH_COMM_DISPATCH || op->kind == MH_COMM_RETURN;
+    mh_status status = trip ? check_rows(comm, function, rank, op->rows, rows)
+                            : comm_check_tensor(comm, function, "y", rank, &op->y);
+    if (!status && pair)
+        status = comm_check_tensor(comm, function, "x", rank, &op->x);
+    if (status)
+        return status;
+    switch (op->kind) {
+    case MH_COMM_BROADCAST:
+        return check_root(comm, function, op->root);
+    case MH_COMM_ALL_GATHER:
+        return check_pair(comm, function, "y", &op->y, &op->x, ranks);
+    case MH_COMM_ALL_REDUCE:
+        status = check_pair(comm, function, "y", &op->x, &op->y, 1);
+        return status ? status : check_sum(comm, function, &op->x);
+    case MH_COMM_REDUCE_SCATTER:
+        status = check_pair(comm, function, "y", &op->x, &op->y, ranks);
+        return status ? status : check_sum(comm, function, &op->x);
+    case MH_COMM_COMBINE:
+        return check_experts(comm, function, rank, &op->y, &op->experts, op->owners,
+                             op->expert_count);
+    case MH_COMM_DISPATCH:
+        return check_dispatch(comm, function, rank, rows, &op->x, &op->experts, op->owners,
+                              op->expert_count);
+    case MH_COMM_RETURN:
+        return check_return(comm, function, rank, rows, &op->y);
+    default:
+        return hal_fail(comm->runtime, MH_INVALID_ARGUMENT, "%s: kind %u is unknown", function,
+                        op->kind);
+    }
 }

@@ -49,9 +49,9 @@ struct mh_comm {
 uint64_t comm_bytes(const mh_tensor *t);
 mh_status comm_check_tensor(const mh_comm *comm, const char *function, const char *name,
                             uint32_t rank, const mh_tensor *t);
-/* The rules of an operation whose tensors are good ones. */
+/* The rules of an operation; what op->rows says becomes *rows. */
 mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank,
-                        const mh_comm_op *op);
+                        const mh_comm_op *op, mh_comm_rows *rows);
 
 /* ---- comm_native.c ---- */
 
@@ -59,7 +59,8 @@ mh_status comm_check_op(const mh_comm *comm, const char *function, uint32_t rank
 bool comm_is_native(mh_comm *comm);
 /* Refuses one that was stopped. */
 mh_status comm_check_running(const mh_comm *comm);
-/* A checked operation on all ranks, at their streams; y and x are arrays. */
+/* A checked operation on all ranks, at their streams; y, x and those of op->rows are arrays.
+ * MH_UNSUPPORTED, and nothing is done, if the devices' backend has no kernel for its kind. */
 mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *y,
                           const mh_tensor *x, const mh_tensor *experts);
 void comm_native_close(mh_comm *comm); /* no work is on its way */

@@ -8,6 +8,10 @@
 
 #include "comm_impl.h"
 
+/* Of a kernel; and bytes above which throughput counts and not latency, which then go in chunks of
+ * so many. */
+enum { BLOCKS = 32, LARGE = 1 << 20, CHUNK = 64 << 10 };
+
 static mh_device *device_of(const mh_comm *comm, uint32_t rank)
 {
     return comm->streams[rank]->encoder.device;
@@ -45,6 +49,8 @@ static mh_status open_ranks(mh_comm *comm)
     void *all[MH_EXCHANGE_RANKS];
     mh_exchange_params p = MH_INIT(mh_exchange_params);
     mh_status status = MH_OK;
+    if (!comm->params.blocks)
+        comm->params.blocks = BLOCKS;
     p.ranks = comm->info.count;
     p.capacity = comm->params.capacity, p.timeout_ns = comm->params.timeout_ns;
     p.chunk_bytes = comm->params.chunk_bytes, p.blocks = comm->params.blocks;
@@ -220,11 +226,117 @@ static mh_status put_all_reduce(struct part *p, const mh_tensor *y)
     return status ? status : put_move(p, MH_EXCHANGE_BY_ROW, row, bytes);
 }
 
+static uint64_t units(uint64_t bytes)
+{
+    return (bytes + 15) & ~UINT64_C(15);
+}
+
+static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most)
+{
+    value = value < most ? value : most;
+    return value > least ? value : least;
+}
+
+/* One part. What comes in a return is any block's, so that it is waited for by a launch of its own,
+ * which begins when all that is sent has been. */
+static mh_status put_part(struct part *p, uint32_t phases)
+{
+    mh_status status = MH_OK;
+    bool apart = p->op.kind == MH_EXCHANGE_RETURN;
+    for (uint32_t phase = MH_EXCHANGE_SEND; !status && phases; phase <<= 1) {
+        p->op.phases = apart ? phases & phase : phases;
+        phases &= ~p->op.phases;
+        if (!p->op.phases)
+            continue;
+        status = hal_encode_exchange(p->encoder, &p->op);
+        p->comm->info.launches += !status;
+    }
+    return status;
+}
+
+/* Items [0, end), `most` a part, of each column of the rows in turn. Nothing to move is a part too:
+ * others wait for it, and so does a table. */
+static mh_status put_rows(struct part *p, uint64_t end, uint64_t most, uint64_t width)
+{
+    const uint64_t row = p->op.row;
+    mh_status status = MH_OK;
+    bool more = true;
+    for (p->op.part = 0; !status && more; p->op.part++) {
+        p->op.width = row - p->op.column < width ? row - p->op.column : width;
+        p->op.end = clamp(p->op.begin + most, 0, end);
+        p->op.last = p->op.end == end && p->op.column + p->op.width == row;
+        status =
+            put_part(p, p->op.part ? MH_EXCHANGE_SEND | MH_EXCHANGE_RECEIVE : p->phases);
+        more = !p->op.last && p->phases & MH_EXCHANGE_RECEIVE;
+        p->op.column += p->op.end == end ? p->op.width : 0;
+        p->op.begin = p->op.end == end ? 0 : p->op.end;
+    }
+    return status;
+}
+
+/* Each rank's part of a buffer takes whole chunks: of the choices of its tokens, and of its rows a
+ * column as wide as there is room for. */
+static mh_status put_dispatch(struct part *p, const mh_comm_op *op)
+{
+    const mh_comm_params *params = &p->comm->params;
+    uint64_t tokens = (uint64_t)op->x.shape[0], slots = (uint64_t)op->experts.shape[1];
+    uint64_t row = tokens ? mh_dtype_size(op->x.dtype) * (uint64_t)op->x.shape[1] : 0;
+    uint64_t room = p->comm->capacity / p->comm->info.ranks & ~UINT64_C(15);
+    uint64_t least = clamp((tokens + MH_EXCHANGE_CHUNKS - 1) / MH_EXCHANGE_CHUNKS, 1, tokens + 1);
+    uint64_t chunk = params->chunk_bytes ? params->chunk_bytes / (row + 1)
+                     : tokens * row > LARGE ? CHUNK / (row + 1)
+                                            : (tokens + params->blocks - 1) / params->blocks;
+    chunk = clamp(clamp(chunk, 0, room / (4 * slots + row + 32)), least, tokens + 1);
+    uint64_t choices = units(4 * slots * chunk);
+    uint64_t width = room < choices ? 0 : clamp((room - choices) / chunk & ~UINT64_C(15), 0, row);
+    if (room < choices || (row && !width))
+        return hal_fail(p->comm->runtime, MH_INVALID_ARGUMENT,
+                        "mh_comm_dispatch: %llu of %llu tokens go at once, each with %llu slots, "
+                        "for which %llu bytes of the capacity are too few",
+                        (unsigned long long)chunk, (unsigned long long)tokens,
+                        (unsigned long long)slots, (unsigned long long)room);
+    p->op.kind = MH_EXCHANGE_DISPATCH;
+    p->op.chunk = (uint32_t)chunk;
+    p->op.x = op->x, p->op.y = *op->rows->y, p->op.experts = op->experts;
+    p->op.source = *op->rows->source, p->op.arrived = *op->rows->experts;
+    p->op.count = *op->rows->count, p->op.fault = *op->rows->fault;
+    p->op.row = row;
+    uint64_t each = choices + units(width) * chunk;
+    return put_rows(p, tokens, each ? room / each * chunk : tokens, width);
+}
+
+static mh_status put_return(struct part *p, const mh_comm_op *op)
+{
+    uint64_t all = (uint64_t)(op->y.shape[0] * op->y.shape[1]);
+    uint64_t row = all ? mh_dtype_size(op->y.dtype) * (uint64_t)op->y.shape[2] : 0;
+    uint64_t width = clamp(row, 0, p->comm->capacity);
+    uint64_t most = p->comm->capacity / (units(width) + !width);
+    p->op.kind = MH_EXCHANGE_RETURN;
+    p->op.y = op->y, p->op.x = *op->rows->y;
+    p->op.source = *op->rows->source, p->op.fault = *op->rows->fault;
+    p->op.row = row;
+    return put_rows(p, all, clamp(most, 1, MH_EXCHANGE_SLOTS), width);
+}
+
+static mh_status put_owners(struct part *p, const mh_comm_op *op)
+{
+    struct comm_owners *owners;
+    mh_status status = find_owners(p->comm, op->owners, op->expert_count, &owners);
+    if (!status)
+        p->op.owners = mh_tensor_make(owners->buffers[p->rank], 0, MH_I32, 1, &op->expert_count);
+    return status;
+}
+
 static mh_status put_op(struct part *p, const mh_comm_op *op)
 {
+    mh_status status = MH_OK;
+    if (op->kind == MH_COMM_RETURN)
+        return put_return(p, op);
+    if (op->kind == MH_COMM_DISPATCH || op->kind == MH_COMM_COMBINE)
+        status = put_owners(p, op);
+    if (op->kind == MH_COMM_DISPATCH)
+        return status ? status : put_dispatch(p, op);
     uint64_t bytes = comm_bytes(&op->y);
-    struct comm_owners *owners;
-    mh_status status;
     p->op.y = op->y, p->op.x = op->x;
     switch (op->kind) {
     case MH_COMM_BROADCAST:
@@ -238,12 +350,9 @@ static mh_status put_op(struct part *p, const mh_comm_op *op)
     case MH_COMM_REDUCE_SCATTER:
         return put_sum(p, bytes);
     default:
-        status = find_owners(p->comm, op->owners, op->expert_count, &owners);
-        if (status)
-            return status;
         p->op.x = op->y, p->op.experts = op->experts;
-        p->op.owners = mh_tensor_make(owners->buffers[p->rank], 0, MH_I32, 1, &op->expert_count);
-        return put_move(p, MH_EXCHANGE_BY_EXPERT, 4 * (uint64_t)op->y.shape[2], bytes);
+        return status ? status
+                      : put_move(p, MH_EXCHANGE_BY_EXPERT, 4 * (uint64_t)op->y.shape[2], bytes);
     }
 }
 
@@ -344,18 +453,26 @@ mh_status mh_comm_wait(mh_comm *comm, uint64_t timeout_ns)
 mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *y,
                           const mh_tensor *x, const mh_tensor *experts)
 {
+    mh_comm_rows rows;
     mh_status status = comm_check_running(comm);
-    comm->info.operations++;
     for (uint32_t r = 0; !status && r < comm->info.count; r++) {
         mh_comm_op own = *op;
         own.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
         own.y = y[r], own.x = x[r];
         if (experts)
             own.experts = experts[r];
+        if (op->rows) {
+            rows = *op->rows;
+            rows.y += r, rows.source += r, rows.fault += r;
+            if (op->kind == MH_COMM_DISPATCH)
+                rows.experts += r, rows.count += r;
+            own.rows = &rows;
+        }
         status = encode(comm, r, &comm->streams[r]->encoder, &own);
         if (status && r) /* the others wait for this one */
             mh_comm_stop(comm);
     }
+    comm->info.operations += status != MH_UNSUPPORTED;
     return status;
 }
 
@@ -363,6 +480,7 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
 {
     static const char name[] = "mh_comm_encode";
     mh_comm_op own;
+    mh_comm_rows rows;
     if (!comm || !encoder)
         return mh_fail(MH_INVALID_ARGUMENT, "%s: %s is NULL", name, comm ? "encoder" : "comm");
     mh_status status = mh_struct_in(&own, op, sizeof(own), "mh_comm_op");
@@ -375,10 +493,6 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
         return hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
                         "%s: rank is %u of %u, or the encoder is not on its device", name, rank,
                         comm->info.count);
-    if (own.kind == MH_COMM_DISPATCH || own.kind == MH_COMM_RETURN)
-        return hal_fail(comm->runtime, MH_UNSUPPORTED,
-                        "%s: %s goes by way of host memory alone, and cannot be recorded", name,
-                        own.kind == MH_COMM_DISPATCH ? "dispatch" : "return");
     bool sums = own.kind == MH_COMM_ALL_REDUCE || own.kind == MH_COMM_REDUCE_SCATTER;
     if (!own.phases || own.phases > (MH_COMM_SEND | MH_COMM_RECEIVE) ||
         (sums && own.phases != (MH_COMM_SEND | MH_COMM_RECEIVE)))
@@ -386,7 +500,8 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
                         sums ? ", must be both of a sum" : "");
     status = comm_check_running(comm);
     if (!status)
-        status = comm_check_op(comm, name, rank, &own);
+        status = comm_check_op(comm, name, rank, &own, &rows);
+    own.rows = &rows;
     comm->info.operations += !status && own.phases & MH_COMM_SEND;
     return status ? status : encode(comm, rank, encoder, &own);
 }

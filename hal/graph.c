@@ -66,8 +66,9 @@ static void for_each_argument(const mh_op_kernel *op, bool retain)
 
 static void for_each_tensor(const mh_op_exchange *op, bool retain)
 {
-    const mh_tensor *tensors[] = {&op->y, &op->x, &op->experts, &op->owners};
-    for (int i = 0; i < 4; i++)
+    const mh_tensor *tensors[] = {&op->y,      &op->x,       &op->experts, &op->owners,
+                                  &op->source, &op->arrived, &op->count,   &op->fault};
+    for (int i = 0; i < 8; i++)
         retain ? (void)mh_buffer_retain(tensors[i]->buffer) : mh_buffer_release(tensors[i]->buffer);
     retain ? (void)mh_comm_retain(op->comm) : mh_comm_release(op->comm);
 }

@@ -64,7 +64,6 @@ static mh_status create(void *user, const mh_exchange_params *params, void **out
     x->params = *params;
     mh_exchange_params *p = &x->params;
     p->capacity = p->capacity ? (p->capacity + WINDOW - 1) / WINDOW * WINDOW : 16 << 20;
-    p->blocks = p->blocks ? p->blocks : 32;
     /* A virtual GPU takes what time it takes. */
     if (!p->timeout_ns)
         p->timeout_ns = UINT64_C(1000000000) * (device->instance->simulated ? 60 : 8);
@@ -182,6 +181,8 @@ uint32_t plan_exchange(const mh_op_exchange *op, struct launch *l)
 {
     const struct exchange *e = op->exchange;
     const mh_exchange_params *p = &e->params;
+    if (op->kind > MH_EXCHANGE_SUM)
+        return NO_KERNEL;
     bool sum = op->kind == MH_EXCHANGE_SUM;
     uint64_t bytes = op->end - op->begin, chunk = chunk_of(p, bytes);
     uint64_t chunks = (bytes + chunk - 1) / chunk, blocks = chunks < p->blocks ? chunks : p->blocks;

@@ -13,6 +13,8 @@ struct exchange {
 };
 
 enum { HOST_BYTES = 256 };
+_Static_assert((int)EXCHANGE_CHUNKS == (int)MH_EXCHANGE_CHUNKS, "chunks");
+_Static_assert((int)EXCHANGE_SLOTS == (int)MH_EXCHANGE_SLOTS, "slots");
 
 /* A block's worth of threads, and sizes from which throughput counts and not latency. */
 enum { THREADS = 512, FEW_THREADS = 256, LARGE = 1 << 20 };
@@ -30,9 +32,13 @@ static void release(struct exchange *x)
 /* Enqueued or not, a kernel that waits must never wait for one that is still to be loaded. */
 static mh_status load_kernels(struct device *device)
 {
+    static const enum kernel_id kernels[] = {KERNEL_exchange_move, KERNEL_exchange_sum,
+                                             KERNEL_exchange_dispatch, KERNEL_exchange_return};
     CUfunction function;
-    mh_status status = nv_function(device, KERNEL_exchange_move, 0, &function);
-    return status ? status : nv_function(device, KERNEL_exchange_sum, 0, &function);
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < sizeof(kernels) / sizeof(kernels[0]); i++)
+        status = nv_function(device, kernels[i], 0, &function);
+    return status;
 }
 
 static mh_status create(void *user, const mh_exchange_params *params, void **out)
@@ -52,7 +58,6 @@ static mh_status create(void *user, const mh_exchange_params *params, void **out
     x->params = *params;
     mh_exchange_params *p = &x->params;
     p->capacity = p->capacity ? (p->capacity + 65535) & ~UINT64_C(65535) : 16 << 20;
-    p->blocks = p->blocks ? p->blocks : 32;
     /* A virtual GPU takes what time it takes. */
     if (!p->timeout_ns)
         p->timeout_ns = UINT64_C(1000000000) * (device->instance->simulated ? 60 : 8);
@@ -174,10 +179,29 @@ static uint64_t chunk_of(const mh_exchange_params *p, uint64_t bytes)
     return (chunk + 255) & ~UINT64_C(255);
 }
 
-uint32_t nv_plan_exchange(const mh_op_exchange *op, struct launch *l)
+/* What all kernels take. */
+static void put_common(struct launch *l, const mh_op_exchange *op, uint64_t chunk, uint64_t x,
+                       uint64_t y, uint64_t all)
 {
-    const struct exchange *x = op->exchange;
-    const mh_exchange_params *p = &x->params;
+    const struct exchange *e = op->exchange;
+    put(l, e->memory);
+    put(l, e->host_address);
+    put(l, e->params.timeout_ns);
+    put(l, e->params.capacity);
+    put(l, op->begin);
+    put(l, op->end);
+    put(l, chunk);
+    put(l, op->row);
+    put(l, x);
+    put(l, y);
+    put(l, e->params.rank);
+    put(l, e->params.ranks);
+    put(l, op->phases);
+    put(l, !(all & 15) ? 16 : !(all & 3) ? 4 : 2);
+}
+
+static void plan_bytes(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
     bool sum = op->kind == MH_EXCHANGE_SUM;
     uint64_t bytes = op->end - op->begin, chunk = chunk_of(p, bytes), size = bytes_of(&op->x);
     uint64_t chunks = (bytes + chunk - 1) / chunk;
@@ -186,22 +210,8 @@ uint32_t nv_plan_exchange(const mh_op_exchange *op, struct launch *l)
     uint64_t all = from | to | op->row | op->begin | op->end | (sum ? size : 0);
     begin(l, sum ? KERNEL_exchange_sum : KERNEL_exchange_move, 0);
     l->grid[0] = chunks < p->blocks ? (uint32_t)chunks : p->blocks;
-    l->grid[1] = l->grid[2] = 1;
     l->block = bytes > LARGE ? THREADS : FEW_THREADS;
-    put(l, x->memory);
-    put(l, x->host_address);
-    put(l, p->timeout_ns);
-    put(l, p->capacity);
-    put(l, op->begin);
-    put(l, op->end);
-    put(l, chunk);
-    put(l, op->row);
-    put(l, from);
-    put(l, to);
-    put(l, p->rank);
-    put(l, p->ranks);
-    put(l, op->phases);
-    put(l, !(all & 15) ? 16 : !(all & 3) ? 4 : 2);
+    put_common(l, op, chunk, from, to, all);
     if (sum) {
         put(l, size);
         put(l, p->capacity / p->ranks & ~UINT64_C(255));
@@ -212,5 +222,78 @@ uint32_t nv_plan_exchange(const mh_op_exchange *op, struct launch *l)
         put(l, op->owners.rank ? (uint64_t)op->owners.shape[0] : 0);
         put(l, op->owner);
     }
+}
+
+/* Threads of a team that moves a row, where a block has so many rows: the more, the fewer. */
+static uint64_t team_of(uint64_t rows, uint32_t block)
+{
+    uint64_t team = block;
+    while (team > 32 && block / team < rows)
+        team /= 2;
+    return team;
+}
+
+static uint64_t units(uint64_t bytes)
+{
+    return (bytes + 15) & ~UINT64_C(15);
+}
+
+static void plan_dispatch(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
+    uint64_t tokens = op->end - op->begin, chunks = (tokens + op->chunk - 1) / op->chunk;
+    uint64_t from = address(&op->x) + op->column, to = address(&op->y) + op->column;
+    begin(l, KERNEL_exchange_dispatch, 0);
+    l->grid[0] = (uint32_t)(chunks < 1 ? 1 : chunks < p->blocks ? chunks : p->blocks);
+    l->block = tokens * op->width > LARGE ? THREADS : FEW_THREADS;
+    put_common(l, op, op->chunk, from, to, from | to | op->row | op->width);
+    put(l, address(&op->experts));
+    put(l, address(&op->owners));
+    put(l, (uint64_t)op->owners.shape[0]);
+    put(l, (uint64_t)op->experts.shape[1]);
+    put(l, (uint64_t)op->experts.shape[0]);
+    put(l, address(&op->source));
+    put(l, address(&op->arrived));
+    put(l, address(&op->count));
+    put(l, address(&op->fault));
+    put(l, (uint64_t)op->y.shape[0]);
+    put(l, op->width);
+    put(l, units(op->width));
+    put(l, p->capacity / p->ranks & ~UINT64_C(15));
+    put(l, units(4 * (uint64_t)op->experts.shape[1] * op->chunk));
+    put(l, !op->column);
+    put(l, op->part);
+    put(l, op->last);
+    put(l, team_of(op->chunk, l->block));
+}
+
+static void plan_return(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
+    uint64_t slots = op->end - op->begin, blocks = p->blocks;
+    uint64_t from = address(&op->x) + op->column, to = address(&op->y) + op->column;
+    begin(l, KERNEL_exchange_return, 0);
+    l->block = slots * op->width > LARGE ? THREADS : FEW_THREADS;
+    blocks = blocks < EXCHANGE_CHUNKS ? blocks : EXCHANGE_CHUNKS;
+    blocks = blocks < slots ? blocks : slots;
+    l->grid[0] = blocks ? (uint32_t)blocks : 1;
+    put_common(l, op, 1, from, to, from | to | op->row | op->width);
+    put(l, address(&op->source));
+    put(l, address(&op->fault));
+    put(l, (uint64_t)op->x.shape[0]);
+    put(l, (uint64_t)op->y.shape[1]);
+    put(l, (uint64_t)op->y.shape[0]);
+    put(l, op->width);
+    put(l, units(op->width));
+    put(l, team_of((slots + l->grid[0] - 1) / l->grid[0], l->block));
+}
+
+uint32_t nv_plan_exchange(const mh_op_exchange *op, struct launch *l)
+{
+    const struct exchange *e = op->exchange;
+    if (op->kind == MH_EXCHANGE_DISPATCH)
+        plan_dispatch(op, &e->params, l);
+    else if (op->kind == MH_EXCHANGE_RETURN)
+        plan_return(op, &e->params, l);
+    else
+        plan_bytes(op, &e->params, l);
     return 1;
 }

@@ -55,10 +55,11 @@ def main():
                 if bad:
                     complaints.append(f"{path.name}: {bad} in '{statement.strip()}'")
     status = (source / "hal/include/moehal/status.def").read_text()
-    number = re.search(r"MH_STATUS\((\d+), BAD_INDEX", status)[1]
     common = (source / "backends/nvidia_ptx/kernels/common.inc").read_text()
-    if f"#define BAD_INDEX {number}\n" not in common:
-        complaints.append(f"common.inc: BAD_INDEX is not status.def's {number}")
+    for name in "BAD_INDEX", "OUT_OF_MEMORY":
+        number = re.search(rf"MH_STATUS\((\d+), {name},", status)[1]
+        if f"#define {name} {number}\n" not in common:
+            complaints.append(f"common.inc: {name} is not status.def's {number}")
     listed = (source / "backends/nvidia_ptx/kernels.def").read_text()
     listed = {name: int(own) for name, own in re.findall(r"^KERNEL\(\w+, (\w+), (\d+)\)", listed, re.M)}
     if listed != {name: own for name, (_, own) in budgets().items()}:

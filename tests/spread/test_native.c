@@ -35,7 +35,7 @@ enum { MOST = 8, GUARD = 64, BATCH = 5, EXPERTS = 12 };
 static mh_runtime *runtime;
 static mh_device *devices[MOST];
 static mh_stream *streams[MOST];
-static uint32_t ranks, rounds;
+static uint32_t ranks, rounds, kinds; /* kinds: those before MH_COMM_DISPATCH, or all */
 static uint64_t seed;
 
 static uint32_t draw(uint32_t below)
@@ -55,6 +55,7 @@ static int open_all(void **state)
     (void)state;
     ranks = (uint32_t)atoi(text_of("MOEHAL_TEST_RANKS", "3"));
     rounds = (uint32_t)atoi(text_of("MOEHAL_TEST_ROUNDS", "6"));
+    kinds = strcmp(text_of("MOEHAL_TEST_VENDOR", "nvidia"), "nvidia") ? 5 : 7;
     OK(mh_runtime_create(NULL, &runtime));
     for (uint32_t r = 0; r < ranks; r++) {
         char uri[64];
@@ -127,8 +128,13 @@ struct tensors {
 struct work {
     mh_comm_op op;
     struct tensors x[2], y[2], experts; /* by NATIVE and STAGED */
+    struct tensors source[2], arrived[2], count[2], fault[2];
     uint32_t owners[EXPERTS];
 };
+
+/* What an operation may write. */
+#define RESULTS(w, i) {&(w)->y[i], &(w)->source[i], &(w)->arrived[i], &(w)->count[i], &(w)->fault[i]}
+enum { RESULT_COUNT = 5 };
 
 /* Numbers whose sum depends on the order of its terms, no NaN. */
 static void fill(unsigned char *bytes, uint64_t count, mh_dtype dtype)
@@ -229,6 +235,114 @@ static void prepare_combine(struct work *w)
     w->op.expert_count = EXPERTS;
 }
 
+static void set(const mh_tensor *t, const int32_t *values, int64_t count)
+{
+    OK(mh_buffer_write(t->buffer, t->offset, values, 4 * (uint64_t)count));
+}
+
+/* What comes to `rank` of tokens is the host's; fault words begin as 0. */
+static void make_rows(struct work *w, int64_t capacity)
+{
+    const int64_t source[] = {capacity, 3}, arrived[] = {capacity, 1}, one[] = {1};
+    const int32_t none = 0;
+    make(&w->source[NATIVE], MH_I32, 2, source);
+    make(&w->arrived[NATIVE], MH_I32, 2, arrived);
+    make(&w->count[NATIVE], MH_I32, 1, one);
+    make(&w->fault[NATIVE], MH_U32, 1, one);
+    for (uint32_t r = 0; r < ranks; r++)
+        set(&w->fault[NATIVE].of[r], &none, 1);
+}
+
+/* Tokens, a row's length: few long ones, many short ones, none at all. */
+static void draw_tokens(int64_t *tokens, int64_t *columns)
+{
+    switch (draw(6)) {
+    case 0:
+        *tokens = draw(3), *columns = length();
+        break;
+    case 1: /* more than there are chunks */
+        *tokens = 250 + draw(300), *columns = draw(5);
+        break;
+    case 2: /* several windows */
+        *tokens = 20 + draw(60), *columns = 1 + draw(300);
+        break;
+    default:
+        *tokens = 1 + draw(20), *columns = 1 + (length() - 1) % 700;
+    }
+}
+
+/* Each rank's tokens go anywhere, to few or to one, or it has none. */
+static void prepare_dispatch(struct work *w, mh_dtype dtype)
+{
+    int64_t tokens, columns, slots = 1 + draw(draw(4) ? 5 : 40), most = 0;
+    draw_tokens(&tokens, &columns);
+    const int64_t x[] = {tokens, columns}, ids[] = {tokens, slots};
+    int64_t need[MOST] = {0};
+    int32_t *values = malloc(4 * (size_t)(tokens * slots + 1));
+    for (int i = 0; i < EXPERTS; i++)
+        w->owners[i] = draw(4) ? draw(ranks) : 0;
+    make(&w->x[NATIVE], dtype, 2, x);
+    make(&w->experts, MH_I32, 2, ids);
+    for (uint32_t r = 0; r < ranks; r++) {
+        static const int32_t nobodys[] = {-1, EXPERTS, INT32_MIN, INT32_MAX};
+        const uint32_t kind = draw(5), one = draw(EXPERTS);
+        for (int64_t i = 0; i < tokens * slots; i++) {
+            const bool out = kind == 0 || (kind == 1 && draw(2));
+            values[i] = out ? nobodys[draw(4)] : (int32_t)(kind == 2 ? one : draw(EXPERTS));
+            if (!out)
+                need[w->owners[values[i]]]++;
+        }
+        set(&w->experts.of[r], values, tokens * slots);
+    }
+    free(values);
+    for (uint32_t r = 0; r < ranks; r++)
+        most = need[r] > most ? need[r] : most;
+    const int64_t capacities[] = {most, most + draw(50), most ? most - 1 : 0, draw(9), most / 2,
+                                  most + 1, most + draw(1000), most};
+    const int64_t y[] = {capacities[draw(8)], columns};
+    make(&w->y[NATIVE], dtype, 2, y);
+    make_rows(w, y[0]);
+    w->op.owners = w->owners;
+    w->op.expert_count = EXPERTS;
+}
+
+/* Rows of some slots of all ranks, on any rank and in any order; and such as belong nowhere. */
+static void prepare_return(struct work *w, mh_dtype dtype)
+{
+    int64_t tokens, columns, slots = 1 + draw(6);
+    draw_tokens(&tokens, &columns);
+    const int64_t e[] = {tokens, slots, columns}, all = tokens * slots * ranks;
+    const int64_t y[] = {all / ranks * (1 + draw(3)) + draw(20), columns};
+    int32_t *sources[MOST];
+    make(&w->y[NATIVE], dtype, 3, e);
+    make(&w->x[NATIVE], dtype, 2, y);
+    make_rows(w, y[0]);
+    for (uint32_t r = 0; r < ranks; r++) {
+        sources[r] = malloc(12 * (size_t)y[0] + 1);
+        memset(sources[r], 0xff, 12 * (size_t)y[0]);
+    }
+    const uint32_t dense = 1 + draw(4);
+    for (int64_t i = 0; i < all && y[0]; i++) {
+        int32_t *at = sources[draw(ranks)] + 3 * draw((uint32_t)y[0]);
+        if (draw(dense) || at[0] != -1)
+            continue;
+        at[0] = (int32_t)(i / (tokens * slots));
+        at[1] = (int32_t)(i / slots % tokens);
+        at[2] = (int32_t)(i % slots);
+    }
+    for (uint32_t bad = draw(2) * draw(6); bad && y[0]; bad--) {
+        int32_t *at = sources[draw(ranks)] + 3 * draw((uint32_t)y[0]);
+        const int32_t nowhere[] = {(int32_t)ranks, -2, INT32_MAX, (int32_t)tokens, (int32_t)slots};
+        const uint32_t which = draw(3);
+        at[0] = at[0] == -1 && which ? 0 : at[0];
+        at[which] = nowhere[which ? 2 + which : draw(3)];
+    }
+    for (uint32_t r = 0; r < ranks; r++) {
+        set(&w->source[NATIVE].of[r], sources[r], 3 * y[0]);
+        free(sources[r]);
+    }
+}
+
 static void prepare(struct work *w, uint32_t kind)
 {
     static const mh_dtype dtypes[] = {MH_F32, MH_BF16, MH_I32};
@@ -242,6 +356,10 @@ static void prepare(struct work *w, uint32_t kind)
     w->op.root = draw(ranks);
     if (kind == MH_COMM_COMBINE) {
         prepare_combine(w);
+    } else if (kind == MH_COMM_DISPATCH) {
+        prepare_dispatch(w, dtype);
+    } else if (kind == MH_COMM_RETURN) {
+        prepare_return(w, dtype);
     } else {
         make(&w->y[NATIVE], dtype, 2, kind == MH_COMM_ALL_GATHER ? more : less);
         if (kind == MH_COMM_ALL_REDUCE && draw(2))
@@ -249,7 +367,10 @@ static void prepare(struct work *w, uint32_t kind)
         else if (kind != MH_COMM_BROADCAST)
             make(&w->x[NATIVE], dtype, 2, kind == MH_COMM_REDUCE_SCATTER ? more : less);
     }
-    twin(&w->y[STAGED], &w->y[NATIVE]);
+    struct tensors *from[] = RESULTS(w, NATIVE), *to[] = RESULTS(w, STAGED);
+    for (int i = 0; i < RESULT_COUNT; i++)
+        if (from[i]->bytes)
+            twin(to[i], from[i]);
     if (w->x[NATIVE].of[0].buffer == w->y[NATIVE].of[0].buffer)
         w->x[STAGED] = w->y[STAGED];
     else if (w->x[NATIVE].bytes)
@@ -261,15 +382,29 @@ static void finish(struct work *w)
     for (int i = 0; i < 2; i++) {
         if (w->x[i].of[0].buffer != w->y[i].of[0].buffer && w->x[i].bytes)
             drop(&w->x[i]);
-        drop(&w->y[i]);
+        struct tensors *results[] = RESULTS(w, i);
+        for (int k = 0; k < RESULT_COUNT; k++)
+            if (results[k]->bytes)
+                drop(results[k]);
     }
     if (w->experts.bytes)
         drop(&w->experts);
 }
 
+/* Of a rank and those after it. */
+static mh_comm_rows rows_of(const struct work *w, int which, uint32_t rank)
+{
+    mh_comm_rows rows = MH_INIT(mh_comm_rows);
+    rows.y = (w->op.kind == MH_COMM_RETURN ? w->x : w->y)[which].of + rank;
+    rows.source = w->source[which].of + rank, rows.experts = w->arrived[which].of + rank;
+    rows.count = w->count[which].of + rank, rows.fault = w->fault[which].of + rank;
+    return rows;
+}
+
 static mh_status run(mh_comm *comm, const struct work *w, int which)
 {
     const mh_tensor *y = w->y[which].of, *x = w->x[which].of;
+    const mh_comm_rows rows = rows_of(w, which, 0);
     switch (w->op.kind) {
     case MH_COMM_BROADCAST:
         return mh_comm_broadcast(comm, y, w->op.root);
@@ -279,6 +414,10 @@ static mh_status run(mh_comm *comm, const struct work *w, int which)
         return mh_comm_all_reduce(comm, y, x);
     case MH_COMM_REDUCE_SCATTER:
         return mh_comm_reduce_scatter(comm, y, x);
+    case MH_COMM_DISPATCH:
+        return mh_comm_dispatch(comm, &rows, x, w->experts.of, w->owners, EXPERTS);
+    case MH_COMM_RETURN:
+        return mh_comm_return(comm, y, &rows);
     default:
         return mh_comm_combine(comm, y, w->experts.of, w->owners, EXPERTS);
     }
@@ -286,16 +425,20 @@ static mh_status run(mh_comm *comm, const struct work *w, int which)
 
 static void assert_same(const struct work *w, const char *what)
 {
-    for (uint32_t r = 0; r < ranks; r++) {
-        unsigned char *native = content_of(&w->y[NATIVE], r);
-        unsigned char *staged = content_of(&w->y[STAGED], r);
-        for (uint64_t i = 0; i < w->y[NATIVE].bytes; i++)
-            if (native[i] != staged[i])
-                fail_msg("%s: kind %u, rank %u of %u: byte %llu of %llu, of which %d are before y: "
-                         "%02x, must be %02x",
-                         what, w->op.kind, r, ranks, (unsigned long long)i,
-                         (unsigned long long)w->y[NATIVE].bytes, (int)w->y[NATIVE].of[r].offset,
-                         native[i], staged[i]);
+    static const char *const names[] = {"y", "source", "experts", "count", "fault"};
+    const struct tensors *natives[] = RESULTS(w, NATIVE), *stageds[] = RESULTS(w, STAGED);
+    for (uint32_t i = 0; i < RESULT_COUNT * ranks; i++) {
+        const uint32_t k = i % RESULT_COUNT, r = i / RESULT_COUNT;
+        if (!natives[k]->bytes)
+            continue;
+        unsigned char *native = content_of(natives[k], r), *staged = content_of(stageds[k], r);
+        for (uint64_t at = 0; at < natives[k]->bytes; at++)
+            if (native[at] != staged[at])
+                fail_msg("%s: kind %u, rank %u of %u: byte %llu of %llu, of which %d are before "
+                         "%s: %02x, must be %02x",
+                         what, w->op.kind, r, ranks, (unsigned long long)at,
+                         (unsigned long long)natives[k]->bytes, (int)natives[k]->of[r].offset,
+                         names[k], native[at], staged[at]);
         free(native);
         free(staged);
     }
@@ -337,7 +480,7 @@ static void in_streams(uint32_t round)
     struct work works[BATCH];
     mh_comm_params params = any_params();
     for (uint32_t i = 0; i < BATCH; i++)
-        prepare(&works[i], 1 + (round + i) % 5);
+        prepare(&works[i], 1 + (BATCH * round + i) % kinds);
     mh_comm *comm = meet_native(&params);
     for (int i = 0; i < BATCH; i++)
         OK(run(comm, &works[i], NATIVE));
@@ -366,6 +509,8 @@ static void record(mh_comm *comm, const struct work *works, mh_graph **graphs)
             mh_comm_op own = works[i].op;
             own.y = works[i].y[NATIVE].of[r], own.x = works[i].x[NATIVE].of[r];
             own.experts = works[i].experts.of[r];
+            const mh_comm_rows rows = rows_of(&works[i], NATIVE, r);
+            own.rows = &rows;
             bool whole = own.kind == MH_COMM_ALL_REDUCE || own.kind == MH_COMM_REDUCE_SCATTER;
             if (!whole) {
                 own.phases = MH_COMM_SEND;
@@ -387,7 +532,7 @@ static void in_graphs(uint32_t round)
     mh_graph *graphs[MOST];
     mh_comm_params params = any_params();
     for (uint32_t i = 0; i < BATCH; i++)
-        prepare(&works[i], 1 + (round + i) % 5);
+        prepare(&works[i], 1 + (BATCH * round + i) % kinds);
     mh_comm *comm = meet_native(&params);
     record(comm, works, graphs);
     for (int k = 0; k < LAUNCHES; k++)
@@ -428,23 +573,23 @@ static uint64_t trace(const char *counter)
 static void schedules(void **state)
 {
     (void)state;
-    int (*set)(const char *setting, const char *value);
+    int (*tell)(const char *setting, const char *value);
     void *symbol = of_driver("moehal_virtual_set");
-    memcpy(&set, &symbol, sizeof(set));
+    memcpy(&tell, &symbol, sizeof(tell));
     uint32_t count = (uint32_t)atoi(text_of("MOEHAL_TEST_SCHEDULES", "4"));
     uint32_t first = (uint32_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
-    if (!symbol || set("checks", "default,global-races")) {
+    if (!symbol || tell("checks", "default,global-races")) {
         print_message("not tried: the driver is not virtual, or does not look for races\n");
         return;
     }
-    assert_int_equal(set("start", "awaited"), 0);
+    assert_int_equal(tell("start", "awaited"), 0);
     brief = true;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t traces[2], before = trace("warp_instructions");
         char order[32];
         snprintf(order, sizeof(order), "%s:%u", i % 2 ? "random" : "adversarial", first + i);
-        assert_int_equal(set("schedule", order), 0);
-        assert_int_equal(set("count", i < 2 ? "on" : "off"), 0);
+        assert_int_equal(tell("schedule", order), 0);
+        assert_int_equal(tell("count", i < 2 ? "on" : "off"), 0);
         for (int again = 0; again < (i < 2 ? 2 : 1); again++) {
             seed = first + i;
             in_streams(i);
@@ -456,10 +601,103 @@ static void schedules(void **state)
             assert_int_equal(traces[0], traces[1]);
     }
     brief = false;
-    assert_int_equal(set("count", "on"), 0);
-    assert_int_equal(set("checks", "default"), 0);
-    assert_int_equal(set("schedule", "round-robin"), 0);
-    assert_int_equal(set("start", "submitted"), 0);
+    assert_int_equal(tell("count", "on"), 0);
+    assert_int_equal(tell("checks", "default"), 0);
+    assert_int_equal(tell("schedule", "round-robin"), 0);
+    assert_int_equal(tell("start", "submitted"), 0);
+}
+
+/* ---- there and back ---- */
+
+struct trip {
+    struct tensors x, e, chosen;
+    struct work rows; /* y and the tables, native alone */
+};
+
+static void record_trip(mh_comm *comm, struct trip *t, mh_graph **graphs)
+{
+    const int64_t shape[] = {2, 8};
+    mh_op_fill op = MH_OP_INIT(fill, FILL);
+    for (uint32_t r = 0; r < ranks; r++) {
+        mh_comm_op own = MH_INIT(mh_comm_op);
+        mh_buffer *beside;
+        OK(mh_graph_create(devices[r], &graphs[r]));
+        OK(mh_buffer_create(devices[r], 64, 0, &beside));
+        op.y = mh_tensor_make(beside, 0, MH_F32, 2, shape);
+        mh_encoder *encoder = mh_graph_encoder(graphs[r]);
+        mh_comm_rows rows = rows_of(&t->rows, NATIVE, r);
+        own.rows = &rows;
+        own.owners = t->rows.owners, own.expert_count = EXPERTS;
+        for (own.kind = MH_COMM_DISPATCH; own.kind <= MH_COMM_RETURN; own.kind++)
+            for (own.phases = MH_COMM_SEND; own.phases <= MH_COMM_RECEIVE; own.phases++) {
+                own.x = t->x.of[r], own.y = t->e.of[r], own.experts = t->chosen.of[r];
+                OK(mh_comm_encode(comm, r, encoder, &own));
+                OK(mh_encode(encoder, &op.base));
+            }
+        OK(mh_graph_seal(graphs[r]));
+        mh_buffer_release(beside);
+    }
+}
+
+/* Tokens that come back as they went are in every slot that has an owner, and in no other. */
+static void what_goes_comes_back(void **state)
+{
+    (void)state;
+    if (kinds <= MH_COMM_COMBINE)
+        return;
+    enum { LAUNCHES = 4, TOKENS = 23, SLOTS = 4, COLUMNS = 300 };
+    const int64_t x[] = {TOKENS, COLUMNS}, e[] = {TOKENS, SLOTS, COLUMNS}, ids[] = {TOKENS, SLOTS},
+                  y[] = {(int64_t)ranks * TOKENS * SLOTS, COLUMNS};
+    struct trip t = {0};
+    mh_graph *graphs[MOST];
+    mh_comm_params params = any_params();
+    seed = 5 + (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
+    make(&t.x, MH_F32, 2, x);
+    make(&t.e, MH_F32, 3, e);
+    make(&t.chosen, MH_I32, 2, ids);
+    make(&t.rows.y[NATIVE], MH_F32, 2, y);
+    make_rows(&t.rows, y[0]);
+    for (uint32_t i = 0; i < EXPERTS; i++)
+        t.rows.owners[i] = i % ranks;
+    mh_comm *comm = meet_native(&params);
+    record_trip(comm, &t, graphs);
+    for (int k = 0; k < LAUNCHES; k++) {
+        uint32_t values[MOST][TOKENS][COLUMNS];
+        int32_t chosen[MOST][TOKENS][SLOTS];
+        static uint32_t got[TOKENS][SLOTS][COLUMNS], before[MOST][TOKENS][SLOTS][COLUMNS];
+        for (uint32_t r = 0; r < ranks; r++) {
+            fill((unsigned char *)values[r], sizeof(values[r]), MH_I32);
+            for (int i = 0; i < TOKENS * SLOTS; i++)
+                chosen[r][i / SLOTS][i % SLOTS] = (int32_t)draw(EXPERTS + 2) - 1;
+            OK(mh_buffer_write(t.x.of[r].buffer, t.x.of[r].offset, values[r], sizeof(values[r])));
+            set(&t.chosen.of[r], chosen[r][0], TOKENS * SLOTS);
+            OK(mh_buffer_read(t.e.of[r].buffer, t.e.of[r].offset, before[r], sizeof(before[r])));
+        }
+        for (uint32_t r = 0; r < ranks; r++)
+            OK(mh_graph_launch(graphs[r], streams[r]));
+        OK(mh_comm_wait(comm, MH_FOREVER));
+        for (uint32_t r = 0; r < ranks; r++) {
+            OK(mh_buffer_read(t.e.of[r].buffer, t.e.of[r].offset, got, sizeof(got)));
+            for (int i = 0; i < TOKENS * SLOTS; i++) {
+                int token = i / SLOTS, slot = i % SLOTS, expert = chosen[r][token][slot];
+                const uint32_t *want = expert >= 0 && expert < EXPERTS ? values[r][token]
+                                                                       : before[r][token][slot];
+                if (memcmp(got[token][slot], want, sizeof(got[0][0])))
+                    fail_msg("launch %d, rank %u of %u: token %d, slot %d, expert %d", k, r, ranks,
+                             token, slot, expert);
+            }
+        }
+    }
+    assert_int_equal(reports(), 0);
+    mh_graph_info info = MH_INIT(mh_graph_info);
+    OK(mh_graph_get_info(graphs[0], &info));
+    assert_int_equal(info.native_segments, 1);
+    for (uint32_t r = 0; r < ranks; r++)
+        mh_graph_release(graphs[r]);
+    part(comm);
+    t.rows.x[NATIVE] = t.x, t.rows.experts = t.chosen;
+    finish(&t.rows);
+    drop(&t.e);
 }
 
 /* ---- what it takes, of DeepSeek-V3's shapes ---- */
@@ -531,6 +769,101 @@ static void links_carry_what_they_must(void **state)
     }
 }
 
+/* What tokens of all ranks ask for, and what of it is on another rank: rows, and slots. */
+struct asked {
+    uint64_t slots[MOST], far_rows, far_slots; /* slots: of each owner */
+};
+
+static struct asked ask(const int32_t *ids, int64_t tokens, int64_t k, const uint32_t *owners)
+{
+    struct asked a = {0};
+    for (uint32_t r = 0; r < ranks; r++)
+        for (int64_t token = 0; token < tokens; token++) {
+            uint32_t seen = 1u << r;
+            for (int64_t j = 0; j < k; j++) {
+                const uint32_t owner = owners[*ids++];
+                a.slots[owner]++;
+                a.far_slots += owner != r;
+                a.far_rows += !(seen >> owner & 1);
+                seen |= 1u << owner;
+            }
+        }
+    return a;
+}
+
+/* Beside rows, which go once to a rank: the choices go to all ranks; a chunk is a count and a flag
+ * to each other; and back, a slot is a mark and a block a flag. */
+static void tokens_cross_links_once(void **state)
+{
+    (void)state;
+    if (kinds <= MH_COMM_COMBINE)
+        return;
+    enum { K = 8, HIDDEN = 7168, OF = 256, ROW = 2 * HIDDEN };
+    if (!stored()) {
+        print_message("not tried: the device does not count what is stored\n");
+        return;
+    }
+    for (int64_t tokens = 1; tokens <= 4; tokens *= 4) {
+        const int64_t x[] = {tokens, HIDDEN}, ids[] = {tokens, K}, e[] = {tokens, K, HIDDEN},
+                      y[] = {(int64_t)ranks * tokens * K, HIDDEN};
+        const uint64_t all = (uint64_t)tokens * ranks, capacity = (uint64_t)y[0];
+        struct work w = {0};
+        struct tensors back;
+        int32_t chosen[MOST * 4 * K];
+        uint32_t owners[OF];
+        for (uint32_t i = 0; i < OF; i++)
+            owners[i] = i * ranks / OF;
+        for (uint64_t i = 0; i < all * K; i++)
+            chosen[i] = (int32_t)draw(OF);
+        const struct asked a = ask(chosen, tokens, K, owners);
+        make(&w.x[NATIVE], MH_BF16, 2, x);
+        make(&w.y[NATIVE], MH_BF16, 2, y);
+        make(&back, MH_BF16, 3, e);
+        make(&w.experts, MH_I32, 2, ids);
+        make_rows(&w, y[0]);
+        for (uint32_t r = 0; r < ranks; r++)
+            set(&w.experts.of[r], chosen + (int64_t)r * tokens * K, tokens * K);
+        mh_comm_params params = MH_INIT(mh_comm_params);
+        mh_comm *comm = meet_native(&params);
+        mh_comm_info info = MH_INIT(mh_comm_info);
+        OK(mh_comm_get_info(comm, &info));
+        const mh_comm_rows rows = rows_of(&w, NATIVE, 0);
+        uint64_t launches = info.launches, at = stored(), local = ranks * (capacity * 16 + 4 + 12);
+        OK(mh_comm_dispatch(comm, &rows, w.x[NATIVE].of, w.experts.of, owners, OF));
+        OK(mh_comm_wait(comm, MH_FOREVER));
+        for (uint32_t r = 0; r < ranks; r++)
+            local += a.slots[r] * ROW;
+        const uint64_t own_tables = all * (4 * K + 8); /* a chunk a token here */
+        const uint64_t sent = stored() - at - local - own_tables, least = a.far_rows * ROW;
+        const uint64_t signals = (sent - least - (ranks - 1) * all * 4 * K) / 6; /* of 8 and 4 */
+        OK(mh_comm_get_info(comm, &info));
+        print_message("dispatch of %lld tokens a rank, %u ranks: %.4f of the least over links, "
+                      "%.1f signals a token, %.2f launches a rank\n",
+                      (long long)tokens, ranks, (double)sent / (double)least,
+                      (double)signals / (double)all, (double)(info.launches - launches) / ranks);
+        assert_true((double)sent <= 1.05 * (double)least);
+        assert_int_equal(signals, 2 * (ranks - 1) * all);
+        assert_int_equal(info.launches - launches, ranks);
+
+        launches = info.launches, at = stored();
+        OK(mh_comm_return(comm, back.of, &rows));
+        OK(mh_comm_wait(comm, MH_FOREVER));
+        const uint64_t returned = stored() - at - all * K * ROW - 8 * ranks;
+        const uint64_t fewest = a.far_slots * ROW;
+        OK(mh_comm_get_info(comm, &info));
+        print_message("return of %lld tokens a rank, %u ranks: %.4f of the least over links, %.1f "
+                      "signals a token, %.2f launches a rank\n",
+                      (long long)tokens, ranks, (double)returned / (double)fewest,
+                      (double)(returned - fewest) / 4 / (double)all,
+                      (double)(info.launches - launches) / ranks);
+        assert_true((double)returned <= 1.05 * (double)fewest);
+        assert_int_equal(info.launches - launches, 2 * ranks);
+        part(comm);
+        finish(&w);
+        drop(&back);
+    }
+}
+
 /* ---- ranks that do not come ---- */
 
 static struct work alone;
@@ -538,7 +871,9 @@ static struct work alone;
 static void send_one(mh_comm *comm, uint32_t rank)
 {
     mh_comm_op own = alone.op;
+    const mh_comm_rows rows = rows_of(&alone, NATIVE, rank);
     own.y = alone.y[NATIVE].of[rank], own.x = alone.x[NATIVE].of[rank];
+    own.experts = alone.experts.of[rank], own.rows = &rows;
     OK(mh_comm_encode(comm, rank, mh_stream_encoder(streams[rank]), &own));
 }
 
@@ -548,12 +883,14 @@ static void assert_message_has(const char *text)
         fail_msg("'%s' lacks '%s'", mh_last_message(), text);
 }
 
-static void a_rank_that_does_not_come_is_named(void **state)
+static const uint32_t lonely[] = {MH_COMM_ALL_GATHER, MH_COMM_DISPATCH, MH_COMM_RETURN};
+enum { LONELY = 3 };
+
+static void is_named(uint32_t kind)
 {
-    (void)state;
     mh_comm_params params = MH_INIT(mh_comm_params);
     params.timeout_ns = 2000000000; /* a busy machine must have begun the others */
-    prepare(&alone, MH_COMM_ALL_GATHER);
+    prepare(&alone, kind);
     mh_comm *comm = meet_native(&params);
     for (uint32_t r = 0; r + 1 < ranks; r++)
         send_one(comm, r);
@@ -561,24 +898,57 @@ static void a_rank_that_does_not_come_is_named(void **state)
     char last[64];
     snprintf(last, sizeof(last), "waited in vain for rank %u", ranks - 1);
     assert_message_has(last);
-    assert_int_equal(mh_comm_all_gather(comm, alone.y[NATIVE].of, alone.x[NATIVE].of),
-                     MH_WRONG_STATE);
+    assert_int_equal(run(comm, &alone, NATIVE), MH_WRONG_STATE);
     part(comm);
     finish(&alone);
+}
+
+static void a_rank_that_does_not_come_is_named(void **state)
+{
+    (void)state;
+    for (int i = 0; i < (kinds > 5 ? LONELY : 1); i++)
+        is_named(lonely[i]);
 }
 
 static void a_stop_ends_the_wait(void **state)
 {
     (void)state;
+    for (int i = 0; i < (kinds > 5 ? LONELY : 1); i++) {
+        mh_comm_params params = MH_INIT(mh_comm_params);
+        prepare(&alone, lonely[i]);
+        mh_comm *comm = meet_native(&params);
+        send_one(comm, 0);
+        assert_int_equal(mh_comm_wait(comm, 5000000), MH_TIMEOUT);
+        mh_comm_stop(comm);
+        OK(mh_stream_wait(streams[0], MH_FOREVER));
+        part(comm);
+        finish(&alone);
+    }
+}
+
+/* All slots of a token go at once. */
+static void slots_that_have_no_room_are_refused(void **state)
+{
+    (void)state;
+    if (kinds <= MH_COMM_COMBINE)
+        return;
+    enum { SLOTS = 20000 };
+    const int64_t x[] = {1, 4}, ids[] = {1, SLOTS};
     mh_comm_params params = MH_INIT(mh_comm_params);
-    prepare(&alone, MH_COMM_ALL_GATHER);
+    struct work w = {0};
+    params.capacity = 65536;
+    make(&w.x[NATIVE], MH_F32, 2, x);
+    make(&w.y[NATIVE], MH_F32, 2, x);
+    make(&w.experts, MH_I32, 2, ids);
+    make_rows(&w, 1);
     mh_comm *comm = meet_native(&params);
-    send_one(comm, 0);
-    assert_int_equal(mh_comm_wait(comm, 5000000), MH_TIMEOUT);
-    mh_comm_stop(comm);
-    OK(mh_stream_wait(streams[0], MH_FOREVER));
+    const mh_comm_rows rows = rows_of(&w, NATIVE, 0);
+    assert_int_equal(
+        mh_comm_dispatch(comm, &rows, w.x[NATIVE].of, w.experts.of, w.owners, EXPERTS),
+        MH_INVALID_ARGUMENT);
+    assert_message_has("1 of 1 tokens go at once, each with 20000 slots");
     part(comm);
-    finish(&alone);
+    finish(&w);
 }
 
 static void what_cannot_be_is_refused(void **state)
@@ -599,10 +969,28 @@ static void what_cannot_be_is_refused(void **state)
     assert_int_equal(mh_comm_encode(comm, 1, encoder, &own), MH_INVALID_ARGUMENT);
     assert_message_has("rank is 1");
     own.kind = MH_COMM_DISPATCH;
-    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_UNSUPPORTED);
-    assert_message_has("dispatch goes by way of host memory alone");
-    own.kind = MH_COMM_RETURN;
-    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_UNSUPPORTED);
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("mh_comm_rows: is NULL");
+    struct work rows;
+    prepare(&rows, MH_COMM_DISPATCH);
+    mh_comm_rows here = rows_of(&rows, NATIVE, 0);
+    own = rows.op;
+    own.rows = &here, own.x = rows.x[NATIVE].of[0], own.experts = rows.experts.of[0];
+    here.source = &rows.source[NATIVE].of[1];
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("rows->source[0] is on");
+    here.source = &rows.source[NATIVE].of[0], here.count = NULL;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("rows->count is NULL");
+    here.count = &rows.count[NATIVE].of[0], own.owners = NULL;
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    assert_message_has("no owners");
+    here.y = &rows.x[NATIVE].of[0], own.kind = MH_COMM_RETURN;
+    own.y = rows.x[NATIVE].of[0];
+    assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
+    finish(&rows);
+    own = alone.op;
+    own.y = alone.y[NATIVE].of[0], own.x = alone.x[NATIVE].of[0];
     own.kind = MH_COMM_REDUCE_SCATTER;
     own.y.shape[1]++;
     assert_int_equal(mh_comm_encode(comm, 0, encoder, &own), MH_INVALID_ARGUMENT);
@@ -619,20 +1007,20 @@ static void what_cannot_be_is_refused(void **state)
 
 /* ---- ranks that are lost ---- */
 
-/* The device that runs kernel `nth` of two operations: the others wait for its part. */
+/* The device that runs kernel `nth` of two operations of a kind: the others wait for its part. */
 static void lose(int (*faults)(const char *list), uint32_t nth)
 {
     mh_comm_params params = MH_INIT(mh_comm_params);
     struct timespec from, to;
     char fault[32];
     snprintf(fault, sizeof(fault), "ecc:%u", nth);
-    prepare(&alone, MH_COMM_ALL_GATHER);
+    prepare(&alone, lonely[kinds > 5 ? nth % LONELY : 0]);
     mh_comm *comm = meet_native(&params);
     clock_gettime(CLOCK_MONOTONIC, &from);
     assert_int_equal(faults(fault), 0);
     mh_status status = MH_OK;
     for (int i = 0; !status && i < 2; i++)
-        status = mh_comm_all_gather(comm, alone.y[NATIVE].of, alone.x[NATIVE].of);
+        status = run(comm, &alone, NATIVE);
     if (!status)
         status = mh_comm_wait(comm, MH_FOREVER);
     print_message("%s: %s\n", fault, mh_last_message());
@@ -674,9 +1062,12 @@ int main(void)
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(recorded),
         cmocka_unit_test(schedules),
+        cmocka_unit_test(what_goes_comes_back),
         cmocka_unit_test(links_carry_what_they_must),
+        cmocka_unit_test(tokens_cross_links_once),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
         cmocka_unit_test(a_stop_ends_the_wait),
+        cmocka_unit_test(slots_that_have_no_room_are_refused),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(a_lost_rank_ends_the_wait_of_all),
     };

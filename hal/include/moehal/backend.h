@@ -218,7 +218,7 @@ typedef struct mh_exchange_params {
     uint64_t capacity;    /* 0 in these: the backend's choice, the same on all devices */
     uint64_t timeout_ns;
     uint64_t chunk_bytes;
-    uint32_t blocks;
+    uint32_t blocks; /* never 0 */
     uint32_t reserved;
 } mh_exchange_params;
 
@@ -261,7 +261,19 @@ enum {
      * bytes [begin, end) of this rank's piece, summed over the ranks in order. x holds all pieces.
      * x may hold y as its own piece. Of f32 or bf16: sums in f32, rounded once. */
     MH_EXCHANGE_SUM = 2,
+    /* mh_comm_dispatch of `tokens` [begin, end) of every rank, which are chunks of `chunk` tokens;
+     * there are at most MH_EXCHANGE_CHUNKS chunks of all tokens. x is the tokens, `experts` their
+     * choice; y, source, arrived, count and fault are mh_comm_rows. The parts of one dispatch are
+     * counted by `part`; the first tells how many rows every chunk has for each rank. For each rank
+     * there are capacity / ranks bytes, down to 16: of every chunk, its slots in i32, up to 16
+     * bytes, and its rows, each up to 16 bytes. */
+    MH_EXCHANGE_DISPATCH = 3,
+    /* mh_comm_return of slots [begin, end) of e, which is y; x, source and fault are mh_comm_rows.
+     * SEND and RECEIVE are launches of their own. At most MH_EXCHANGE_SLOTS; the buffer holds them, a row up to 16 bytes. */
+    MH_EXCHANGE_RETURN = 4,
 };
+
+enum { MH_EXCHANGE_CHUNKS = 256, MH_EXCHANGE_SLOTS = 16384 };
 
 enum { MH_EXCHANGE_SEND = 1, MH_EXCHANGE_RECEIVE = 2 };
 /* Whose a row is, beside a rank's number: */
@@ -282,6 +294,13 @@ typedef struct mh_op_exchange {
     mh_tensor y, x; /* dense; MOVE: of any dtype, sizes and addresses are multiples of its size */
     mh_tensor experts, owners; /* i32, of any shape; rank 0 where not needed */
     uint64_t row, begin, end, x_begin;
+    /* DISPATCH and RETURN */
+    mh_tensor source, arrived, count, fault;
+    uint64_t column, width; /* which bytes of every row are moved; all have the same `row` */
+    uint32_t chunk;
+    uint32_t part;
+    uint32_t last; /* 1: no part follows */
+    uint32_t reserved2;
 } mh_op_exchange;
 
 typedef struct mh_backend_open {

@@ -106,7 +106,7 @@ enum {
     MH_COMM_ALL_REDUCE,
     MH_COMM_REDUCE_SCATTER,
     MH_COMM_COMBINE,
-    MH_COMM_DISPATCH, /* this and the next cannot be recorded: MH_UNSUPPORTED */
+    MH_COMM_DISPATCH,
     MH_COMM_RETURN
 };
 enum { MH_COMM_SEND = 1, MH_COMM_RECEIVE = 2 };
@@ -117,15 +117,16 @@ typedef struct mh_comm_op {
     uint32_t kind; /* MH_COMM_BROADCAST, ... */
     /* MH_COMM_SEND: sends what is this rank's and does not wait. MH_COMM_RECEIVE: waits, and takes
      * what is others'. Both, or one after the other with anything in between but another operation
-     * of this communicator; not of sums. */
+     * of this communicator and what writes to what this one reads; not of sums. */
     uint32_t phases;
     uint32_t root;
     uint32_t reserved;
-    mh_tensor y; /* of mh_comm_combine: e */
-    mh_tensor x; /* of broadcast and combine: not looked at */
+    mh_tensor y; /* of combine and return: e; of dispatch: not looked at */
+    mh_tensor x; /* of broadcast, combine and return: not looked at */
     mh_tensor experts;
     const uint32_t *owners; /* read before the call returns */
     int64_t expert_count;
+    const mh_comm_rows *rows; /* of dispatch and return: arrays of one; read like owners */
 } mh_comm_op;
 
 /* Rank `rank`'s part of an operation, at an encoder of its device: a stream, or a graph, which then
