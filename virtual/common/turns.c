@@ -13,8 +13,8 @@ enum { DEVICES = 16, NOBODY = -1, LONGEST = 14 /* of a stretch, as a power of tw
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t come[DEVICES];
-    uint32_t sitting;
-    int holder; /* the device whose turn it is, or that everybody waits for */
+    uint32_t sitting, working; /* working: those that stand as well */
+    int holder;                /* the device whose turn it is, or that everybody waits for */
     enum vc_order order;
     uint64_t seed;
     _Atomic uint64_t drawn; /* since nobody sat */
@@ -77,6 +77,7 @@ static void wait_for_turn(unsigned device)
 void vc_turns_sit(unsigned device)
 {
     pthread_mutex_lock(&turns.lock);
+    turns.working |= 1u << device;
     turns.sitting |= 1u << device;
     pthread_mutex_unlock(&turns.lock);
 }
@@ -92,10 +93,18 @@ void vc_turns_stand(unsigned device)
     pthread_mutex_unlock(&turns.lock);
 }
 
+void vc_turns_leave(unsigned device)
+{
+    vc_turns_stand(device);
+    pthread_mutex_lock(&turns.lock);
+    turns.working &= ~(1u << device);
+    pthread_mutex_unlock(&turns.lock);
+}
+
 bool vc_turns_alone(unsigned device)
 {
     pthread_mutex_lock(&turns.lock);
-    bool alone = !(turns.sitting & ~(1u << device));
+    bool alone = !((turns.sitting | turns.working) & ~(1u << device));
     pthread_mutex_unlock(&turns.lock);
     return alone;
 }

@@ -13,10 +13,12 @@
  * a device gets an operation ahead, or is the last by far. */
 enum vc_order { VC_ORDER_ROUND_ROBIN, VC_ORDER_RANDOM, VC_ORDER_ADVERSARIAL };
 
-/* May be called again, and by any thread. */
+/* May be called again, and by any thread. Who stands has work that cannot go on yet; who leaves has
+ * none. */
 void vc_turns_sit(unsigned device);
 void vc_turns_stand(unsigned device);
-bool vc_turns_alone(unsigned device); /* whether no other device sits */
+void vc_turns_leave(unsigned device);
+bool vc_turns_alone(unsigned device); /* whether no other device has work */
 
 /* By the device's thread. begin sits down, and waits for a turn; pass gives it to whoever is next,
  * and waits for another; end gives it away, and stays sitting. */

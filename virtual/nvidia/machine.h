@@ -219,16 +219,4 @@ struct vn_launch {
  * reports; what hardware would fault on ends the launch with its status. */
 enum vn_status vn_execute(const struct vn_launch *launch, struct vn_counters *counters);
 
-/* ---- VN_CHECK_GLOBAL_RACES across devices ---- */
-
-/* How far a device has come: a number that grows with its launches, and begins again some day. */
-uint32_t vn_races_reached(unsigned device);
-static inline uint32_t vn_races_later(uint32_t a, uint32_t b)
-{
-    return !b || (a && (int32_t)((a - b) << 4) > 0) ? a : b; /* 0: nothing yet */
-}
-/* Nothing runs: if all that ran comes before all that will, as `seen` by device tells, nothing of
- * it is remembered any more. */
-void vn_races_forget(const uint32_t seen[VC_MAX_DEVICES]);
-
 #endif

@@ -16,6 +16,7 @@
 #include "../../common/handles.h"
 #include "../../common/memmap.h"
 #include "../../common/pool.h"
+#include "../../common/race.h"
 #include "../../common/report.h"
 #include "../machine.h"
 #include "cuda_abi.h"
@@ -47,7 +48,7 @@ struct device {
     bool thread_started;
     pthread_t thread;
     uint64_t queued;       /* commands in its streams' queues */
-    const uint32_t *after; /* of the command that runs, see struct vn_launch */
+    const uint32_t *after; /* of the stream that runs */
 };
 
 enum stream_order { ORDER_SUBMITTED, ORDER_RANDOM, ORDER_NEWEST };
@@ -71,7 +72,7 @@ struct driver {
     _Atomic uint64_t drawn; /* of the seed's numbers, draw.h */
     int threads;
     bool lazy, held;               /* MOEHAL_VIRTUAL_START=awaited; nothing runs now */
-    uint32_t seen[VC_MAX_DEVICES]; /* vn_races_reached of what the host has seen end */
+    uint32_t seen[VC_MAX_DEVICES]; /* vr_reached of what the host has seen end */
     uint64_t next_id, ticket;      /* ids of objects; commands in order of submission */
     CUcontext contexts;            /* all of them */
 };
@@ -231,7 +232,7 @@ struct command {
     struct command *next;
     uint64_t ticket;
     struct op op;
-    uint32_t after[VC_MAX_DEVICES]; /* see struct vn_launch */
+    uint32_t after[VC_MAX_DEVICES]; /* what the host had seen end */
     unsigned waits;
     struct mark wait[];
 };
@@ -250,9 +251,10 @@ struct CUstream_st {
     uint64_t submitted, done; /* tickets */
     struct {
         uint64_t ticket;
-        uint32_t reached; /* vn_races_reached when it was done */
-    } ended[16];          /* the last ones, newest first */
-    double time_ns;       /* model time at which what is done ended */
+        uint32_t reached;           /* vr_reached when it was done */
+    } ended[16];                    /* the last ones, newest first */
+    uint32_t after[VC_MAX_DEVICES]; /* what comes before: see struct vn_launch */
+    double time_ns;                 /* model time at which what is done ended */
     struct capture *capture;
     CUgraphNode *tips; /* in a capture: what the next node depends on */
     size_t tip_count;

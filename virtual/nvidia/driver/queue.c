@@ -66,9 +66,9 @@ static uint32_t reached_by(const struct CUstream_st *stream, uint64_t ticket)
 void host_sees(CUstream stream, uint64_t ticket)
 {
     unsigned device = (unsigned)stream->context->device->ordinal;
-    driver.seen[device] = vn_races_later(reached_by(stream, ticket), driver.seen[device]);
+    driver.seen[device] = vr_later(reached_by(stream, ticket), driver.seen[device]);
     if (!anything_queued())
-        vn_races_forget(driver.seen);
+        vr_forget(driver.seen);
 }
 
 static bool blocking(const struct CUstream_st *stream)
@@ -177,9 +177,9 @@ static void finish(CUstream stream, struct command *c, double ns)
     stream->done = c->ticket;
     memmove(&stream->ended[1], &stream->ended[0], sizeof stream->ended - sizeof stream->ended[0]);
     stream->ended[0].ticket = c->ticket;
-    stream->ended[0].reached = vn_races_reached((unsigned)stream->context->device->ordinal);
+    stream->ended[0].reached = vr_reached((unsigned)stream->context->device->ordinal);
     if (!--stream->context->device->queued)
-        vc_turns_stand((unsigned)stream->context->device->ordinal);
+        vc_turns_leave((unsigned)stream->context->device->ordinal);
     for (unsigned i = 0; i < c->waits; i++)
         stream_release(c->wait[i].stream);
     op_release(&c->op);
@@ -189,14 +189,17 @@ static void finish(CUstream stream, struct command *c, double ns)
 }
 
 /* What is known to be over; and whether the device takes turns now, turns.h. */
-static void come_after(struct device *device, struct command *c)
+static void come_after(CUstream stream, struct command *c)
 {
+    struct device *device = stream->context->device;
     for (unsigned i = 0; i < c->waits; i++) {
         const struct CUstream_st *other = c->wait[i].stream;
-        uint32_t *after = &c->after[other->context->device->ordinal];
-        *after = vn_races_later(reached_by(other, c->wait[i].ticket), *after);
+        uint32_t *after = &stream->after[other->context->device->ordinal];
+        *after = vr_later(reached_by(other, c->wait[i].ticket), *after);
     }
-    device->after = c->after;
+    for (int d = 0; d < VC_MAX_DEVICES; d++)
+        stream->after[d] = vr_later(c->after[d], stream->after[d]);
+    device->after = stream->after;
     if (!(driver.checks & VN_CHECK_GLOBAL_RACES) || c->op.kind == OP_HOST ||
         c->op.kind == OP_CALLBACK)
         vc_turns_stand((unsigned)device->ordinal);
@@ -214,7 +217,7 @@ static void run_first(CUstream stream)
      */
     bool skip = context->error && c->op.kind != OP_CALLBACK && c->op.kind != OP_FREE;
     if (!skip) {
-        come_after(stream->context->device, c);
+        come_after(stream, c);
         unlock();
         result = op_run(&c->op, &ns);
         lock();

@@ -185,8 +185,8 @@ VN_HANDLER(atom_generic)
 
 VN_HANDLER(fence)
 {
-    (void)mask;
+    (void)mask, (void)insn;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (w->block->race || w->launch->global_race)
-        vn_race_fence(w, insn->q);
+    if (w->block->race)
+        vn_race_fence(w);
 }

@@ -66,7 +66,6 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
 {
     const struct vn_launch *l = block->launch->launch;
     block->linear = linear;
-    block->number = vn_race_number(block->launch, linear);
     block->id[0] = (uint32_t)(linear % l->grid[0]);
     block->id[1] = (uint32_t)(linear / l->grid[0] % l->grid[1]);
     block->id[2] = (uint32_t)(linear / ((uint64_t)l->grid[0] * l->grid[1]));
@@ -82,7 +81,7 @@ void vn_block_start(struct vn_block *block, uint64_t linear)
         memset(block->local_written, 0, (size_t)block->launch->local_size * 32 * block->warp_count);
     block->live_warps = block->warp_count;
     if (block->race)
-        vn_race_start(block);
+        vr_start(block->race, linear, block->warp_count);
     for (uint32_t i = 0; i < block->warp_count; i++)
         start_warp(block, i);
 }
@@ -139,7 +138,7 @@ static void release(struct vn_block *block, uint32_t id)
         }
     }
     if (block->race)
-        vn_race_barrier(block, id);
+        vr_clear(block->race, id);
 }
 
 void vn_barrier_arrive(struct vn_warp *w, const struct vn_insn *insn, uint32_t mask)

@@ -196,7 +196,7 @@ VN_HANDLER(bar_warp)
     if (!together(w, insn, &mask, insn->a))
         return;
     if (w->block->race)
-        vn_race_warp(w, mask);
+        vn_race_warp(w);
 }
 
 VN_HANDLER(activemask){VN_BODY(u32, , mask)}

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "../../common/race.h"
 #include "../ptx/module.h"
 #include "../ptx/special.h"
 #include "ops.h"
@@ -130,7 +131,6 @@ struct vn_barrier {
 struct vn_block {
     uint32_t id[3];
     uint64_t linear;
-    uint32_t number; /* among the blocks of all launches, race.h */
     struct vn_launch_state *launch;
     struct vn_warp *warps;
     uint32_t warp_count, live_warps;
@@ -139,7 +139,7 @@ struct vn_block {
     uint8_t *shared_written;   /* a byte a byte, if uninitialised reads are checked */
     uint32_t shared_unwritten; /* bytes; at 0 there is nothing to check */
     uint8_t *local_written;    /* likewise, of all lanes */
-    struct vn_race *race;
+    struct vr_block *race;
     struct vn_barrier barriers[VN_BARRIERS];
     struct vn_worker *worker;
     uint32_t turn; /* the warp that runs next */
@@ -198,11 +198,10 @@ struct vn_launch_state {
     uint64_t report_count;
     unsigned checks;
     bool count, cooperative;
-    struct vn_global_race *global_race; /* of all devices */
-    uint32_t race_first;                /* its blocks' numbers begin here */
-    struct vn_knowledge *before;        /* what each of its blocks knows when it begins */
-    pthread_mutex_t lock;               /* around sinks */
-    uint64_t range_base, range_bytes;   /* of the map */
+    struct vr_launch race; /* if global_races */
+    bool global_races;
+    pthread_mutex_t lock;             /* around sinks */
+    uint64_t range_base, range_bytes; /* of the map */
     uint32_t static_shared;
 };
 
@@ -268,17 +267,8 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
                     uint32_t lanes, const struct vn_insn *other, const struct vn_warp *other_warp,
                     int other_lane, const char *format, ...) __attribute__((format(printf, 8, 9)));
 /* The other party of a race, which may have ended: by the numbers of its block and thread. */
-struct vn_party {
-    const struct vn_insn *insn; /* NULL: no longer known */
-    const struct vn_image *image;
-    const char *kernel;
-    unsigned device;
-    uint32_t grid[3], block_size[3];
-    uint64_t block;
-    uint32_t thread;
-};
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
-                  const struct vn_party *other);
+                  const struct vr_party *other);
 void vn_find_divergence(struct vn_warp *w, const char *text, uint32_t lanes);
 uint64_t vn_now_ns(void);
 
@@ -301,21 +291,11 @@ bool vn_counters_collect(struct vn_launch_state *s, int workers, struct vn_count
 
 uint64_t vn_random(struct vn_worker *worker); /* block.c */
 
-/* race.c, race_global.c */
-struct vn_race *vn_race_create(struct vn_launch_state *s);
-void vn_race_destroy(struct vn_race *race);
-bool vn_global_race_begin(struct vn_launch_state *s); /* false: no memory */
-void vn_global_race_end(struct vn_launch_state *s);
-uint32_t vn_race_number(const struct vn_launch_state *s, uint64_t linear);
-void vn_global_race_block(struct vn_block *block); /* it has ended */
-void vn_global_race_unload(const struct vn_image *image);
-void vn_race_barrier(struct vn_block *block, uint32_t id);
+/* race.c */
 void vn_race_arrive(struct vn_warp *w, uint32_t id);
-void vn_race_warp(struct vn_warp *w, uint32_t mask);
-void vn_race_fence(struct vn_warp *w, uint16_t order);
-void vn_race_start(struct vn_block *block);
 void vn_race_join(struct vn_warp *w, uint32_t id);
-void vn_global_race_fence(struct vn_warp *w);
+void vn_race_warp(struct vn_warp *w);
+void vn_race_fence(struct vn_warp *w);
 
 /* memory.c: the slow paths */
 /* The host address of [address, address + size) for lane, or NULL after a fault. write: 0 load, 1

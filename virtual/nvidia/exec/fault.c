@@ -50,7 +50,7 @@ static bool seen_before(struct vn_launch_state *s, const char *check, uint32_t l
 }
 
 static void send(struct vn_warp *w, const char *check, const struct vn_access *access,
-                 uint32_t lanes, const struct vn_party *other, const char *text)
+                 uint32_t lanes, const struct vr_party *other, const char *text)
 {
     struct vn_launch_state *s = w->launch;
     const struct vn_launch *l = s->launch;
@@ -78,13 +78,14 @@ static void send(struct vn_warp *w, const char *check, const struct vn_access *a
         f.address = access->address;
         f.bytes = access->size;
     }
-    if (other && other->insn) {
-        const uint32_t *grid = other->kernel ? other->grid : l->grid;
-        const struct vn_image *image = other->kernel ? other->image : s->image;
+    if (other && other->insn && (other->code || !other->apart)) {
+        const uint32_t *grid = other->apart ? other->grid : l->grid;
+        const struct vn_image *image = other->apart ? other->code : s->image;
         locate(image->module, other->insn, &f.other_file, &f.other_line, &f.other_code_line);
         place_of(other->block, grid, f.other_block);
-        place_of(other->thread, other->kernel ? other->block_size : l->block, f.other_thread);
-        f.other_kernel = other->kernel;
+        place_of(other->warp * 32 + other->lane, other->apart ? other->size : l->block,
+                 f.other_thread);
+        f.other_kernel = other->apart ? other->kernel : NULL;
         f.other_device = other->device;
     }
     f.text = text;
@@ -145,10 +146,11 @@ void vn_find_report(struct vn_warp *w, const char *check, const struct vn_access
     va_start(list, format);
     compose(text, sizeof text, w, access, format, list);
     va_end(list);
-    struct vn_party party = {.insn = other};
+    struct vr_party party = {.insn = other};
     if (other_warp) {
         party.block = other_warp->block->linear;
-        party.thread = other_warp->index * 32 + (other_lane > 0 ? (uint32_t)other_lane : 0);
+        party.warp = other_warp->index;
+        party.lane = other_lane > 0 ? (uint32_t)other_lane : 0;
     }
     send(w, check, access, lanes, other ? &party : NULL, text);
 }
@@ -163,12 +165,13 @@ static void race_text(char *out, size_t size, struct vn_warp *w, const struct vn
 }
 
 void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *access,
-                  const struct vn_party *other)
+                  const struct vr_party *other)
 {
     char text[640];
     char where[160] = "";
-    enum vn_class class = other->insn ? vn_ops[other->insn->op].cls : VN_CLASS_OTHER;
-    if (other->kernel)
+    const struct vn_insn *insn = other->code || !other->apart ? other->insn : NULL;
+    enum vn_class class = insn ? vn_ops[insn->op].cls : VN_CLASS_OTHER;
+    if (other->apart)
         snprintf(where, sizeof where, " of kernel %s, device %u", other->kernel, other->device);
     race_text(text, sizeof text, w, access,
               "race with the %s at PTX line %u by thread %u of block %llu%s: nothing orders them",
@@ -176,8 +179,8 @@ void vn_find_race(struct vn_warp *w, const char *check, const struct vn_access *
               : class == VN_CLASS_STORE  ? "store"
               : class == VN_CLASS_ATOMIC ? "atomic"
                                          : "access",
-              other->insn ? other->insn->line : 0, other->thread, (unsigned long long)other->block,
-              where);
+              insn ? insn->line : 0, other->warp * 32u + other->lane,
+              (unsigned long long)other->block, where);
     send(w, check, access, 1u << access->lane, other, text);
 }
 

@@ -270,7 +270,7 @@ void vn_image_destroy(struct vn_image *image)
 {
     if (!image)
         return;
-    vn_global_race_unload(image);
+    vr_unload(image);
     for (uint32_t f = 0; image->code && f < image->module->function_count; f++) {
         free(image->code[f].insns);
         free(image->code[f].fused);

@@ -26,7 +26,7 @@ static void free_block(struct vn_block *b)
     free(b->shared);
     free(b->shared_written);
     free(b->local_written);
-    vn_race_destroy(b->race);
+    vr_destroy(b->race);
 }
 
 static size_t padded(size_t bytes)
@@ -57,7 +57,8 @@ static bool make_block(struct vn_block *b, struct vn_worker *worker)
     }
     if ((s->checks & VN_CHECK_SHARED_RACES && s->shared_size && s->threads > 1) ||
         s->checks & VN_CHECK_GLOBAL_RACES) {
-        b->race = vn_race_create(s);
+        b->race = vr_create(s->global_races ? &s->race : NULL,
+                            s->checks & VN_CHECK_SHARED_RACES ? s->shared_size : 0);
         if (!b->race)
             return false;
     }
@@ -145,7 +146,7 @@ static void run_blocks(struct vn_launch_state *s, struct resident *r, struct vn_
                        uint32_t capacity)
 {
     uint32_t wanted = 1;
-    if (s->global_race && s->launch->schedule != VN_ROUND_ROBIN)
+    if (s->global_races && s->launch->schedule != VN_ROUND_ROBIN)
         wanted = 1 + (uint32_t)(vn_random(worker) >> 32) % MOST_MIXED;
     if (s->cooperative) { /* all at once: an equal share for each worker, taken in order */
         while (start_next(s, r, worker, capacity) && r->count < s->share) {
@@ -165,11 +166,12 @@ static void run_blocks(struct vn_launch_state *s, struct resident *r, struct vn_
             struct vn_block *b = &r->blocks[i];
             if (!b->resident)
                 continue;
-            if (s->global_race && !take_turn(s, worker))
+            if (s->global_races && !take_turn(s, worker))
                 continue;
             if (!vn_block_run(b)) {
                 b->resident = false;
-                vn_global_race_block(b);
+                if (s->global_races)
+                    vr_end(b->race);
                 all_long = false;
             } else if (b->quanta < LONG_RUN * (uint64_t)wanted) {
                 all_long = false;
@@ -280,7 +282,14 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
         goto out;
     if (s->checks & VN_CHECK_GLOBAL_RACES) {
         vc_turns_begin(l->device, (enum vc_order)l->schedule, l->seed);
-        if (!vn_global_race_begin(s)) {
+        s->race = (struct vr_launch){.device = l->device,
+                                     .count = (uint32_t)s->blocks,
+                                     .code = image,
+                                     .kernel = s->code->info.name};
+        memcpy(s->race.grid, l->grid, sizeof l->grid);
+        memcpy(s->race.block, l->block, sizeof l->block);
+        s->global_races = vr_launch_begin(&s->race, l->after);
+        if (!s->global_races) {
             vc_turns_end(l->device);
             goto out;
         }
@@ -299,8 +308,8 @@ out:
         vc_free(l->map, s->workspace);
     if (s->workers)
         vn_maps_release(s, workers);
-    if (s->global_race) {
-        vn_global_race_end(s);
+    if (s->global_races) {
+        vr_launch_end(&s->race);
         vc_turns_end(l->device);
     }
     for (int i = 0; s->workers && i < workers; i++) {

@@ -158,9 +158,6 @@ void vn_race_shared(struct vn_warp *w, const struct vn_addresses *a, uint32_t ma
                     int kind);
 void vn_race_global(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, uint32_t size,
                     int kind);
-
-void vn_race_strong(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask, int kind,
-                    bool shared);
 void vn_race_same_store(struct vn_warp *w, const struct vn_addresses *a, uint32_t mask,
                         uint32_t size, const uint8_t *base, const uint32_t *regs, uint32_t bytes,
                         bool shared);

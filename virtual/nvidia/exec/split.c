@@ -118,5 +118,5 @@ void vn_exchange_split(struct vn_warp *w, uint32_t lanes)
     for (uint32_t k = lanes; k; k &= k - 1)
         scatter(w, &m, (uint32_t)__builtin_ctz(k));
     if (w->block->race && op == VN_OP_bar_warp)
-        vn_race_warp(w, lanes);
+        vn_race_warp(w);
 }
