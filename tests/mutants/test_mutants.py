@@ -6,6 +6,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
 import mutants  # noqa: E402  (after the path)
 import mutants_amd  # noqa: E402
+import mutants_exchange  # noqa: E402
 import mutants_nvidia  # noqa: E402
 
 SOURCE = '''
@@ -69,6 +70,20 @@ class Mutants(unittest.TestCase):
     def test_equivalents_of_ptx_are_sites(self):
         e = mutants.Equivalents(mutants_nvidia.EQUIVALENTS.read_text(encoding="utf-8"))
         mutants_nvidia.sample(1, 1, e)
+        self.assertEqual(e.stale(), [])
+
+    def test_sites_of_exchanges(self):
+        source = ("#define SIGNAL \\\n    SYNC \\\n    @p st.release.sys.global.u32 [peer + EXCHANGE_FLAGS], epoch;\n"
+                  ".visible .entry f(.param .u32 p_n)\n{\n    SIGNAL\n    AWAIT  // SYNC\n}\n")
+        found = [(m.function, m.old, m.new) for m in mutants_exchange.Nvidia.sites(source)[0]]
+        self.assertEqual(found, [
+            ("SIGNAL", "SYNC", ""), ("SIGNAL", ".release.", ".relaxed."), ("SIGNAL", ".sys", ".gpu"),
+            ("SIGNAL", "EXCHANGE_FLAGS", "EXCHANGE_FLAGS + 4"), ("SIGNAL", "epoch", "turn"),
+            ("f", "SIGNAL", ""), ("f", "AWAIT", "")])
+
+    def test_equivalents_of_exchanges_are_sites(self):
+        e = mutants.Equivalents(mutants_exchange.EQUIVALENTS.read_text(encoding="utf-8"))
+        mutants_exchange.chosen(mutants_exchange.Nvidia, 1, 0, e)
         self.assertEqual(e.stale(), [])
 
     def test_sites_of_hip(self):
