@@ -39,7 +39,7 @@ KERNELS = BACKEND / "kernels"
 EQUIVALENTS = ROOT / "tests/mutants/amd-equivalents.txt"
 CAUGHT = ROOT / "tests/mutants/amd-caught.txt"
 CLANG = "clang-19"
-LEFT_OUT = {"exchange"}  # of several GPUs, which conformance does not use
+LEFT_OUT = {"dispatch", "exchange"}  # of several GPUs, which conformance does not use
 NO_MUTANT = "the same code, or none"  # in results
 FLAGS = ["-x", "hip", "--offload-arch=gfx942", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpulib",
          "-nogpuinc", "-std=c++17", "-O1", "-ffp-contract=off", "-fuse-cuid=none"]

@@ -7,6 +7,8 @@
 _Static_assert((int)EXCHANGE_RANKS == (int)MH_EXCHANGE_RANKS, "ranks");
 _Static_assert(EXCHANGE_BY_ROW == MH_EXCHANGE_BY_ROW, "rows");
 _Static_assert(EXCHANGE_BY_EXPERT == MH_EXCHANGE_BY_EXPERT, "experts");
+_Static_assert((int)EXCHANGE_CHUNKS == (int)MH_EXCHANGE_CHUNKS, "chunks");
+_Static_assert((int)EXCHANGE_SLOTS == (int)MH_EXCHANGE_SLOTS, "slots");
 _Static_assert(sizeof(struct exchange_memory) <= EXCHANGE_DATA, "layout");
 
 struct exchange {
@@ -177,33 +179,111 @@ static uint64_t chunk_of(const mh_exchange_params *p, uint64_t bytes)
     return (chunk + 255) / 256 * 256;
 }
 
-uint32_t plan_exchange(const mh_op_exchange *op, struct launch *l)
+/* What all kernels take; `all`: where units may begin and end. */
+static struct exchange_arguments common(const mh_op_exchange *op, const struct launch *l,
+                                        uint64_t chunk, uint64_t x, uint64_t y, uint64_t all)
 {
     const struct exchange *e = op->exchange;
     const mh_exchange_params *p = &e->params;
-    if (op->kind > MH_EXCHANGE_SUM)
-        return NO_KERNEL;
+    return (struct exchange_arguments){.own = e->memory,
+                                       .host = e->host,
+                                       .timeout = p->timeout_ns / TICK_NS,
+                                       .capacity = p->capacity,
+                                       .begin = op->begin,
+                                       .end = op->end,
+                                       .chunk = chunk,
+                                       .row = op->row,
+                                       .x = x,
+                                       .y = y,
+                                       .rank = p->rank,
+                                       .ranks = p->ranks,
+                                       .sends = op->phases & MH_EXCHANGE_SEND,
+                                       .receives = op->phases & MH_EXCHANGE_RECEIVE,
+                                       .unit = all % 4    ? 2
+                                               : all % 16 ? 4
+                                                          : 16,
+                                       .blocks = (uint32_t)l->grid[0],
+                                       .experts = address(&op->experts),
+                                       .owners = address(&op->owners),
+                                       .expert_count =
+                                           op->owners.rank ? (uint32_t)op->owners.shape[0] : 0,
+                                       .owner = op->owner,
+                                       .threads = l->block};
+}
+
+static void plan_bytes(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
     bool sum = op->kind == MH_EXCHANGE_SUM;
     uint64_t bytes = op->end - op->begin, chunk = chunk_of(p, bytes);
-    uint64_t chunks = (bytes + chunk - 1) / chunk, blocks = chunks < p->blocks ? chunks : p->blocks;
-    uint64_t size = sum ? bytes_of(&op->x) : 0;
+    uint64_t chunks = (bytes + chunk - 1) / chunk, size = sum ? bytes_of(&op->x) : 0;
     uint64_t x = (uint64_t)(uintptr_t)address(&op->x) - op->x_begin;
     uint64_t y = (uint64_t)(uintptr_t)address(&op->y);
-    uint64_t all = x | y | op->row | op->begin | op->end | size; /* where units may end */
     begin(l, sum ? KERNEL_exchange_sum : KERNEL_exchange_move, 0,
           bytes > LARGE ? THREADS : FEW_THREADS);
+    set_grid(l, (int64_t)(chunks < p->blocks ? chunks : p->blocks), 1, 1);
+    struct exchange_arguments a =
+        common(op, l, chunk, x, y, x | y | op->row | op->begin | op->end | size);
+    a.size = size, a.stride = p->capacity / p->ranks / 256 * 256;
+    a.bf16 = op->x.dtype == MH_BF16;
+    memcpy(l->arguments, &a, sizeof(a));
+}
+
+/* Work-items of a team that moves a row, where a workgroup has so many rows: the more, the fewer. */
+static uint32_t team_of(uint64_t rows, uint32_t block)
+{
+    uint32_t team = block;
+    while (team > 64 && block / team < rows)
+        team /= 2;
+    return team;
+}
+
+static struct exchange_arguments column(const mh_op_exchange *op, const struct launch *l,
+                                        uint64_t chunk)
+{
+    uint64_t x = (uint64_t)(uintptr_t)address(&op->x) + op->column;
+    uint64_t y = (uint64_t)(uintptr_t)address(&op->y) + op->column;
+    return common(op, l, chunk, x, y, x | y | op->row | op->width);
+}
+
+static void plan_dispatch(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
+    uint64_t tokens = op->end - op->begin, chunks = (tokens + op->chunk - 1) / op->chunk;
+    uint64_t slots = (uint64_t)op->experts.shape[1];
+    begin(l, KERNEL_exchange_dispatch, 0, tokens * op->width > LARGE ? THREADS : FEW_THREADS);
+    set_grid(l, (int64_t)(chunks < 1 ? 1 : chunks < p->blocks ? chunks : p->blocks), 1, 1);
+    ARGUMENTS(l, dispatch, .e = column(op, l, op->chunk),
+              .tokens = (uint64_t)op->experts.shape[0], .slots = slots, .width = op->width,
+              .stride = p->capacity / p->ranks / 16 * 16,
+              .choice_bytes = (4 * slots * op->chunk + 15) / 16 * 16,
+              .source = address(&op->source), .arrived = address(&op->arrived),
+              .count = address(&op->count), .fault = address(&op->fault),
+              .most = (uint32_t)op->y.shape[0], .choices = !op->column, .part = op->part,
+              .last = op->last, .team = team_of(op->chunk, l->block));
+}
+
+static void plan_return(const mh_op_exchange *op, const mh_exchange_params *p, struct launch *l)
+{
+    uint64_t slots = op->end - op->begin, blocks = p->blocks;
+    begin(l, KERNEL_exchange_return, 0, slots * op->width > LARGE ? THREADS : FEW_THREADS);
+    blocks = blocks < EXCHANGE_CHUNKS ? blocks : EXCHANGE_CHUNKS;
+    blocks = blocks < slots ? blocks : slots;
+    blocks = blocks ? blocks : 1;
     set_grid(l, (int64_t)blocks, 1, 1);
-    ARGUMENTS(l, exchange, .own = e->memory, .host = e->host, .timeout = p->timeout_ns / TICK_NS,
-              .capacity = p->capacity, .begin = op->begin, .end = op->end, .chunk = chunk,
-              .row = op->row, .x = x, .y = y, .rank = p->rank, .ranks = p->ranks,
-              .sends = op->phases & MH_EXCHANGE_SEND, .receives = op->phases & MH_EXCHANGE_RECEIVE,
-              .unit = all % 4    ? 2
-                      : all % 16 ? 4
-                                 : 16,
-              .blocks = (uint32_t)blocks, .experts = address(&op->experts),
-              .owners = address(&op->owners),
-              .expert_count = op->owners.rank ? (uint32_t)op->owners.shape[0] : 0,
-              .owner = op->owner, .size = size, .stride = p->capacity / p->ranks / 256 * 256,
-              .bf16 = op->x.dtype == MH_BF16, .threads = l->block);
+    ARGUMENTS(l, return, .e = column(op, l, 1), .width = op->width,
+              .source = address(&op->source), .fault = address(&op->fault),
+              .most = (uint32_t)op->x.shape[0], .tokens = (uint32_t)op->y.shape[0],
+              .slots = (uint32_t)op->y.shape[1],
+              .team = team_of((slots + blocks - 1) / blocks, l->block));
+}
+
+uint32_t plan_exchange(const mh_op_exchange *op, struct launch *l)
+{
+    const struct exchange *e = op->exchange;
+    if (op->kind == MH_EXCHANGE_DISPATCH)
+        plan_dispatch(op, &e->params, l);
+    else if (op->kind == MH_EXCHANGE_RETURN)
+        plan_return(op, &e->params, l);
+    else
+        plan_bytes(op, &e->params, l);
     return 1;
 }

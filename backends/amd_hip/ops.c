@@ -6,6 +6,7 @@
 /* The kernels' numbers are the core's. */
 #define SAME(name, of_core) _Static_assert((int)(name) == (int)(of_core), #name)
 SAME(BAD_INDEX, MH_BAD_INDEX);
+SAME(OUT_OF_MEMORY, MH_OUT_OF_MEMORY);
 SAME(F32, MH_F32);
 SAME(F16, MH_F16);
 SAME(BF16, MH_BF16);

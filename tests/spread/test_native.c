@@ -24,7 +24,7 @@
 
 #include <moehal/moehal.h>
 
-enum { MOST = 8, GUARD = 64, BATCH = 5, EXPERTS = 12 };
+enum { MOST = 8, GUARD = 64, KINDS = 7, BATCH = 5, EXPERTS = 12 };
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -35,7 +35,7 @@ enum { MOST = 8, GUARD = 64, BATCH = 5, EXPERTS = 12 };
 static mh_runtime *runtime;
 static mh_device *devices[MOST];
 static mh_stream *streams[MOST];
-static uint32_t ranks, rounds, kinds; /* kinds: those before MH_COMM_DISPATCH, or all */
+static uint32_t ranks, rounds;
 static uint64_t seed;
 
 static uint32_t draw(uint32_t below)
@@ -55,7 +55,6 @@ static int open_all(void **state)
     (void)state;
     ranks = (uint32_t)atoi(text_of("MOEHAL_TEST_RANKS", "3"));
     rounds = (uint32_t)atoi(text_of("MOEHAL_TEST_ROUNDS", "6"));
-    kinds = strcmp(text_of("MOEHAL_TEST_VENDOR", "nvidia"), "nvidia") ? 5 : 7;
     OK(mh_runtime_create(NULL, &runtime));
     for (uint32_t r = 0; r < ranks; r++) {
         char uri[64];
@@ -480,7 +479,7 @@ static void in_streams(uint32_t round)
     struct work works[BATCH];
     mh_comm_params params = any_params();
     for (uint32_t i = 0; i < BATCH; i++)
-        prepare(&works[i], 1 + (BATCH * round + i) % kinds);
+        prepare(&works[i], 1 + (BATCH * round + i) % KINDS);
     mh_comm *comm = meet_native(&params);
     for (int i = 0; i < BATCH; i++)
         OK(run(comm, &works[i], NATIVE));
@@ -532,7 +531,7 @@ static void in_graphs(uint32_t round)
     mh_graph *graphs[MOST];
     mh_comm_params params = any_params();
     for (uint32_t i = 0; i < BATCH; i++)
-        prepare(&works[i], 1 + (BATCH * round + i) % kinds);
+        prepare(&works[i], 1 + (BATCH * round + i) % KINDS);
     mh_comm *comm = meet_native(&params);
     record(comm, works, graphs);
     for (int k = 0; k < LAUNCHES; k++)
@@ -643,8 +642,6 @@ static void record_trip(mh_comm *comm, struct trip *t, mh_graph **graphs)
 static void what_goes_comes_back(void **state)
 {
     (void)state;
-    if (kinds <= MH_COMM_COMBINE)
-        return;
     enum { LAUNCHES = 4, TOKENS = 23, SLOTS = 4, COLUMNS = 300 };
     const int64_t x[] = {TOKENS, COLUMNS}, e[] = {TOKENS, SLOTS, COLUMNS}, ids[] = {TOKENS, SLOTS},
                   y[] = {(int64_t)ranks * TOKENS * SLOTS, COLUMNS};
@@ -796,8 +793,6 @@ static struct asked ask(const int32_t *ids, int64_t tokens, int64_t k, const uin
 static void tokens_cross_links_once(void **state)
 {
     (void)state;
-    if (kinds <= MH_COMM_COMBINE)
-        return;
     enum { K = 8, HIDDEN = 7168, OF = 256, ROW = 2 * HIDDEN };
     if (!stored()) {
         print_message("not tried: the device does not count what is stored\n");
@@ -906,14 +901,14 @@ static void is_named(uint32_t kind)
 static void a_rank_that_does_not_come_is_named(void **state)
 {
     (void)state;
-    for (int i = 0; i < (kinds > 5 ? LONELY : 1); i++)
+    for (int i = 0; i < LONELY; i++)
         is_named(lonely[i]);
 }
 
 static void a_stop_ends_the_wait(void **state)
 {
     (void)state;
-    for (int i = 0; i < (kinds > 5 ? LONELY : 1); i++) {
+    for (int i = 0; i < LONELY; i++) {
         mh_comm_params params = MH_INIT(mh_comm_params);
         prepare(&alone, lonely[i]);
         mh_comm *comm = meet_native(&params);
@@ -930,8 +925,6 @@ static void a_stop_ends_the_wait(void **state)
 static void slots_that_have_no_room_are_refused(void **state)
 {
     (void)state;
-    if (kinds <= MH_COMM_COMBINE)
-        return;
     enum { SLOTS = 20000 };
     const int64_t x[] = {1, 4}, ids[] = {1, SLOTS};
     mh_comm_params params = MH_INIT(mh_comm_params);
@@ -1014,7 +1007,7 @@ static void lose(int (*faults)(const char *list), uint32_t nth)
     struct timespec from, to;
     char fault[32];
     snprintf(fault, sizeof(fault), "ecc:%u", nth);
-    prepare(&alone, lonely[kinds > 5 ? nth % LONELY : 0]);
+    prepare(&alone, lonely[nth % LONELY]);
     mh_comm *comm = meet_native(&params);
     clock_gettime(CLOCK_MONOTONIC, &from);
     assert_int_equal(faults(fault), 0);

@@ -25,7 +25,7 @@ struct weight {
 };
 
 /* What a kernel writes to the fault word. */
-enum { BAD_INDEX = 5 };
+enum { OUT_OF_MEMORY = 2, BAD_INDEX = 5 };
 
 /* Weight formats and dtypes, as in moehal's .def files. */
 enum { F32 = 1, F16 = 2, BF16 = 3, FP8 = 4 };

@@ -14,129 +14,16 @@
  * What passes through once is not kept in caches. Launch: grid (blocks), blocks at most the chunks;
  * block 256 or 512.
  */
-#include "common.hiph"
+#include "exchange.hiph"
 
-#include "exchange.h"
-
-enum { EVERY = 64, SYSTEM = __HIP_MEMORY_SCOPE_SYSTEM, AGENT = __HIP_MEMORY_SCOPE_AGENT };
-
-/* The buffers whose turn it is, of all ranks. */
-LDS static u64 buffers[EXCHANGE_RANKS];
-
-/* Is it so for any work-item of the workgroup? */
-DEVICE bool any_of_group(bool mine)
-{
-    LDS static u32 any;
-    if (!thread())
-        any = 0;
-    barrier();
-    if (mine)
-        __hip_atomic_fetch_or(&any, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_WORKGROUP);
-    barrier();
-    u32 result = any;
-    barrier();
-    return result;
-}
-
-/* A launch, as each of its workgroups sees it. */
-struct operation {
-    const exchange_arguments &a;
-    u32 epoch;
-
-    /* The rank after it, in a circle, so that links are used evenly. */
-    METHOD u32 next(u32 rank) const
-    {
-        return rank + 1 == a.ranks ? 0 : rank + 1;
-    }
-    METHOD u64 low(u32 c) const
-    {
-        return a.begin + c * a.chunk;
-    }
-    METHOD u64 high(u32 c) const
-    {
-        u64 end = low(c) + a.chunk;
-        return end < a.end ? end : a.end;
-    }
-    METHOD u32 others() const
-    {
-        return (u32)((1ull << a.ranks) - 1) & ~(1u << a.rank);
-    }
-
-    /* What the workgroup has stored of chunk c is everybody's to read. */
-    METHOD void signal(u32 c) const
-    {
-        barrier();
-        if (thread() >= a.ranks || thread() == a.rank)
-            return;
-        exchange_memory *peer = (exchange_memory *)a.own->ranks[thread()];
-        __hip_atomic_store(&peer->flags[a.rank][c], epoch, __ATOMIC_RELEASE, SYSTEM);
-    }
-
-    /* False: a rank did not come in time, or the host does not want to wait. */
-    METHOD bool came(u32 rank, u32 c) const
-    {
-        const u32 *flag = &a.own->flags[rank][c];
-        u64 since = 0;
-        for (u32 spins = 1; (int)(__hip_atomic_load(flag, __ATOMIC_RELAXED, SYSTEM) - epoch) < 0;
-             spins++) {
-            __builtin_amdgcn_s_sleep(1);
-            if (spins % EVERY)
-                continue;
-            u64 now = __builtin_amdgcn_s_memrealtime();
-            since = since ? since : now;
-            bool stopped = __hip_atomic_load(&a.host->stop, __ATOMIC_RELAXED, SYSTEM);
-            if (!stopped && now - since < a.timeout)
-                continue;
-            if (!stopped)
-                __hip_atomic_store(&a.host->fault, 1ull << 63 | (u64)rank << 32 | epoch,
-                                   __ATOMIC_RELAXED, SYSTEM);
-            __hip_atomic_store(&a.own->dead, 1u, __ATOMIC_RELAXED, AGENT);
-            return false;
-        }
-        return true;
-    }
-
-    /* Waits for chunk c of the ranks in `need`, a bit each: work-item r for rank r. */
-    METHOD bool await(u32 c, u32 need) const
-    {
-        bool failed = thread() < a.ranks && need >> thread() & 1 && !came(thread(), c);
-        __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");
-        return !any_of_group(failed);
-    }
-};
-
-/* A workgroup sends its chunks in order, and receives each after it has sent the next. */
 template <typename WORK> DEVICE void exchange(const exchange_arguments &a)
 {
-    u32 epoch = a.own->epoch + 1;
-    if (thread() < a.ranks)
-        buffers[thread()] = (u64)a.own->ranks[thread()] + EXCHANGE_DATA + (epoch & 1) * a.capacity;
-    if (any_of_group(!thread() && __hip_atomic_load(&a.own->dead, __ATOMIC_RELAXED, AGENT)))
+    u32 epoch = begin_operation(a);
+    if (!epoch)
         return;
     WORK work = {{a, epoch}};
-    u32 chunks = (u32)((a.end - a.begin + a.chunk - 1) / a.chunk);
-    u32 turns = chunks + (a.sends && a.receives ? a.blocks : 0);
-    for (u32 turn = (u32)group_x(); turn < turns; turn += a.blocks) {
-        if (a.sends && turn < chunks)
-            work.send(turn);
-        u32 c = a.sends ? turn - a.blocks : turn; /* before the first: huge */
-        if (a.receives && c < chunks && !work.receive(c))
-            return;
-    }
-    if (a.receives && last_group(&a.own->ticket, a.blocks) && !thread())
+    if (do_chunks(a, work, chunks_of(a.end - a.begin, a.chunk)) && ends_operation(a))
         a.own->epoch = epoch;
-}
-
-/* ---- units of 16, 4 or 2 bytes ---- */
-
-template <typename T> DEVICE T load(u64 at)
-{
-    return __builtin_nontemporal_load((const T *)at);
-}
-
-template <typename T> DEVICE void store(u64 at, T value)
-{
-    __builtin_nontemporal_store(value, (T *)at);
 }
 
 /* ---- move ---- */
