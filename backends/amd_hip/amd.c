@@ -148,22 +148,29 @@ static void fini(void *user)
 
 /* ---- devices ---- */
 
-static mh_status describe(const struct device *device, mh_device_info *out)
+/* What fails is the device's state, and no failure of the caller's. */
+static void describe(const struct runtime *hip, int ordinal, mh_device_info *out)
 {
+    const char *function = "hipDeviceGetName";
     size_t bytes = 0;
-    int units = 0;
-    mh_status status =
-        HIP(device, DeviceGetName(out->name, (int)sizeof(out->name), device->ordinal));
-    if (!status)
-        status = HIP(device, DeviceTotalMem(&bytes, device->ordinal));
-    if (!status)
-        status = HIP(device, DeviceGetPCIBusId(out->id, (int)sizeof(out->id), device->ordinal));
-    if (!status)
-        status = HIP(device, DeviceGetAttribute(&units, hipDeviceAttributeMultiprocessorCount,
-                                                device->ordinal));
+    int units = 0, result = hip->DeviceGetName(out->name, (int)sizeof(out->name), ordinal);
+    if (!result) {
+        function = "hipDeviceTotalMem";
+        result = hip->DeviceTotalMem(&bytes, ordinal);
+    }
+    if (!result) {
+        function = "hipDeviceGetPCIBusId";
+        result = hip->DeviceGetPCIBusId(out->id, (int)sizeof(out->id), ordinal);
+    }
+    if (!result) {
+        function = "hipDeviceGetAttribute";
+        result = hip->DeviceGetAttribute(&units, hipDeviceAttributeMultiprocessorCount, ordinal);
+    }
     out->memory_bytes = bytes;
     out->compute_units = units > 0 ? (uint32_t)units : 0;
-    return status;
+    out->status = status_of(result);
+    if (result)
+        snprintf(out->reason, sizeof(out->reason), "%s: %s", function, hip->GetErrorString(result));
 }
 
 static mh_status device_info(void *user, uint32_t index, mh_device_info *out)
@@ -171,16 +178,12 @@ static mh_status device_info(void *user, uint32_t index, mh_device_info *out)
     struct instance *instance = user;
     if (index >= (uint32_t)instance->count)
         return MH_NOT_FOUND;
-    const struct device device = {
-        .core = instance->core, .instance = instance, .hip = &instance->hip, .ordinal = (int)index};
     out->kind = MH_DEVICE_GPU;
     out->flags = instance->simulated ? MH_DEVICE_IS_VIRTUAL | MH_DEVICE_BY_NAME_ONLY : 0;
     snprintf(out->id, sizeof(out->id), "amd-%u", index);
     snprintf(out->driver, sizeof(out->driver), "HIP %d.%d", instance->version / 10000000,
              instance->version / 100000 % 100);
-    out->status = describe(&device, out);
-    if (out->status)
-        snprintf(out->reason, sizeof(out->reason), "the runtime does not describe it");
+    describe(&instance->hip, (int)index, out);
     return MH_OK;
 }
 
@@ -297,8 +300,10 @@ static mh_status wrap_buffer(void *user, uint64_t native, uint64_t size, mh_buff
     if (!device->hip->PointerGetAttribute)
         return FAIL(device->core, MH_UNSUPPORTED,
                     "amd: this runtime does not say whose memory is whose");
-    if (device->hip->PointerGetAttribute(&ordinal, hipPointerDeviceOrdinal, memory) ||
-        ordinal != device->ordinal)
+    int result = device->hip->PointerGetAttribute(&ordinal, hipPointerDeviceOrdinal, memory);
+    if (result != hipSuccess && result != hipErrorInvalidValue)
+        return amd_check(device->instance, result, "hipPointerGetAttribute", __FILE__, __LINE__);
+    if (result || ordinal != device->ordinal)
         return FAIL(device->core, MH_INVALID_ARGUMENT, "amd: 0x%llx is no memory of device %d",
                     (unsigned long long)native, device->ordinal);
     out->handle = memory;

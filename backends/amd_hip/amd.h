@@ -30,6 +30,7 @@ typedef struct hipKernelNodeParams {
 
 enum {
     hipSuccess = 0,
+    hipErrorInvalidValue = 1,
     hipErrorOutOfMemory = 2,
     hipErrorInvalidSymbol = 13,
     hipErrorInvalidDeviceFunction = 98,

@@ -143,14 +143,10 @@ static void stop(void *device, void *exchange)
     __atomic_store_n(&((struct exchange *)exchange)->host->stop, 1, __ATOMIC_RELEASE);
 }
 
-static void destroy(void *user, void *exchange)
+static void destroy(void *device, void *exchange)
 {
-    struct device *device = user;
-    int before;
-    if (amd_enter(device, &before))
-        return;
+    (void)device;
     release(exchange);
-    amd_leave(device, before);
 }
 
 const mh_backend_peer amd_peer_group = {

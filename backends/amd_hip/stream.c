@@ -169,15 +169,17 @@ static uint64_t now_ns(void)
 }
 
 /* The runtime has no wait with a limit: polls, with short sleeps. */
-static int wait_event(const struct device *device, hipEvent_t event, uint64_t timeout_ns)
+static mh_status wait_event(const struct device *device, hipEvent_t event, uint64_t timeout_ns)
 {
     if (timeout_ns == UINT64_MAX)
-        return device->hip->EventSynchronize(event);
+        return HIP(device, EventSynchronize(event));
     uint64_t begin = now_ns();
     for (;;) {
         int result = device->hip->EventQuery(event);
-        if (result != hipErrorNotReady || now_ns() - begin >= timeout_ns)
-            return result;
+        if (result != hipErrorNotReady)
+            return amd_check(device->instance, result, "hipEventQuery", __FILE__, __LINE__);
+        if (now_ns() - begin >= timeout_ns)
+            return MH_TIMEOUT;
         nanosleep(&(struct timespec){0, 20000}, NULL);
     }
 }
@@ -187,23 +189,20 @@ static int wait_event(const struct device *device, hipEvent_t event, uint64_t ti
 mh_status amd_wait(void *user, uint64_t sequence, uint64_t timeout_ns)
 {
     struct stream *stream = user;
-    struct device *device = stream->device;
     pthread_mutex_lock(&stream->lock);
     hipEvent_t event = stream->events[sequence % MARKS];
     bool passed = sequence <= stream->passed;
     pthread_mutex_unlock(&stream->lock);
     if (passed)
         return MH_OK;
-    int result = wait_event(device, event, timeout_ns);
-    if (result == hipErrorNotReady)
-        return MH_TIMEOUT;
-    if (result == hipSuccess) {
+    mh_status status = wait_event(stream->device, event, timeout_ns);
+    if (!status) {
         pthread_mutex_lock(&stream->lock);
         if (sequence > stream->passed)
             stream->passed = sequence;
         pthread_mutex_unlock(&stream->lock);
     }
-    return amd_check(device->instance, result, "hipEventSynchronize", __FILE__, __LINE__);
+    return status;
 }
 
 /* ---- events: a runtime's each, ours or the embedder's ---- */
@@ -289,13 +288,9 @@ static void forget_event(void *user, void *event)
     (void)user, (void)event;
 }
 
-static mh_status wait_wrapped(void *user, void *event, uint64_t timeout_ns)
+static mh_status wait_wrapped(void *device, void *event, uint64_t timeout_ns)
 {
-    struct device *device = user;
-    int result = wait_event(device, event, timeout_ns);
-    if (result == hipErrorNotReady)
-        return MH_TIMEOUT;
-    return amd_check(device->instance, result, "hipEventSynchronize", __FILE__, __LINE__);
+    return wait_event(device, event, timeout_ns);
 }
 
 static mh_status native_event(void *user, void *event, uint64_t *native)

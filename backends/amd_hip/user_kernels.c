@@ -31,7 +31,7 @@ static mh_status load(void *user, const void *image, uint64_t size, const char *
         int result = device->hip->ModuleLoadData(&module->module, module->image);
         status = amd_check(device->instance, result, "hipModuleLoadData", __FILE__, __LINE__);
         if (result)
-            snprintf(log, log_size, "%s", device->hip->GetErrorString(result));
+            snprintf(log, log_size, "hipModuleLoadData: %s", device->hip->GetErrorString(result));
         if (status == MH_VENDOR_ERROR || status == MH_UNSUPPORTED)
             status = MH_BAD_DATA;
         amd_leave(device, before);
