@@ -286,6 +286,7 @@ static bool heads(struct core *c, mh_format format, bool transposed, bool intege
 
 static bool experts(struct core *c, mh_format format, bool integers)
 {
+    enum { NO_EXPERT = 5 /* a row whose expert does not exist, which is left as it was */ };
     struct memory m;
     struct bank bank;
     if (!memory_open(c, &m, 1 << 20) ||
@@ -298,9 +299,16 @@ static bool experts(struct core *c, mh_format format, bool integers)
     op.fault = fast_tensor(&m, MH_U32, 1, 1, 0, 0);
     int32_t *chosen = memory_at(&m, &op.experts);
     for (int i = 0; i < TOKENS * CHOSEN; i++) /* the last expert has one row */
-        chosen[i] = i ? i % (EXPERTS - 1) : EXPERTS - 1;
+        chosen[i] = i == NO_EXPERT ? EXPERTS : i ? i % (EXPERTS - 1) : EXPERTS - 1;
+    float *untouched = (float *)memory_at(&m, &op.y) + NO_EXPERT * OUTPUTS;
+    for (int i = 0; i < OUTPUTS; i++)
+        untouched[i] = 77;
     if (!fast_run(c, &m, &op.base))
         return false;
+    CHECK(*(uint32_t *)memory_at(&m, &op.fault) == MH_BAD_INDEX,
+          "experts_down: an expert that does not exist set no fault");
+    for (int i = 0; i < OUTPUTS; i++)
+        CHECK(untouched[i] == 77, "experts_down: the row of no expert was written");
     for (int e = 0; e < EXPERTS; e++) {
         struct judged j;
         if (!judged_open(c, &j, TOKENS * CHOSEN, OUTPUTS))

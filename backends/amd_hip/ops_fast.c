@@ -47,20 +47,23 @@ static bool is_wide(struct view v)
 
 /* ---- rows for the matrix units ---- */
 
-/* What a row of inputs is: a token's, of a head if there are heads; or a pair of a token and a
- * slot, whose rows and scales follow each other. */
-enum rows_of { HEADS, PAIRS };
+/* Pairs of a token and a slot, put in order by expert: each has a place. */
+struct pairs {
+    uint32_t *order, *places;
+    struct gemm_tile *tiles;
+    uint32_t slots, tile, tile_count;
+};
 
 /* Rounds `columns` of x, [T, ...] or [T, heads, ...], to scratch, normed if `norm` is there: to
- * what FP8 weights are multiplied with, or bf16. */
+ * what FP8 weights are multiplied with, or bf16. pairs: x, [T, slots, ...], by their places. */
 static struct gemm_rows round_rows(struct fast *f, int64_t columns, bool fp8, const mh_tensor *x,
-                                   const mh_tensor *norm, float eps, enum rows_of kind)
+                                   const mh_tensor *norm, float eps, const struct pairs *pairs)
 {
     int64_t tokens = x->shape[0], heads = x->rank == 3 ? x->shape[1] : 1, count = tokens * heads;
     int64_t padded = GEMM_PADDED(columns), bytes = padded * (fp8 && f->fnuz ? 1 : 2);
-    struct gemm_rows to = {.row = heads * bytes,
+    struct gemm_rows to = {.row = pairs ? bytes : heads * bytes,
                            .head = bytes,
-                           .scale_head = kind == HEADS ? tokens : 1,
+                           .scale_head = tokens,
                            .scale_step = count};
     to.at = take_scratch(f->memory, (uint64_t)(count * bytes));
     if (fp8 && f->fnuz)
@@ -69,26 +72,18 @@ static struct gemm_rows round_rows(struct fast *f, int64_t columns, bool fp8, co
     begin(l, fp8 ? KERNEL_gemm_input_fp8 : KERNEL_gemm_input_bf16, 0, BLOCK);
     set_grid(l, tokens, heads, 1);
     ARGUMENTS(l, gemm_input, .x = view(x), .norm = norm ? address(norm) : NULL, .to = to,
-              .scale_row = kind == HEADS ? 1 : heads, .columns = columns,
+              .places = pairs ? pairs->places : NULL, .columns = columns,
               .inverse = 1.0f / (float)columns, .eps = eps,
               .flags =
-                  tensor_aligned(x, 4) && (!norm || tensor_aligned(norm, 4)) ? ALIGNED_INPUTS : 0);
-    if (kind == PAIRS) {
-        to.row = bytes;
-        to.head = to.scale_head = 0;
-    }
+                  tensor_aligned(x, 4) && (!norm || tensor_aligned(norm, 4)) ? ALIGNED_INPUTS : 0,
+              .slots = (uint32_t)heads);
     return to;
 }
 
 static struct gemm_rows round_for(struct fast *f, const mh_weight_view *w, const mh_tensor *x,
                                   const mh_tensor *norm, float eps)
 {
-    return round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, norm, eps, HEADS);
-}
-
-static struct gemm_rows round_pairs(struct fast *f, const mh_weight_view *w, const mh_tensor *x)
-{
-    return round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, NULL, 0, PAIRS);
+    return round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, norm, eps, NULL);
 }
 
 /* ---- products ---- */
@@ -100,10 +95,8 @@ struct product {
     int64_t tokens, rows;
     int64_t heads, head_rows, first_row; /* heads 0: one product; else rows of inputs are theirs */
     int64_t columns;                     /* transposed: rows of weights a head; else 0 */
-    uint32_t *order;                     /* NULL: rows as they are */
-    struct gemm_tile *tiles;
-    uint32_t tile, tile_count;
-    int64_t slots, share; /* 0: 1 */
+    const struct pairs *pairs;           /* NULL: rows as they are */
+    bool by_token;                       /* of pairs: the inputs are a token's, for all its slots */
 };
 
 /* Rows of a workgroup: the larger tile reads weights half as often, where there are rows for it. */
@@ -114,19 +107,20 @@ static uint32_t tile_of(int64_t rows)
 
 static void product(struct fast *f, const struct product *p)
 {
-    uint32_t kernel = p->columns              ? KERNEL_gemm_columns
-                      : p->tile == LARGE_TILE ? KERNEL_gemm_128
-                                              : KERNEL_gemm_64;
+    const struct pairs none = {.tile = p->columns ? LARGE_TILE : tile_of(p->tokens), .slots = 1};
+    const struct pairs *pairs = p->pairs ? p->pairs : &none;
+    uint32_t kernel = p->columns                  ? KERNEL_gemm_columns
+                      : pairs->tile == LARGE_TILE ? KERNEL_gemm_128
+                                                  : KERNEL_gemm_64;
     struct launch *l = next(f);
     begin(l, kernel, p->w->format, BLOCK);
-    set_grid(l, p->tile_count ? p->tile_count : ceil_div(p->tokens, p->tile),
+    set_grid(l, p->pairs ? pairs->tile_count : ceil_div(p->tokens, pairs->tile),
              ceil_div(p->rows, p->up ? GEMM_ROWS / 2 : GEMM_ROWS), p->heads ? p->heads : 1);
     ARGUMENTS(l, gemm, .y = p->y, .residual = p->residual, .inputs = p->inputs, .w = weight(p->w),
-              .up = weight(p->up), .order = p->order, .tiles = p->tiles, .rows = p->rows,
+              .up = weight(p->up), .order = pairs->order, .tiles = pairs->tiles, .rows = p->rows,
               .columns = p->columns ? p->columns : p->w->in, .head_rows = p->head_rows,
-              .first_row = p->first_row, .tokens = (uint32_t)p->tokens,
-              .slots = (uint32_t)(p->slots ? p->slots : 1),
-              .share = (uint32_t)(p->share ? p->share : 1),
+              .first_row = p->first_row, .tokens = (uint32_t)p->tokens, .slots = pairs->slots,
+              .share = p->by_token ? pairs->slots : 0,
               .wide = is_wide(p->y) && is_wide(p->residual));
 }
 
@@ -140,8 +134,7 @@ static void rows(struct fast *f, const mh_weight_view *w, const mh_weight_view *
                                  .y = y,
                                  .residual = residual,
                                  .tokens = tokens,
-                                 .rows = w->out,
-                                 .tile = tile_of(tokens)});
+                                 .rows = w->out});
 }
 
 static bool linear(struct fast *f, const mh_tensor *y, const mh_tensor *x,
@@ -183,8 +176,7 @@ static bool head_linear(struct fast *f, const mh_op_head_linear *o)
                                  .rows = o->row_count,
                                  .heads = o->y.shape[1],
                                  .head_rows = o->head_rows,
-                                 .first_row = o->row_begin,
-                                 .tile = tile_of(o->y.shape[0])});
+                                 .first_row = o->row_begin});
     return true;
 }
 
@@ -199,38 +191,37 @@ static bool experts_fit(const mh_weight_view *w, const mh_tensor *x)
     return fits(w, x) && w->experts <= MAX_LDS / 8;
 }
 
-/* The pairs by expert: fills in the order and the tiles of what will be several products. */
-static void group(struct fast *f, const struct routing *r, struct product *p)
+/* placed: their places are wanted too. */
+static struct pairs group(struct fast *f, const mh_weight_view *w, const struct routing *r,
+                          bool placed)
 {
-    const mh_weight_view *w = p->w;
-    int64_t slots = r->experts->shape[1], pairs = r->experts->shape[0] * slots;
-    p->slots = slots;
-    p->tile = tile_of(pairs / w->experts);
-    p->tile_count =
-        (uint32_t)(ceil_div(pairs, p->tile) + (w->experts < pairs ? w->experts : pairs));
-    p->order = (void *)take_scratch(f->memory, 4 * (uint64_t)pairs);
-    p->tiles = (void *)take_scratch(f->memory, sizeof(struct gemm_tile) * p->tile_count);
+    int64_t slots = r->experts->shape[1], count = r->experts->shape[0] * slots;
+    struct pairs p = {.slots = (uint32_t)slots, .tile = tile_of(count / w->experts)};
+    p.tile_count = (uint32_t)(ceil_div(count, p.tile) + (w->experts < count ? w->experts : count));
+    p.order = (void *)take_scratch(f->memory, 4 * (uint64_t)count);
+    if (placed)
+        p.places = (void *)take_scratch(f->memory, 4 * (uint64_t)count);
+    p.tiles = (void *)take_scratch(f->memory, sizeof(struct gemm_tile) * p.tile_count);
     struct launch *l = next(f);
     begin(l, KERNEL_gemm_group, 0, GROUP_BLOCK);
     l->lds = (uint32_t)(4 * w->experts);
-    ARGUMENTS(l, gemm_group, .choice = choice(r->experts, r->map, r->fault, w), .order = p->order,
-              .tiles = p->tiles, .pairs = (uint32_t)pairs, .slots = (uint32_t)slots,
-              .tile = p->tile, .tile_count = p->tile_count);
+    ARGUMENTS(l, gemm_group, .choice = choice(r->experts, r->map, r->fault, w), .order = p.order,
+              .places = p.places, .tiles = p.tiles, .pairs = (uint32_t)count, .slots = p.slots,
+              .tile = p.tile, .tile_count = p.tile_count);
+    return p;
 }
 
-/* x: whose rows `inputs` are, one a token or one a slot. */
-static void experts(struct fast *f, const mh_weight_view *w, const mh_weight_view *up,
-                    struct gemm_rows inputs, const mh_tensor *x, const struct routing *r,
-                    struct view y)
+/* Experts' outputs a slot, of inputs a slot. */
+static void down(struct fast *f, const mh_weight_view *w, const mh_tensor *x,
+                 const struct routing *r, struct view y)
 {
-    struct product p = {.w = w,
-                        .up = up,
-                        .inputs = inputs,
-                        .y = y,
-                        .rows = w->out,
-                        .share = x->rank == 3 ? 1 : r->experts->shape[1]};
-    group(f, r, &p);
-    product(f, &p);
+    struct pairs pairs = group(f, w, r, true);
+    product(f, &(struct product){
+                   .w = w,
+                   .inputs = round_rows(f, w->in, w->format == MH_FORMAT_FP8, x, NULL, 0, &pairs),
+                   .y = y,
+                   .rows = w->out,
+                   .pairs = &pairs});
 }
 
 /* shared_y NULL: no shared experts. */
@@ -241,8 +232,15 @@ static bool gate_up(struct fast *f, const mh_tensor *y, const mh_tensor *x, cons
     const mh_weight_view *w = mh_view_weight(gate);
     if (!experts_fit(w, x))
         return false;
-    struct gemm_rows inputs = round_pairs(f, w, x);
-    experts(f, w, mh_view_weight(up), inputs, x, r, view(y));
+    struct pairs pairs = group(f, w, r, false);
+    struct gemm_rows inputs = round_for(f, w, x, NULL, 0);
+    product(f, &(struct product){.w = w,
+                                 .up = mh_view_weight(up),
+                                 .inputs = inputs,
+                                 .y = view(y),
+                                 .rows = w->out,
+                                 .pairs = &pairs,
+                                 .by_token = true});
     if (shared_y)
         rows(f, mh_view_weight(shared_gate), mh_view_weight(shared_up), inputs, view(shared_y),
              view(NULL), x->shape[0]);
@@ -254,8 +252,7 @@ static bool experts_down(struct fast *f, const mh_op_experts_down *o)
     const mh_weight_view *w = mh_view_weight(o->w);
     if (!experts_fit(w, &o->x))
         return false;
-    experts(f, w, NULL, round_pairs(f, w, &o->x), &o->x,
-            &(struct routing){&o->experts, &o->expert_map, &o->fault}, view(&o->y));
+    down(f, w, &o->x, &(struct routing){&o->experts, &o->expert_map, &o->fault}, view(&o->y));
     return true;
 }
 
@@ -273,7 +270,7 @@ static bool down_combine(struct fast *f, const mh_tensor *x, const struct routin
     combine->e = scratch_rows(f->memory, tokens * slots, w->out);
     combine->e.mid = combine->e.row;
     combine->e.row *= slots;
-    experts(f, w, NULL, round_pairs(f, w, x), x, r, combine->e);
+    down(f, w, x, r, combine->e);
     if (shared_w) {
         combine->shared = scratch_rows(f->memory, tokens, w->out);
         rows(f, shared_w, NULL, round_for(f, shared_w, shared_x, NULL, 0), combine->shared,
@@ -359,15 +356,14 @@ uint32_t launch_head_columns(struct view y, const mh_tensor *x, const mh_weight_
     if (w->format == MH_FORMAT_FP8 && (first_row % 8 || (heads > 1 && head_rows % 8)))
         return 0;
     product(&f, &(struct product){.w = w,
-                                  .inputs = round_rows(&f, rows, false, x, NULL, 0, HEADS),
+                                  .inputs = round_rows(&f, rows, false, x, NULL, 0, NULL),
                                   .y = y,
                                   .tokens = x->shape[0],
                                   .rows = w->in,
                                   .heads = heads,
                                   .head_rows = head_rows,
                                   .first_row = first_row,
-                                  .columns = rows,
-                                  .tile = LARGE_TILE});
+                                  .columns = rows});
     return f.count;
 }
 

@@ -8,7 +8,7 @@
 enum { GEMM_ROWS = 128, GEMM_PADDING = 128 };
 
 /* Rows for the matrix units: bf16, or FP8 with a scale for each 128 columns. The scales of the same
- * columns of all rows lie together, those of a head one after the other. */
+ * columns of all rows lie together: those of a head, or of an expert, one after the other. */
 struct gemm_rows {
     char *at;
     float *scales;
@@ -23,10 +23,10 @@ struct gemm_input_arguments {
     struct view x;
     const float *norm; /* NULL: none */
     struct gemm_rows to;
-    i64 scale_row; /* floats */
+    const u32 *places; /* of pairs, as gemm_group makes them; NULL: rows as they are */
     i64 columns;
-    float inverse, eps;  /* inverse: 1 / columns, rounded */
-    u32 flags, reserved; /* ALIGNED_INPUTS */
+    float inverse, eps; /* inverse: 1 / columns, rounded */
+    u32 flags, slots;   /* ALIGNED_INPUTS; slots: with `places` */
 };
 
 /* Up to 64 or 128 places in an order of pairs, all of one expert: [first, end). */
@@ -36,7 +36,7 @@ struct gemm_tile {
 
 struct gemm_group_arguments {
     struct choice choice;
-    u32 *order;
+    u32 *order, *places; /* of places, their pairs; of pairs, their places. places NULL: not made */
     struct gemm_tile *tiles;
     u32 pairs, slots, tile, tile_count;
 };
@@ -49,7 +49,7 @@ struct gemm_arguments {
     const struct gemm_tile *tiles;
     i64 rows, columns;        /* of outputs, and of inputs */
     i64 head_rows, first_row; /* head h owns the rows from h * head_rows + first_row on */
-    u32 tokens, slots, share; /* share: pairs that have one input */
+    u32 tokens, slots, share; /* share: pairs that have one input; 0: inputs lie by place */
     u32 wide;                 /* whether 16 bytes of y and residual may be moved at once */
 };
 

@@ -34,6 +34,9 @@ enum { FNUZ = 5 /* beside F32, ... */, FP8_WEIGHTS = FNUZ, FP8_OPERANDS = FNUZ }
 enum { FNUZ = 5, FP8_WEIGHTS = FP8, FP8_OPERANDS = BF16 };
 #endif
 
+/* The place of a pair whose expert is not here. */
+enum : u32 { NOWHERE = ~0u };
+
 /* ---- inputs ---- */
 
 /* Four columns of a row, normed if there is a norm; +0 behind its end. */
@@ -59,7 +62,7 @@ DEVICE float4 input_at(const gemm_input_arguments &a, const float *x, i64 k, flo
 /* 32 lanes' 128 columns: their scale is the least power of two s, 2^-126 at least, of which the
  * largest is at most 448. In the FNUZ form, whose values are half as large, that is x / 2s, 224 at
  * most. With the weights' half that makes 4s of the sums. */
-DEVICE void put_fnuz(char *to, const gemm_input_arguments &a, i64 k, float4 v)
+DEVICE void put_fnuz(char *to, float *scales, i64 scale_step, i64 k, float4 v)
 {
 #ifdef HAS_FNUZ
     float most = 0;
@@ -79,17 +82,25 @@ DEVICE void put_fnuz(char *to, const gemm_input_arguments &a, i64 k, float4 v)
     bytes = __builtin_amdgcn_cvt_pk_fp8_f32(v[2] * back, v[3] * back, bytes, true);
     *(int *)(to + k) = bytes;
     if (k % GEMM_PADDING == 0)
-        a.to.scales[k / GEMM_PADDING * a.to.scale_step + group_y() * a.to.scale_head +
-                    group_x() * a.scale_row] = bits_to_float(scale + 0x01000000);
+        scales[k / GEMM_PADDING * scale_step] = bits_to_float(scale + 0x01000000);
 #endif
 }
 
-/* Row t of head j of x, or of slot j. Launch: grid (tokens, heads), block 256. */
+/* Row t of head j of x; or of slot j, to the pair's place if it has one. Launch: grid (tokens,
+ * heads or slots), block 256. */
 template <int FORMAT> DEVICE void gemm_input(const gemm_input_arguments &a)
 {
     LDS static float factor;
     const float *x = row_of<const float>(a.x, group_x(), group_y());
-    char *to = a.to.at + group_x() * a.to.row + group_y() * a.to.head;
+    i64 row = group_x(), head = group_y();
+    if (a.places) {
+        row = a.places[row * a.slots + head];
+        head = 0;
+        if (row == NOWHERE)
+            return;
+    }
+    char *to = a.to.at + row * a.to.row + head * a.to.head;
+    float *scales = a.to.scales + row + head * a.to.scale_head;
     if (!wave()) {
         float r = a.norm ? norm_factor(sum_of_squares(x, a.columns), a.inverse, a.eps) : 1.0f;
         if (!lane())
@@ -99,7 +110,7 @@ template <int FORMAT> DEVICE void gemm_input(const gemm_input_arguments &a)
     for (i64 k = thread() * 4; k < GEMM_PADDED(a.columns); k += 1024) {
         float4 v = input_at(a, x, k, factor);
         if (FORMAT == FNUZ)
-            put_fnuz(to, a, k, v);
+            put_fnuz(to, scales, a.to.scale_step, k, v);
         else
             *(uint2 *)(to + k * 2) = uint2{two_bf16(v[0], v[1]), two_bf16(v[2], v[3])};
     }
@@ -159,8 +170,9 @@ DEVICE i64 slot_of_pair(const gemm_group_arguments &a, u32 pair)
 }
 
 /* Pairs (token, slot) put in order by where their expert lies in the bank, and the tiles of that
- * order; those without pairs are empty. Pairs whose expert is elsewhere are left out; one out of
- * range too, with a fault. Launch: one block of 1024; dynamic LDS: 4 bytes a resident expert. */
+ * order; those without pairs are empty. Pairs whose expert is elsewhere have no place; one out of
+ * range neither, with a fault. Launch: one block of 1024; dynamic LDS: 4 bytes a resident expert.
+ */
 KERNEL(1024) gemm_group(gemm_group_arguments a)
 {
     LDS static u32 used;
@@ -186,9 +198,14 @@ KERNEL(1024) gemm_group(gemm_group_arguments a)
         a.tiles[tile] = {0, 0, 0, 0};
     for (u32 pair = thread(); pair < a.pairs; pair += 1024) {
         i64 slot = slot_of_pair(a, pair);
-        if (slot >= 0)
-            a.order[__hip_atomic_fetch_add(&places[slot], 1u, __ATOMIC_RELAXED,
-                                           __HIP_MEMORY_SCOPE_WORKGROUP)] = pair;
+        u32 place = NOWHERE;
+        if (slot >= 0) {
+            place = __hip_atomic_fetch_add(&places[slot], 1u, __ATOMIC_RELAXED,
+                                           __HIP_MEMORY_SCOPE_WORKGROUP);
+            a.order[place] = pair;
+        }
+        if (a.places)
+            a.places[pair] = place;
     }
 }
 
@@ -220,11 +237,11 @@ template <int TOKENS> DEVICE bool find_part(const gemm_arguments &a, part &p)
     return p.first < p.end;
 }
 
-/* The row of inputs and outputs at a place, those past the end the last one. */
-DEVICE u32 row_at(const gemm_arguments &a, const part &p, u32 place)
+/* The row of inputs at a place, those past the end the last one. */
+DEVICE u32 input_row(const gemm_arguments &a, const part &p, u32 place)
 {
     place = place < p.end ? place : p.end - 1;
-    return a.tiles ? a.order[place] : place;
+    return a.share ? a.order[place] / a.share : place;
 }
 
 /* A work-item moves 16 bytes of every 32nd row of a tile in LDS. */
@@ -523,11 +540,11 @@ template <int FORMAT, int TOKENS> struct input_tile {
         for (int i = 0; i < EACH; i++) {
             u32 place = p.first + thread() / CHUNKS + (u32)i * STEP_ROWS;
             rows[i] = a.inputs.at + p.head * a.inputs.head +
-                      (i64)(row_at(a, p, place) / a.share) * a.inputs.row + thread() % CHUNKS * 16;
+                      (i64)input_row(a, p, place) * a.inputs.row + thread() % CHUNKS * 16;
         }
         if (FORMAT == FNUZ)
             scales = a.inputs.scales + p.head * a.inputs.scale_head +
-                     row_at(a, p, p.first + x_first + lane()) / a.share;
+                     input_row(a, p, p.first + x_first + lane());
     }
     METHOD void fetch(const gemm_arguments &a, i64 step)
     {
@@ -673,7 +690,7 @@ template <typename WEIGHTS, int FORMAT, int TOKENS> DEVICE void gemm(const gemm_
         if (place >= p.end)
             continue;
         output_row to;
-        to.find(a, p, row_at(a, p, place));
+        to.find(a, p, a.tiles ? a.order[place] : place);
         i64 output = p.output + (a.up.data ? w_first / 2 : w_first) + lane() / 16 * 4;
 #pragma unroll
         for (int j = 0; j < W_BLOCKS; j++) {
