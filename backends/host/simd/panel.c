@@ -132,6 +132,7 @@ static void pack_rows(const struct weight_row rows[LANES], int64_t in, int64_t w
 static int64_t plain_vectors(const struct matrix *m, int64_t begin, int64_t count)
 {
     int64_t whole = m->w->in / STRIPES * STRIPES - begin;
+    whole = whole < 0 ? 0 : whole; /* all of them lie in the last in % 64 */
     if (m->w->format != MH_FORMAT_FP8)
         return count / LANES;
     for (int64_t row = m->first / 128 * 128; row < m->first + m->in; row += 128)
@@ -140,63 +141,106 @@ static int64_t plain_vectors(const struct matrix *m, int64_t begin, int64_t coun
     return (whole < count ? whole : count) / LANES;
 }
 
-/* STRETCH columns of row k from column `begin`, the first `plain` vectors by v_decode; those past
- * `count` are anything. The next stretch's are fetched, and the next group's: rows are far apart.
- */
-static inline void load_columns(const struct matrix *m, int64_t k, int64_t begin, int64_t count,
-                                int64_t plain, vf w[PARTS])
+/* Columns of a matrix: `count` <= STRETCH of them from `begin` on, the first `plain` vectors of
+ * which v_decode takes. */
+struct columns {
+    const struct matrix *m;
+    int64_t begin, count, plain;
+    struct weight_row first; /* its data from column `begin` on */
+};
+
+static struct columns columns_of(const struct matrix *m, int64_t begin, int64_t count)
 {
-    struct weight_row row = weight_row(m->w, m->slot, m->first + k);
-    int64_t from = begin / STRIPES * STRIPES;
-    int64_t size = row.format == MH_FORMAT_F32 ? 4 : row.format == MH_FORMAT_FP8 ? 1 : 2;
-    __builtin_prefetch(row.data + (begin + STRETCH) * size);
-    __builtin_prefetch(row.data + (begin + 2 * STRETCH) * size - 1);
-    __builtin_prefetch(row.data + m->ahead + begin * size, 0, 2);
-    __builtin_prefetch(row.data + m->ahead + (begin + STRETCH) * size - 1, 0, 2);
-    int64_t v = 0;
-    for (int64_t c = begin; v < plain; v++, c += LANES)
-        w[v] = v_decode(row.format, row.data, c, v_scale_at(row.format, &row, c));
-    if (v * LANES >= count) {
-        for (; v < PARTS; v++)
-            w[v] = v_zero();
-        return;
-    }
-    float decoded[STRIPES + STRETCH] = {0};
-    for (int64_t c = from; c < begin + count; c += STRIPES) {
-        int64_t left = begin + count - c;
-        decode_columns(&row, c, left < STRIPES ? left : STRIPES, decoded + (c - from));
-    }
-    for (; v < PARTS; v++)
-        w[v] = v_load(decoded + (begin - from) + v * LANES);
+    struct columns c = {m, begin, count, plain_vectors(m, begin, count),
+                        weight_row(m->w, m->slot, m->first)};
+    c.first.data += begin * format_bytes(m->w->format);
+    return c;
 }
 
-static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, float *panel)
+/* Vectors of row k that v_decode does not take; those past `count` are anything. */
+static __attribute__((noinline)) void load_generally(const struct columns *c, int64_t k,
+                                                     vf w[PARTS])
 {
-    int64_t terms = permuted_floats(m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
-    int64_t plain = plain_vectors(m, begin, count);
+    struct weight_row row = weight_row(c->m->w, c->m->slot, c->m->first + k);
+    int64_t from = c->begin / STRIPES * STRIPES, end = c->begin + c->count;
+    float decoded[STRIPES + STRETCH] = {0};
+    for (int64_t at = from; at < end; at += STRIPES)
+        decode_columns(&row, at, end - at < STRIPES ? end - at : STRIPES, decoded + (at - from));
+    for (int64_t v = c->plain; v < PARTS; v++)
+        w[v] = v_load(decoded + (c->begin - from) + v * LANES);
+}
+
+/* Row k of the columns. The next stretch's are fetched, and the next group's: rows are far apart.
+ */
+static inline __attribute__((always_inline)) void
+load_columns(mh_format format, const struct columns *c, int64_t k, vf w[PARTS])
+{
+    const int64_t size = format_bytes(format);
+    struct weight_row row = c->first;
+    row.data += k * c->m->w->row_stride[0];
+    if (format == MH_FORMAT_FP8)
+        row.scale += ((c->m->first + k) / 128 - c->m->first / 128) * c->m->w->row_stride[1];
+    __builtin_prefetch(row.data + STRETCH * size);
+    __builtin_prefetch(row.data + 2 * STRETCH * size - 1);
+    __builtin_prefetch(row.data + c->m->ahead, 0, 2);
+    __builtin_prefetch(row.data + c->m->ahead + STRETCH * size - 1, 0, 2);
+#pragma GCC unroll 6
+    for (int64_t v = 0; v < PARTS; v++)
+        w[v] = v < c->plain ? v_decode(format, row.data, v * LANES,
+                                       v_scale_at(format, &row, c->begin + v * LANES))
+                            : v_zero();
+    if (c->plain * LANES < c->count)
+        load_generally(c, k, w);
+}
+
+/* A function of a format as one for each, whose loops know it. */
+#define BY_FORMAT(fn, format, ...)                                                                 \
+    switch (format) {                                                                              \
+    case MH_FORMAT_F32:                                                                            \
+        fn(MH_FORMAT_F32, __VA_ARGS__);                                                            \
+        break;                                                                                     \
+    case MH_FORMAT_BF16:                                                                           \
+        fn(MH_FORMAT_BF16, __VA_ARGS__);                                                           \
+        break;                                                                                     \
+    case MH_FORMAT_F16:                                                                            \
+        fn(MH_FORMAT_F16, __VA_ARGS__);                                                            \
+        break;                                                                                     \
+    default:                                                                                       \
+        fn(MH_FORMAT_FP8, __VA_ARGS__);                                                            \
+    }
+
+static inline __attribute__((always_inline)) void
+pack_rows_of(mh_format format, const struct columns *c, float *panel)
+{
+    int64_t terms = permuted_floats(c->m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
     for (int64_t k = 0; k < terms * STRIPES; k++) {
         vf w[PARTS] = {v_zero()};
-        if (k < m->in)
-            load_columns(m, k, begin, count, plain, w);
+        if (k < c->m->in)
+            load_columns(format, c, k, w);
         for (int v = 0; v < PARTS; v++) {
             float *sub = panel + v * LANES / PANEL * pitch * STRIPES + v * LANES % PANEL;
             v_store(sub + place[k % STRIPES] * pitch + k / STRIPES * PANEL,
-                    k < m->in ? w[v] : v_zero());
+                    k < c->m->in ? w[v] : v_zero());
         }
     }
 }
 
-void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const float *x,
-                     float *out)
+static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, float *panel)
+{
+    struct columns c = columns_of(m, begin, count);
+    BY_FORMAT(pack_rows_of, m->w->format, &c, panel)
+}
+
+static inline __attribute__((always_inline)) void
+dot_columns(mh_format format, const struct columns *c, const float *x, float *out)
 {
     vf sums[6][PARTS];
-    int64_t plain = plain_vectors(m, begin, count);
     for (int s = 0; s < STRIPES; s++) {
         vf a[PARTS], w[PARTS];
         for (int v = 0; v < PARTS; v++)
             a[v] = v_zero();
-        for (int64_t k = place[s]; k < m->in; k += STRIPES) {
-            load_columns(m, k, begin, count, plain, w);
+        for (int64_t k = place[s]; k < c->m->in; k += STRIPES) {
+            load_columns(format, c, k, w);
             for (int v = 0; v < PARTS; v++)
                 a[v] = v_fma(v_set1(x[k]), w[v], a[v]);
         }
@@ -211,6 +255,13 @@ void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const
                 v_store(out + v * LANES, v_add(a[v], v_zero()));
         }
     }
+}
+
+void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const float *x,
+                     float *out)
+{
+    struct columns c = columns_of(m, begin, count);
+    BY_FORMAT(dot_columns, m->w->format, &c, x, out)
 }
 
 /* ---- outputs that are rows ---- */
