@@ -176,6 +176,7 @@ static const struct {
     {"groups", {1, 2, 3, 4, 8}},
     {"page", {1, 2, 3, 7, 16, 64}},
     {"pages", {1, 2, 3, 5, 9, 17}},
+    {"part", {1, 1, 2, 3}},
 };
 
 static int64_t draw_size(struct conf_random *r, const char *sizes, char letter)

@@ -64,6 +64,15 @@ static void take_rest(const union conf_op *op, struct conf_case *c)
     case MH_OP_ATTENTION:
         c->dim['R'] = c->dim['K'] - c->dim['L'];
         break;
+    case MH_OP_ATTENTION_PART:
+        c->dim['L'] = c->dim['W'] - 2;
+        c->dim['R'] = c->dim['K'] - c->dim['L'];
+        c->dim['F'] = op->attention_part.first + 1;
+        c->dim['N'] = op->attention_part.stride;
+        break;
+    case MH_OP_ATTENTION_MERGE:
+        c->dim['N'] = op->attention_merge.parts;
+        break;
     case MH_OP_HEAD_LINEAR:
         c->dim['C'] = op->head_linear.row_count;
         c->dim['F'] = op->head_linear.head_rows;

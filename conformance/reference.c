@@ -457,60 +457,190 @@ static void reference_cache(struct conf_reference *r, const struct work *work)
     }
 }
 
-/* One head of one row: softmax over the keys, in f64. */
-static void attend(struct conf_reference *r, const struct work *work, int64_t t, int64_t h,
-                   int64_t keys, double *scores)
+/* Softmax of one head of one row over some keys, in f64, before any division. */
+struct softmax {
+    double most, worst; /* the largest score; how far scores may be off: infinite where one is not
+                           finite, when which NaN or infinity wins is the rule's order to say */
+    double sum, relative;
+};
+
+static struct softmax weigh(struct conf_reference *r, const struct work *work, int64_t t, int64_t h,
+                            int64_t begin, int64_t end, float scale, double *weights)
 {
-    int64_t latent = size_of(r, 'L'), width = size_of(r, 'K'), page_size = size_of(r, 'P');
+    int64_t width = size_of(r, 'K'), page_size = size_of(r, 'P');
     int32_t slot = index_of(r, "slots", t, 0);
-    double most = -INFINITY, worst = 0, sum = 0;
+    struct softmax x = {.most = -INFINITY};
     load_row(r, "q", t, h, true, width, work->x);
-    for (int64_t key = 0; key < keys; key++) {
+    for (int64_t key = begin; key < end; key++) {
         int32_t page = index_of(r, "page_table", slot, key / page_size);
         for (int64_t k = 0; k < width; k++)
             work->w[k] = input(r, "cache", page, key % page_size, k);
-        struct num s =
-            num_mul(num_dot(work->x, work->w, width), exactly((double)r->b->op.attention.scale));
-        scores[key] = s.v;
-        most = fmax(most, s.v);
-        worst = isfinite(s.v) ? fmax(worst, s.b + 2 * fabs(s.v) * HALF_ULP) : INFINITY;
+        struct num s = num_mul(num_dot(work->x, work->w, width), exactly((double)scale));
+        weights[key] = s.v;
+        x.most = fmax(x.most, s.v);
+        x.worst = isfinite(s.v) ? fmax(x.worst, s.b + 2 * fabs(s.v) * HALF_ULP) : INFINITY;
     }
-    for (int64_t key = 0; key < keys; key++)
-        sum += scores[key] = exp(scores[key] - most);
+    for (int64_t key = begin; key < end; key++)
+        x.sum += weights[key] = exp(weights[key] - x.most);
     /* A weight is off by its score's and the maximum's error, and by the roundings of exp, of the
      * rescalings and of the merges; those are fewer than 8 for each 64 keys. */
-    int64_t roundings = keys / 8 + 40;
-    double relative = expm1(2 * worst) + (double)roundings * 2 * HALF_ULP;
-    for (int64_t d = 0; d < latent; d++) {
-        double value = 0, magnitude = 0;
-        for (int64_t key = 0; key < keys; key++) {
-            int32_t page = index_of(r, "page_table", slot, key / page_size);
-            double term = scores[key] * input(r, "cache", page, key % page_size, d);
-            value += term;
-            magnitude += fabs(term);
-        }
-        struct num y = {value / sum, 2 * relative * magnitude / sum + 64 * LEAST};
-        if (!isfinite(worst))
-            y.b = INFINITY; /* which NaN or infinity wins is the rule's order to say */
+    int64_t roundings = (end - begin) / 8 + 40;
+    x.relative = expm1(2 * x.worst) + (double)roundings * 2 * HALF_ULP;
+    return x;
+}
+
+/* Column d of the keys, weighted; its bound. */
+static struct num weighted(struct conf_reference *r, int64_t t, int64_t begin, int64_t end,
+                           int64_t d, const struct softmax *x, const double *weights)
+{
+    int64_t page_size = size_of(r, 'P');
+    double value = 0, magnitude = 0;
+    for (int64_t key = begin; key < end; key++) {
+        int32_t page = index_of(r, "page_table", index_of(r, "slots", t, 0), key / page_size);
+        double term = weights[key] * input(r, "cache", page, key % page_size, d);
+        value += term;
+        magnitude += fabs(term);
+    }
+    return (struct num){value, 2 * x->relative * magnitude};
+}
+
+static void attend(struct conf_reference *r, const struct work *work, int64_t t, int64_t h,
+                   int64_t keys, double *weights)
+{
+    struct softmax x = weigh(r, work, t, h, 0, keys, r->b->op.attention.scale, weights);
+    for (int64_t d = 0; d < size_of(r, 'L'); d++) {
+        struct num o = weighted(r, t, 0, keys, d, &x, weights);
+        struct num y = {o.v / x.sum, o.b / x.sum + 64 * LEAST};
+        if (!isfinite(x.worst))
+            y.b = INFINITY;
         expect_sum(r, "y", t, h, d, y);
-        if (!isfinite(worst))
+        if (!isfinite(x.worst))
             expect_at(r, "y", t, h, d)->kind = EXPECT_ANYTHING;
     }
+}
+
+/* [o | m | l] of the keys of a segment. */
+static void attend_segment(struct conf_reference *r, const struct work *work, int64_t t, int64_t h,
+                           int64_t index, int64_t begin, int64_t end, double *weights)
+{
+    int64_t latent = size_of(r, 'L'), width = latent + 2;
+    struct softmax x = weigh(r, work, t, h, begin, end, r->b->op.attention_part.scale, weights);
+    struct expect *row = r->of[operand_index(r, "y")] +
+                         ((t * size_of(r, 'H') + h) * size_of(r, 'S') + index) * width;
+    for (int64_t d = 0; d < width; d++) {
+        struct num n = d < latent    ? weighted(r, t, begin, end, d, &x, weights)
+                       : d == latent ? (struct num){x.most, x.worst}
+                                     : (struct num){x.sum, x.sum * x.relative};
+        row[d] = (struct expect){.value = n.v, .bound = n.b + 64 * LEAST, .kind = EXPECT_NUMBER};
+        row[d].no_minus_zero = d == latent;
+        if (!isfinite(x.worst) || fabs(n.v) + n.b > (double)FLT_MAX)
+            row[d].kind = EXPECT_ANYTHING;
+    }
+}
+
+/* Every page of keys [begin, end) of row t is there. */
+static bool has_pages(struct conf_reference *r, int64_t t, int64_t begin, int64_t end)
+{
+    int64_t page = 0, size = size_of(r, 'P');
+    for (int64_t p = begin / size; page >= 0 && p <= (end - 1) / size; p++)
+        page = find_page(r, index_of(r, "slots", t, 0), p * size);
+    return page >= 0;
+}
+
+/* Slot and position of row t are in range. */
+static bool has_place(struct conf_reference *r, int64_t t)
+{
+    int32_t slot = index_of(r, "slots", t, 0), position = index_of(r, "positions", t, 0);
+    bool good = slot >= 0 && slot < size_of(r, 'Q') && position >= 0 &&
+                position < size_of(r, 'M') * size_of(r, 'P');
+    r->fault |= !good && slot != -1;
+    return good;
 }
 
 static void reference_attention(struct conf_reference *r, const struct work *work)
 {
     int64_t room = size_of(r, 'M') * size_of(r, 'P');
-    double *scores = malloc((size_t)room * sizeof(*scores));
-    for (int64_t t = 0; scores && t < size_of(r, 'T'); t++) {
-        int32_t position = index_of(r, "positions", t, 0);
-        int64_t page = find_page(r, index_of(r, "slots", t, 0), position);
-        for (int64_t p = 0; page >= 0 && p <= position / size_of(r, 'P'); p++)
-            page = find_page(r, index_of(r, "slots", t, 0), p * size_of(r, 'P'));
-        for (int64_t h = 0; page >= 0 && h < size_of(r, 'H'); h++)
-            attend(r, work, t, h, (int64_t)position + 1, scores);
+    double *weights = malloc((size_t)room * sizeof(*weights));
+    for (int64_t t = 0; weights && t < size_of(r, 'T'); t++) {
+        int64_t keys = (int64_t)index_of(r, "positions", t, 0) + 1;
+        if (has_place(r, t) && has_pages(r, t, 0, keys))
+            for (int64_t h = 0; h < size_of(r, 'H'); h++)
+                attend(r, work, t, h, keys, weights);
     }
-    free(scores);
+    free(weights);
+}
+
+static void reference_attention_part(struct conf_reference *r, const struct work *work)
+{
+    const mh_op_attention_part *o = &r->b->op.attention_part;
+    int64_t room = size_of(r, 'M') * size_of(r, 'P');
+    double *weights = malloc((size_t)room * sizeof(*weights));
+    for (int64_t t = 0; weights && t < size_of(r, 'T'); t++) {
+        int64_t keys = (int64_t)index_of(r, "positions", t, 0) + 1;
+        if (!has_place(r, t))
+            continue;
+        for (int64_t j = 0; j < size_of(r, 'S'); j++) {
+            int64_t begin = (o->first + j * o->stride) * 256;
+            int64_t end = keys < begin + 256 ? keys : begin + 256;
+            if (begin < end && has_pages(r, t, begin, end))
+                for (int64_t h = 0; h < size_of(r, 'H'); h++)
+                    attend_segment(r, work, t, h, j, begin, end, weights);
+        }
+    }
+    free(weights);
+}
+
+/* Element d of segment g, of row t and head h. */
+static double segment_value(struct conf_reference *r, int64_t t, int64_t h, int64_t g, int64_t d)
+{
+    int64_t parts = size_of(r, 'N'), width = size_of(r, 'W');
+    int64_t row = ((g % parts * size_of(r, 'T') + t) * size_of(r, 'H') + h) * size_of(r, 'S');
+    const struct conf_operand *x = &r->b->operands[operand_index(r, "x")];
+    return conf_decode(MH_F32, at_index(r, x, (row + g / parts) * width + d));
+}
+
+/* What all segments come to, each scaled by exp(m - the largest m). */
+static void reference_attention_merge(struct conf_reference *r)
+{
+    int64_t latent = size_of(r, 'L');
+    for (int64_t t = 0; t < size_of(r, 'T'); t++) {
+        int32_t position = index_of(r, "positions", t, 0);
+        int64_t segments = position / 256 + 1;
+        if (position < 0 || segments > size_of(r, 'N') * size_of(r, 'S')) {
+            r->fault = true;
+            continue;
+        }
+        for (int64_t h = 0; h < size_of(r, 'H'); h++) {
+            double most = -INFINITY;
+            bool finite = true;
+            for (int64_t g = 0; g < segments; g++)
+                most = fmax(most, segment_value(r, t, h, g, latent));
+            struct num l = {0, 0};
+            for (int64_t d = latent; d >= 0; d--) { /* the sum of exp first */
+                int64_t column = d == latent ? latent + 1 : d;
+                double sum = 0, magnitude = 0;
+                for (int64_t g = 0; g < segments; g++) {
+                    double m = segment_value(r, t, h, g, latent);
+                    double term = segment_value(r, t, h, g, column) * exp(m - most);
+                    finite &= isfinite(m) && isfinite(term) && fabs(term) < 1e37;
+                    sum += term, magnitude += fabs(term);
+                }
+                /* Each merge rounds a difference of maxima, its exp, and two products. Below -87
+                 * exp is 0. */
+                double off = (double)segments * (180 + 8) * HALF_ULP;
+                struct num n = {sum, magnitude * off + (double)segments * 4e-38 * (1 + magnitude)};
+                if (column > latent) {
+                    l = n;
+                    continue;
+                }
+                if (segments == 1)
+                    n.b = 0, l.b = 0;
+                expect_sum(r, "y", t, h, d, num_add(num_mul(n, num_rcp(l)), exactly(0)));
+                if (!finite || fabs(l.v) < 1e-30)
+                    expect_at(r, "y", t, h, d)->kind = EXPECT_ANYTHING;
+            }
+        }
+    }
 }
 
 /* Rows first .. first + count - 1 of w, decoded: [count, in]. */
@@ -709,6 +839,12 @@ static void compute(struct conf_reference *r, const struct work *work)
         break;
     case MH_OP_ATTENTION:
         reference_attention(r, work);
+        break;
+    case MH_OP_ATTENTION_PART:
+        reference_attention_part(r, work);
+        break;
+    case MH_OP_ATTENTION_MERGE:
+        reference_attention_merge(r);
         break;
     case MH_OP_HEAD_LINEAR:
         reference_head_linear(r, work);

@@ -1,5 +1,6 @@
-/* relations.c: a fused op against the primitives that op.h names, written down once more here, and
- * each row alone against the row among others. Bit for bit: both are laws of docs/numerics.md. */
+/* relations.c: a fused op against the primitives that op.h names, written down once more here,
+ * attention against its parts, and each row alone against the row among others. Bit for bit: both
+ * are laws of docs/numerics.md. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,7 +199,29 @@ static void moe_down_combine(struct rerun *x, const mh_op_moe_down_combine *o,
     experts_down_combine(x, &routed, w);
 }
 
-/* False: the op is a primitive. */
+/* Attention in three parts, of which the last may have no keys, and their merge. */
+static void attention(struct rerun *x, const mh_op_attention *o)
+{
+    const int64_t parts = 3, rows = o->y.shape[0], heads = o->y.shape[1], latent = o->y.shape[2];
+    const int64_t keys = o->page_table.shape[1] * o->cache.shape[1];
+    const int64_t shape[] = {parts * rows, heads, (keys + 256 * parts - 1) / (256 * parts),
+                             latent + 2};
+    mh_tensor all = mh_tensor_make(x->scratch, x->used, MH_F32, 4, shape);
+    mh_op_attention_part part = MH_OP_INIT(attention_part, ATTENTION_PART);
+    part.q = o->q, part.cache = o->cache, part.positions = o->positions, part.slots = o->slots;
+    part.page_table = o->page_table, part.fault = o->fault, part.scale = o->scale;
+    part.stride = parts;
+    for (; part.first < parts; part.first++) {
+        part.y = mh_tensor_slice(all, 0, part.first * rows, rows);
+        encode(x, &part.base);
+    }
+    mh_op_attention_merge merge = MH_OP_INIT(attention_merge, ATTENTION_MERGE);
+    merge.y = o->y, merge.x = all, merge.positions = o->positions, merge.fault = o->fault;
+    merge.parts = parts;
+    encode(x, &merge.base);
+}
+
+/* False: nothing else to run. */
 static bool encode_primitives(struct rerun *x, const union conf_op *op)
 {
     switch (op->base.op) {
@@ -216,6 +239,11 @@ static bool encode_primitives(struct rerun *x, const union conf_op *op)
     }
     case MH_OP_LINEAR_SWIGLU:
         linear_swiglu(x, &op->linear_swiglu);
+        return true;
+    case MH_OP_ATTENTION:
+        if (x->b->c->variant) /* what rows of padding and bad pages leave is another thing there */
+            return false;
+        attention(x, &op->attention);
         return true;
     case MH_OP_MLA_KV:
         mla_kv(x, &op->mla_kv);
@@ -258,6 +286,11 @@ static void encode_rows(struct rerun *x, const union conf_op *op)
     int64_t rows = x->b->c->dim['T'];
     for (int64_t t = 0; t < rows; t++) {
         union conf_op alone = *op;
+        if (op->base.op == MH_OP_ATTENTION_MERGE) { /* the row of each part: they are rows apart */
+            alone.attention_merge.x =
+                mh_tensor_slice(op->attention_merge.x, 0, t, x->b->c->dim['N']);
+            alone.attention_merge.x.stride[0] *= rows;
+        }
         for (uint32_t i = 0; i < x->b->operand_count; i++) {
             const mh_operand *info = &x->b->operands[i].info;
             mh_tensor *view = (mh_tensor *)(void *)((char *)&alone + info->offset);
@@ -290,7 +323,11 @@ static uint64_t scratch_bytes(const struct conf_build *b)
     for (uint32_t i = 0; i < b->operand_count; i++)
         bytes += 8 * ((uint64_t)conf_count(&b->operands[i]) + 64);
     bytes += 4 * (uint64_t)(b->c->dim['T'] * b->c->dim['J'] * b->c->dim['D']);
-    return bytes + 4 * (uint64_t)(b->c->dim['T'] * b->c->dim['E']);
+    bytes += 4 * (uint64_t)(b->c->dim['T'] * b->c->dim['E']);
+    if (b->c->op == MH_OP_ATTENTION)
+        bytes += 4 * (uint64_t)(b->c->dim['T'] * b->c->dim['H'] * (b->c->dim['L'] + 2)) *
+                 (uint64_t)(b->c->dim['M'] * b->c->dim['P'] / 256 + 4);
+    return bytes;
 }
 
 bool conf_check_relations(struct conf_side *side, const struct conf_build *b,

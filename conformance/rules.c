@@ -16,6 +16,21 @@ static bool cache(struct conf_case *c)
     return true;
 }
 
+/* Segments F - 1, F - 1 + N and so on, S of them. */
+static bool part(struct conf_case *c)
+{
+    c->dim['W'] = c->dim['L'] + 2;
+    return cache(c);
+}
+
+/* Segments of N parts, S of each. */
+static bool parts(struct conf_case *c)
+{
+    c->dim['W'] = c->dim['L'] + 2;
+    c->dim['U'] = c->dim['T'] ? c->dim['N'] * c->dim['T'] : 1;
+    return true;
+}
+
 /* As many rows at most as the cache has places: no two rows write one. */
 static bool cache_rows(struct conf_case *c)
 {
@@ -125,6 +140,9 @@ static const char *const real_moe[] = {"T1.J6.D2048.I1408.N2816.S6.E64",
                                        "T1.J8.D7168.I2048.N2048.S8.E256", NULL};
 static const char *const real_attention[] = {"T1.H16.L512.R64.P64.Q1.M5",
                                              "T2.H128.L512.R64.P64.Q2.M2", NULL};
+static const char *const real_part[] = {"T1.H16.L512.R64.P64.Q1.M9.S2.F2.N2",
+                                        "T2.H128.L512.R64.P64.Q2.M2.S1.F1.N4", NULL};
+static const char *const real_parts[] = {"T1.H16.L512.S3.N4", "T2.H128.L512.S1.N8", NULL};
 static const char *const real_rows[] = {"T3.L512.R64.P64.Q2.M2", NULL};
 static const char *const real_query[] = {"T1.H16.L512.N128.R64.U128.X96",
                                          "T1.H128.L512.N128.R64.U128.X96", NULL};
@@ -153,6 +171,11 @@ const struct op_rule conf_rules[] = {
      NULL, cache_rows},
     {MH_OP_ATTENTION, "THLRPQM", writes, "T:short H:few L:any R:even P:page Q:few M:pages",
      real_attention, V(RANDOM) | V(INTS) | V(SPECIAL) | V(TINY) | V(WIDE), NULL, cache},
+    {MH_OP_ATTENTION_PART, "THLRPQMSFN", writes,
+     "T:short H:few L:any R:even P:page Q:few M:pages S:groups F:part N:part", real_part,
+     V(RANDOM) | V(INTS) | V(SPECIAL) | V(TINY) | V(WIDE), NULL, part},
+    {MH_OP_ATTENTION_MERGE, "THLSN", with_bad, "T:short H:few L:any S:groups N:groups", real_parts,
+     V(RANDOM) | V(INTS) | V(SPECIAL) | V(TINY) | V(WIDE), NULL, parts},
     {MH_OP_HEAD_LINEAR, "THBCF", directions, "T:rows H:few B:deep C:any F:any", real_heads, NUMBERS,
      NULL, heads},
     {MH_OP_MLA_QUERY, "THLNRUX", with_bad, "T:rows H:few L:any N:any R:even U:few X:any",

@@ -214,9 +214,12 @@ static void permute(struct conf_build *b, int32_t *values, int64_t count, int64_
 static int32_t index_value(struct conf_build *b, const char *name, int64_t i, const int32_t *order)
 {
     const int64_t *dim = b->c->dim;
-    bool reads_all = b->c->op == MH_OP_ATTENTION, writes = dim['Q'] && !reads_all;
+    bool merges = b->c->op == MH_OP_ATTENTION_MERGE;
+    bool reads_all = b->c->op == MH_OP_ATTENTION || b->c->op == MH_OP_ATTENTION_PART;
+    bool writes = dim['Q'] && !reads_all;
     if (!strcmp(name, "positions"))
         return reads_all ? draw_position(b, dim['M'] * dim['P'])
+               : merges  ? draw_position(b, 256 * dim['N'] * dim['S'])
                : writes  ? order[i] / (int32_t)dim['Q']
                          : (int32_t)conf_below(&b->random, (uint32_t)dim['X']);
     if (!strcmp(name, "slots")) {
@@ -245,6 +248,8 @@ static int64_t index_limit(const struct conf_build *b, const char *name)
     } limits[] = {{"tokens", 'V'},  {"slots", 'Q'},      {"page_table", 'G'},
                   {"experts", 'E'}, {"expert_map", 'S'}, {"positions", 'X'}};
     const int64_t *dim = b->c->dim;
+    if (!strcmp(name, "positions") && b->c->op == MH_OP_ATTENTION_MERGE)
+        return 256 * dim['N'] * dim['S'];
     if (!strcmp(name, "positions") && dim['Q'])
         return dim['M'] * dim['P'];
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
@@ -437,6 +442,14 @@ void conf_set_scalars(struct conf_build *b)
         break;
     case MH_OP_ATTENTION:
         op->attention.scale = 0.7f / sqrtf((float)c->dim['K']);
+        break;
+    case MH_OP_ATTENTION_PART:
+        op->attention_part.scale = 0.7f / sqrtf((float)c->dim['K']);
+        op->attention_part.first = c->dim['F'] - 1;
+        op->attention_part.stride = c->dim['N'];
+        break;
+    case MH_OP_ATTENTION_MERGE:
+        op->attention_merge.parts = c->dim['N'];
         break;
     case MH_OP_HEAD_LINEAR:
         op->head_linear.head_rows = c->dim['F'];

@@ -114,7 +114,7 @@ enum {
     FLOATS = HAL_BIT(F32) | HAL_BIT(F16) | HAL_BIT(BF16),
     ANY = HAL_BIT(F32) | HAL_BIT(F16) | HAL_BIT(BF16) | HAL_BIT(I32) | HAL_BIT(U32),
 };
-#define HAL_OP_LIMIT 30 /* one past the largest id */
+#define HAL_OP_LIMIT 32 /* one past the largest id */
 
 extern const struct hal_op_info hal_op_infos[HAL_OP_LIMIT];
 /* NULL if unknown. */

@@ -96,6 +96,35 @@ static mh_status attention(const struct rules *r, const mh_op_attention *o)
     return MH_OK;
 }
 
+static mh_status attention_part(const struct rules *r, const mh_op_attention_part *o)
+{
+    UNLESS(DIM('W') >= 3 && DIM('W') - 2 <= DIM('K'),
+           "y has rows of L + 2 = %lld, must be 3 to %lld", (long long)DIM('W'),
+           (long long)DIM('K') + 2);
+    const int64_t most = 1 << 23; /* segments that i32 positions have */
+    UNLESS(o->first >= 0 && o->first < most, "first is %lld, must be 0 to 2^23 - 1",
+           (long long)o->first);
+    UNLESS(o->stride >= 1 && o->stride < most, "stride is %lld, must be 1 to 2^23 - 1",
+           (long long)o->stride);
+    UNLESS(o->first + (DIM('S') - 1) * o->stride < most,
+           "segment first + (S - 1) * stride is %lld, must be below 2^23",
+           (long long)(o->first + (DIM('S') - 1) * o->stride));
+    UNLESS(isfinite(o->scale), "scale is not finite");
+    return MH_OK;
+}
+
+static mh_status attention_merge(const struct rules *r, const mh_op_attention_merge *o)
+{
+    UNLESS(DIM('W') == DIM('L') + 2, "x has rows of %lld, must be L + 2 = %lld",
+           (long long)DIM('W'), (long long)DIM('L') + 2);
+    UNLESS(o->parts >= 1 && o->parts <= 65536, "parts is %lld, must be 1 to 65536",
+           (long long)o->parts);
+    UNLESS(!DIM('T') || DIM('U') == o->parts * DIM('T'),
+           "x has %lld rows, must be parts * T = %lld", (long long)DIM('U'),
+           (long long)(o->parts * DIM('T')));
+    return MH_OK;
+}
+
 static mh_status head_linear(const struct rules *r, const mh_op_head_linear *o)
 {
     int64_t rows = o->head_rows;
@@ -222,6 +251,8 @@ mh_status hal_check_rules(mh_runtime *runtime, const mh_op *op, const int64_t *d
         END CASE(ROPE, rope) return rope_is_even(r);
         END CASE(KV_WRITE, kv_write) return parts_add_up(r, 'K', DIM('L'), DIM('R'), "L + R");
         END CASE(ATTENTION, attention) return attention(r, o);
+        END CASE(ATTENTION_PART, attention_part) return attention_part(r, o);
+        END CASE(ATTENTION_MERGE, attention_merge) return attention_merge(r, o);
         END CASE(HEAD_LINEAR, head_linear) return head_linear(r, o);
         END CASE(ROUTER, router) return router_rule(r, &o->rule);
         END CASE(ROUTER_LINEAR, router_linear) return router_rule(r, &o->rule);

@@ -33,6 +33,7 @@ mh_tensor mh_step_tensor(mh_step *step, mh_step_part part)
     case MH_STEP_POSITIONS:
     case MH_STEP_SLOTS:
     case MH_STEP_NEXT:
+    case MH_STEP_WRITES:
         return part_tensor(step, part, MH_I32, 1, rows, 0);
     case MH_STEP_PAGE_TABLE:
         return part_tensor(step, part, MH_I32, 2, step->params.slots, step->params.pages);
@@ -132,7 +133,8 @@ void mh_step_release(mh_step *step)
 
 void *mh_step_input(mh_step *step, mh_step_part part)
 {
-    return step && part < MH_STEP_NEXT ? step->staging[step->current] + step->offset[part] : NULL;
+    bool input = part < MH_STEP_NEXT || part == MH_STEP_WRITES;
+    return step && input ? step->staging[step->current] + step->offset[part] : NULL;
 }
 
 mh_status mh_step_write(mh_step *step, mh_stream *stream)
@@ -154,7 +156,7 @@ mh_status mh_step_write(mh_step *step, mh_stream *stream)
         status = mh_event_wait(step->sent[next], MH_FOREVER);
     if (status)
         return status;
-    memcpy(step->staging[next], step->staging[now], step->offset[MH_STEP_NEXT]);
+    memcpy(step->staging[next], step->staging[now], bytes);
     step->current = next;
     return MH_OK;
 }

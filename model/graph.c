@@ -106,6 +106,41 @@ static void project(struct builder *b, struct model_layer *l)
         norm_linear(b, s->q, s->q_a, l->q_a_norm, c->latent_norm_eps, &l->q_b, "q_b_proj");
 }
 
+const mh_op model_gather, model_fetch, model_send, model_receive;
+
+static void mark(struct builder *b, const mh_op *which)
+{
+    if (!b->status)
+        b->status = b->emit(b->context, which, NULL);
+}
+
+static void attend_all(struct builder *b)
+{
+    const struct model_step *s = b->step;
+    mh_op_attention op = MH_OP_INIT(attention, ATTENTION);
+    op.y = s->attended, op.q = s->query, op.cache = s->cache[b->layer];
+    op.positions = s->positions, op.slots = s->slots, op.page_table = s->page_table;
+    op.fault = s->fault, op.scale = (float)mh_config_softmax_scale(b->config);
+    PUT(op, "attention", NULL);
+}
+
+/* To the keys that this rank has; then all that was found of all keys is merged. */
+static void attend_part(struct builder *b)
+{
+    const struct model_step *s = b->step;
+    mh_op_attention_part op = MH_OP_INIT(attention_part, ATTENTION_PART);
+    op.y = s->own_part, op.q = s->query, op.cache = s->cache[b->layer];
+    op.positions = s->positions, op.slots = s->slots, op.page_table = s->page_table;
+    op.fault = s->fault, op.scale = (float)mh_config_softmax_scale(b->config);
+    op.first = b->rank->number, op.stride = s->parts;
+    PUT(op, "attention", NULL);
+    mark(b, &model_gather);
+    mh_op_attention_merge merge = MH_OP_INIT(attention_merge, ATTENTION_MERGE);
+    merge.y = s->attended, merge.x = s->all_parts, merge.positions = s->positions;
+    merge.fault = s->fault, merge.parts = s->parts;
+    PUT(merge, "attention", NULL);
+}
+
 static void attention(struct builder *b, struct model_layer *l)
 {
     const mh_config *c = b->config;
@@ -116,17 +151,17 @@ static void attention(struct builder *b, struct model_layer *l)
     mh_op_mla_qkv qkv = MH_OP_INIT(mla_qkv, MLA_QKV);
     qkv.y = s->query, qkv.cache = s->cache[b->layer];
     qkv.q = as_heads(s->q, heads), qkv.kv = s->kv, qkv.norm = l->kv_a_norm;
-    qkv.table = s->rope_table, qkv.positions = s->positions, qkv.slots = s->slots;
+    qkv.table = s->rope_table, qkv.positions = s->positions;
+    qkv.slots = s->segments ? s->writes : s->slots;
     qkv.page_table = s->page_table, qkv.fault = s->fault, qkv.w = l->kv_b;
     qkv.head_rows = c->qk_nope_head_dim + c->v_head_dim;
     qkv.eps = (float)c->latent_norm_eps;
     PUT(qkv, "kv_b_proj", &l->kv_b);
 
-    mh_op_attention attend = MH_OP_INIT(attention, ATTENTION);
-    attend.y = s->attended, attend.q = s->query, attend.cache = s->cache[b->layer];
-    attend.positions = s->positions, attend.slots = s->slots, attend.page_table = s->page_table;
-    attend.fault = s->fault, attend.scale = (float)mh_config_softmax_scale(c);
-    PUT(attend, "attention", NULL);
+    if (s->segments)
+        attend_part(b);
+    else
+        attend_all(b);
 
     mh_op_head_linear values = MH_OP_INIT(head_linear, HEAD_LINEAR);
     values.y = as_heads(s->values, heads), values.x = s->attended, values.w = l->kv_b;
@@ -194,14 +229,6 @@ static void combine_experts(struct builder *b, struct model_layer *l, const mh_t
     if (shared)
         down.shared = *shared;
     PUT(down, "experts.down_proj", &l->expert_down);
-}
-
-const mh_op model_fetch, model_send, model_receive;
-
-static void mark(struct builder *b, const mh_op *which)
-{
-    if (!b->status)
-        b->status = b->emit(b->context, which, NULL);
 }
 
 /* Every rank runs the experts it has, and sums the slots of all. They are on their way while the
@@ -342,6 +369,16 @@ static mh_tensor lay(mh_buffer *buffer, uint64_t *used, mh_dtype dtype, uint32_t
     return t;
 }
 
+static mh_tensor lay_part(const mh_config *c, mh_buffer *buffer, uint64_t *used, int64_t rows,
+                          int64_t segments)
+{
+    const int64_t shape[] = {rows, c->num_attention_heads, segments, c->kv_lora_rank + 2};
+    mh_tensor t = mh_tensor_make(buffer, *used, MH_F32, 4, shape);
+    uint64_t bytes = (uint64_t)(rows * t.stride[0]);
+    *used += (bytes + 255) & ~UINT64_C(255);
+    return t;
+}
+
 static int64_t max(int64_t a, int64_t b)
 {
     return a > b ? a : b;
@@ -390,6 +427,10 @@ uint64_t model_lay_out(const mh_config *c, mh_buffer *buffer, struct model_step 
     if (s->split)
         s->expert_slots = LAY3(k, c->hidden_size);
     s->logits = lay(buffer, &used, MH_F32, 2, max(s->head_rows, 1), c->vocab_size, 0);
+    if (s->segments) {
+        s->own_part = lay_part(c, buffer, &used, rows, s->segments);
+        s->all_parts = lay_part(c, buffer, &used, s->parts * rows, s->segments);
+    }
 #undef LAY2
 #undef LAY3
     return used;

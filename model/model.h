@@ -13,6 +13,7 @@ struct model_tensor;
 
 #define MODEL_PAGE 64 /* tokens a page of the cache; the chunk of numerics rule 3 */
 #define MODEL_DEVICES 64
+#define MODEL_SEGMENT 256 /* of numerics rule 3: what a split cache is dealt out in */
 
 /* Weights of a layer; what a layer does not have stays NULL or of rank 0. */
 struct model_layer {
@@ -68,6 +69,11 @@ struct model_step {
     mh_tensor experts;      /* i32 [layers, rows, k]: what they choose */
     bool split;             /* as of the model: */
     mh_tensor expert_slots; /* f32 [rows, k, hidden] */
+    /* Of attention that is split among `parts` ranks: segments that a rank has, or 0; what it finds
+     * of them, f32 [rows, heads, segments, latent + 2], and what all do, [parts * rows, ...]. */
+    int64_t segments, parts;
+    mh_tensor own_part, all_parts;
+    mh_tensor writes; /* i32 [rows]: slots for what is written to the rank's cache */
 };
 
 /* placement.c: fills `placement`. Collective. */
@@ -82,21 +88,24 @@ mh_status model_session_params(const mh_config *config, mh_session_params *param
 /* session_pages.c: of one layer. */
 uint64_t model_cache_bytes(const mh_config *config, mh_dtype dtype, int64_t pages);
 
+/* session.c: the most segments of a context that one of `parts` ranks has. */
+int64_t model_segments(int64_t context, int64_t parts);
+
 /* Bytes of model_step's `experts`, for so many rows. */
 uint64_t model_choices_bytes(const mh_config *config, int64_t rows);
 /* A step's experts of one layer: i32 [rows, k]. */
 mh_tensor model_layer_experts(const struct model_step *step, int64_t layer);
 
 /* Hands one op to whoever builds the graph; `slots` are the places its weights come from, in the
- * order of ops.def, NULL at the end. Three are no ops: where fetched experts must be there, where a
- * rank's own `expert_slots` are there, and where those of all must be. */
+ * order of ops.def, NULL at the end. Four are no ops: where all_parts must be there, where fetched
+ * experts must, where a rank's own `expert_slots` are, and where those of all must be. */
 typedef mh_status (*model_emit_fn)(void *context, const mh_op *op, mh_weight ***slots);
 
-extern const mh_op model_fetch, model_send, model_receive;
+extern const mh_op model_gather, model_fetch, model_send, model_receive;
 
 static inline bool model_is_mark(const mh_op *op)
 {
-    return op == &model_fetch || op == &model_send || op == &model_receive;
+    return op == &model_gather || op == &model_fetch || op == &model_send || op == &model_receive;
 }
 
 /* graph.c: the ops of a step, in order. */

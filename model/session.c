@@ -39,7 +39,10 @@ static mh_status check_sequences(mh_session_params *p)
     if (p->sequences > 65536)
         return mh_fail(MH_INVALID_ARGUMENT,
                        "mh_session_params: sequences is %u, must be 1 to 65536", p->sequences);
-    if (p->reserved || p->reserved2)
+    if (p->attention > MH_ATTENTION_SPLIT)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: attention is %u, must be 0 or 1",
+                       p->attention);
+    if (p->reserved || p->reserved2 || p->reserved3)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_session_params: a reserved field is not 0");
     int64_t most = p->sequences * ((p->context + MODEL_PAGE - 1) / MODEL_PAGE) * MODEL_PAGE;
     if (p->cache_tokens < 0 || (p->cache_tokens && p->cache_tokens > most))
@@ -77,6 +80,26 @@ mh_status model_session_params(const mh_config *c, mh_session_params *p)
     return status;
 }
 
+int64_t model_segments(int64_t context, int64_t parts)
+{
+    int64_t segments = (context + MODEL_SEGMENT - 1) / MODEL_SEGMENT;
+    return (segments + parts - 1) / parts;
+}
+
+/* What ranks find of a long context takes room: fewer rows at once, that it stays below this. */
+#define MOST_PART_BYTES (INT64_C(256) << 20)
+
+static void split_attention(mh_session *s)
+{
+    const mh_config *c = s->model->config;
+    s->shares = s->model->world;
+    s->segments = model_segments(s->context, s->shares);
+    int64_t row = 4 * c->num_attention_heads * (c->kv_lora_rank + 2) * s->segments;
+    int64_t most = MOST_PART_BYTES / (row * (s->shares + 1));
+    if (s->chunk > most)
+        s->chunk = most > s->sequence_count ? most : s->sequence_count;
+}
+
 static void start_sequence(struct sequence *q)
 {
     q->in_use = true;
@@ -109,6 +132,12 @@ mh_status session_meet(mh_session *s)
     mh_comm *comm;
     /* What a step exchanges at once, but not more than helps. */
     uint64_t slots = 4 * (uint64_t)(s->rows * c->num_experts_per_tok * c->hidden_size);
+    struct model_step parts = {.rows = s->rows, .parts = 1};
+    if (s->shares > 1)
+        parts.segments = model_segments(s->context, s->shares);
+    model_lay_out(c, NULL, &parts);
+    uint64_t part = (uint64_t)(parts.all_parts.shape[0] * parts.all_parts.stride[0]);
+    slots = part > slots ? part : slots;
     p.capacity = slots < 16 << 20 ? slots : 16 << 20;
     for (uint32_t i = 0; i < s->rank_count; i++)
         streams[i] = s->ranks[i].stream;
@@ -200,6 +229,9 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
     s->context = p.context, s->chunk = p.chunk, s->sequence_count = p.sequences;
     s->progress = p.progress, s->progress_user = p.progress_user;
     s->load = p.expert_load;
+    s->shares = 1;
+    if (p.attention == MH_ATTENTION_SPLIT && model->world > 1)
+        split_attention(s);
     status = model_check_load(s->load, model->config);
     if (!status)
         status = make_ranks(s);
@@ -273,7 +305,9 @@ mh_status mh_session_get_info(const mh_session *s, mh_session_info *out)
         info.sequences_used += s->sequences[i].in_use;
     info.context = s->context;
     info.page_tokens = MODEL_PAGE;
-    info.pages = s->pages, info.pages_free = s->free_count;
+    info.pages = s->pages * s->shares;
+    for (uint32_t i = 0; i < s->shares; i++)
+        info.pages_free += s->free_counts[i];
     info.page_bytes = (uint64_t)(layer->stride[0] * s->model->config->num_hidden_layers);
     return mh_struct_out(out, &info, sizeof(info));
 }

@@ -15,6 +15,7 @@ struct model_step session_operands(mh_session *s, const struct session_rank *r, 
 {
     const mh_config *c = s->model->config;
     struct model_step step = {.rows = rows, .head_rows = s->heads, .split = s->model->split};
+    step.segments = s->segments, step.parts = s->shares;
     model_lay_out(c, r->activations, &step);
     step.head_rows = head_rows;
     if (head_rows > s->heads) {
@@ -28,6 +29,7 @@ struct model_step session_operands(mh_session *s, const struct session_rank *r, 
     step.slots = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_SLOTS), 0, 0, rows);
     step.sampling = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_SAMPLING), 0, 0, rows);
     step.next = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_NEXT), 0, 0, rows);
+    step.writes = mh_tensor_slice(mh_step_tensor(r->step, MH_STEP_WRITES), 0, 0, rows);
     step.page_table = mh_step_tensor(r->step, MH_STEP_PAGE_TABLE);
     step.fault = mh_step_tensor(r->step, MH_STEP_FAULT);
     step.rope_table = r->rope_table;
@@ -73,9 +75,11 @@ static void release_parts(const mh_session *s, struct session_graph *g)
     *g = (struct session_graph){0};
 }
 
-/* Does a part end here, that the host may fetch experts, or exchange what they give? */
+/* Does a part end here, that the host may fetch experts, or exchange what ranks have found? */
 static bool is_border(const mh_session *s, const mh_op *op)
 {
+    if (op == &model_gather)
+        return true;
     return s->model->fetches ? op == &model_fetch || op == &model_send : op == &model_receive;
 }
 
@@ -145,12 +149,24 @@ static mh_status record_exchange(struct recording *r, uint32_t half)
     return status;
 }
 
+/* What the ranks find of their keys. */
+static mh_status record_gather(const struct recording *r)
+{
+    mh_session *s = r->session;
+    mh_comm_op op = MH_INIT(mh_comm_op);
+    op.kind = MH_COMM_ALL_GATHER, op.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
+    op.y = r->step.all_parts, op.x = r->step.own_part;
+    return mh_comm_encode(s->comm, (uint32_t)(r->rank - s->ranks), mh_graph_encoder(*r->at), &op);
+}
+
 static mh_status record(void *context, const mh_op *op, mh_weight ***slots)
 {
     struct recording *r = context;
     (void)slots;
     if (!model_is_mark(op))
         return mh_encode(mh_graph_encoder(*r->at), op);
+    if (r->session->linked && op == &model_gather)
+        return record_gather(r);
     if (r->session->linked)
         return record_exchange(r, op == &model_send ? MH_COMM_SEND : MH_COMM_RECEIVE);
     return is_border(r->session, op) ? mh_graph_create(r->rank->model->device, ++r->at) : MH_OK;
@@ -192,8 +208,9 @@ static mh_status seal_parts(mh_session *s, struct session_rank *r, mh_graph **pa
     return status;
 }
 
-/* Attention writes nothing for a row of padding, but the ops behind it read the row: what they read
- * there is in no result, and should not be memory that nobody wrote either. */
+/* Attention writes nothing for a row of padding, nor for segments behind a row's position, but what
+ * is behind it reads them: it is in no result, and should not be memory that nobody wrote either.
+ */
 static mh_status clear_activations(struct session_rank *r)
 {
     mh_op_fill op = MH_OP_INIT(fill, FILL);
@@ -226,7 +243,7 @@ static mh_status record_graph(mh_session *s, struct session_graph *g)
             status = build(s, r, g, record, &recording);
         if (!status)
             status = seal_parts(s, r, parts, g->part_count, &fallback);
-        if (!status && s->padded && !r->cleared)
+        if (!status && (s->padded || s->segments) && !r->cleared)
             status = clear_activations(r);
     }
     /* The host would wait for one rank before it launches the next. */
@@ -247,7 +264,7 @@ static mh_status find_graph(mh_session *s, const struct session_graph *shape,
     for (int i = 0; i < SESSION_GRAPHS; i++) {
         struct session_graph *g = &s->graphs[i];
         if (g->parts && g->rows == shape->rows && g->head_rows == shape->head_rows &&
-            g->hidden == shape->hidden) {
+            g->segments == shape->segments && g->hidden == shape->hidden) {
             g->used = ++s->runs;
             *out = g;
             return MH_OK;
@@ -298,10 +315,29 @@ static mh_status exchange(mh_session *s, int64_t rows, int64_t layer)
     return status;
 }
 
+/* Every rank gets what all have found of their keys. */
+static mh_status gather(mh_session *s, int64_t rows)
+{
+    mh_tensor own[MODEL_DEVICES], all[MODEL_DEVICES];
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        struct model_step step = session_operands(s, &s->ranks[i], rows, 0);
+        own[i] = step.own_part, all[i] = step.all_parts;
+    }
+    return mh_comm_all_gather(s->comm, all, own);
+}
+
 static mh_status launch_part(mh_session *s, const struct session_graph *g, uint32_t rank,
                              uint32_t part)
 {
     return mh_graph_launch(g->parts[rank * g->part_count + part], s->ranks[rank].stream);
+}
+
+static mh_status launch_all(mh_session *s, const struct session_graph *g, uint32_t part)
+{
+    mh_status status = MH_OK;
+    for (uint32_t i = 0; !status && i < s->rank_count; i++)
+        status = launch_part(s, g, i, part);
+    return status;
 }
 
 /* Runs the part with a layer's experts on one rank, as often as it takes to have them all there. */
@@ -358,24 +394,26 @@ mh_status session_launch(mh_session *s, int64_t rows, int64_t head_rows, bool hi
 {
     struct session_graph shape = {.rows = rows, .head_rows = head_rows, .hidden = hidden},
                          *g = NULL;
+    shape.segments = s->segments;
     if (s->observe)
         return build(s, s->ranks, &shape, run_observed, s);
     mh_status status = find_graph(s, &shape, &g);
     uint32_t part = 0;
     for (int64_t l = 0; !status && l < s->model->config->num_hidden_layers; l++) {
-        if (g->part_count == 1 || !mh_config_is_moe(s->model->config, l))
+        if (g->part_count > 1 && s->segments) {
+            status = launch_all(s, g, part++);
+            if (!status)
+                status = gather(s, rows);
+        }
+        if (status || g->part_count == 1 || !mh_config_is_moe(s->model->config, l))
             continue;
-        for (uint32_t i = 0; !status && i < s->rank_count; i++)
-            status = launch_part(s, g, i, part);
-        part++;
+        status = launch_all(s, g, part++);
         if (!status && s->model->fetches)
             status = run_experts(s, g, part++, l);
         if (!status && s->comm)
             status = exchange(s, rows, l);
     }
-    for (uint32_t i = 0; !status && i < s->rank_count; i++)
-        status = launch_part(s, g, i, part);
-    return status;
+    return status ? status : launch_all(s, g, part);
 }
 
 void session_graphs_destroy(mh_session *s)

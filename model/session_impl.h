@@ -15,6 +15,7 @@ struct session_graph {
     mh_graph **parts; /* [ranks * part_count]; NULL: nothing here */
     uint32_t part_count;
     int64_t rows, head_rows;
+    int64_t segments;
     bool hidden;
     uint64_t used; /* when it last ran */
 };
@@ -66,6 +67,8 @@ struct mh_session {
     int64_t rows;       /* chunk with its padding */
     int64_t heads;      /* rows of logits among the activations */
     int64_t slot_pages; /* pages a sequence */
+    uint32_t shares;    /* ranks among which the cache is split; 1: each has all of it */
+    int64_t segments;   /* that a rank attends to in the launch at hand, at most; 0: not split */
     bool padded;        /* graphs are kept for a few numbers of rows only */
     mh_progress_fn progress;
     void *progress_user;
@@ -80,9 +83,11 @@ struct mh_session {
     struct sequence *sequences;
     int32_t *page_tables, *ids; /* of all sequences */
 
-    int64_t pages, free_count;
-    int32_t *free_pages; /* a stack */
-    uint32_t *page_refs;
+    /* Pages of each share: a sequence's page is one of the share that has its positions. */
+    int64_t pages;
+    int64_t *free_counts;        /* [shares] */
+    int32_t *free_pages;         /* [shares, pages]: stacks */
+    uint32_t *page_refs;         /* [shares, pages] */
     struct page_change *changes; /* of the step that is being prepared or runs */
     int64_t change_count;
 
@@ -107,8 +112,21 @@ void session_pages_keep(mh_session *session);      /* the step is done */
 void session_pages_undo(mh_session *session);      /* the step never was */
 /* Lets go of what lies wholly behind `position`. */
 void session_pages_trim(mh_session *session, struct sequence *sequence, int64_t position);
-/* Pages that would be free if this sequence had none. */
-int64_t session_pages_available(const mh_session *session, const struct sequence *sequence);
+/* Are there pages for so many tokens, if this sequence had none? `what` is to have them. */
+mh_status session_pages_check(const mh_session *session, const struct sequence *sequence,
+                              int64_t tokens, const char *what);
+/* The share that has a sequence's page of that index. */
+static inline uint32_t session_share(const mh_session *session, int64_t index)
+{
+    return (uint32_t)(index / (MODEL_SEGMENT / MODEL_PAGE) % session->shares);
+}
+
+/* Does this rank have it? */
+static inline bool session_has(const mh_session *session, const struct session_rank *rank,
+                               int64_t index)
+{
+    return session->shares == 1 || session_share(session, index) == rank->model->number;
+}
 void session_pages_share(mh_session *session, const struct sequence *from, int64_t position,
                          struct sequence *to);
 

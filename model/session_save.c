@@ -111,34 +111,39 @@ static mh_status read_bytes(struct transfer *t, void *data, size_t bytes)
     return MH_OK;
 }
 
-/* `bytes` of a page, at `offset` in the layer's cache of every rank. */
-typedef mh_status (*page_fn)(struct transfer *t, const mh_session *s, int64_t layer,
+/* `bytes` of a sequence's page of that index, at `offset` in the layer's cache of the ranks that
+ * have it. */
+typedef mh_status (*page_fn)(struct transfer *t, const mh_session *s, int64_t layer, int64_t index,
                              uint64_t offset, size_t bytes);
 
-static mh_status save_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
-                           size_t bytes)
+static mh_status save_page(struct transfer *t, const mh_session *s, int64_t layer, int64_t index,
+                           uint64_t offset, size_t bytes)
 {
-    const mh_tensor *c = &s->ranks[0].cache_tensors[layer];
+    const struct session_rank *r = s->ranks;
+    while (!session_has(s, r, index)) /* one does: it is of one process */
+        r++;
+    const mh_tensor *c = &r->cache_tensors[layer];
     mh_status status = mh_buffer_read(c->buffer, c->offset + offset, t->piece, bytes);
     return status ? status : write_bytes(t, t->piece, bytes);
 }
 
-static mh_status load_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
-                           size_t bytes)
+static mh_status load_page(struct transfer *t, const mh_session *s, int64_t layer, int64_t index,
+                           uint64_t offset, size_t bytes)
 {
     mh_status status = read_bytes(t, t->piece, bytes);
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {
         const mh_tensor *c = &s->ranks[i].cache_tensors[layer];
-        status = mh_buffer_write(c->buffer, c->offset + offset, t->piece, bytes);
+        if (session_has(s, &s->ranks[i], index))
+            status = mh_buffer_write(c->buffer, c->offset + offset, t->piece, bytes);
     }
     return status;
 }
 
 /* Only reads, for the checksum. */
-static mh_status skim_page(struct transfer *t, const mh_session *s, int64_t layer, uint64_t offset,
-                           size_t bytes)
+static mh_status skim_page(struct transfer *t, const mh_session *s, int64_t layer, int64_t index,
+                           uint64_t offset, size_t bytes)
 {
-    (void)s, (void)layer, (void)offset;
+    (void)s, (void)layer, (void)index, (void)offset;
     return read_bytes(t, t->piece, bytes);
 }
 
@@ -151,8 +156,9 @@ static mh_status each_page(struct transfer *t, const mh_session *s, const int32_
         const mh_tensor *c = &s->ranks[0].cache_tensors[l];
         for (int64_t first = 0; !status && first < tokens; first += MODEL_PAGE) {
             int64_t rows = tokens - first < MODEL_PAGE ? tokens - first : MODEL_PAGE;
-            int64_t page = pages ? pages[first / MODEL_PAGE] : 0;
-            status = act(t, s, l, (uint64_t)(page * c->stride[0]), (size_t)(rows * c->stride[1]));
+            int64_t index = first / MODEL_PAGE, page = pages ? pages[index] : 0;
+            status =
+                act(t, s, l, index, (uint64_t)(page * c->stride[0]), (size_t)(rows * c->stride[1]));
         }
     }
     return status;
@@ -188,6 +194,9 @@ mh_status mh_sequence_save(mh_session *s, uint32_t sequence, const char *path)
         return MH_INVALID_ARGUMENT;
     if (!path)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_sequence_save: path is NULL");
+    if (s->shares > s->rank_count)
+        return mh_fail(MH_UNSUPPORTED,
+                       "mh_sequence_save: the cache is split, and part of it in another process");
     struct transfer t = {0};
     size_t length = strlen(path) + 8;
     char *temporary = malloc(length);
@@ -320,11 +329,8 @@ static mh_status restore(struct transfer *t, mh_session *s, uint32_t sequence,
         status = read_content(t, s, f, ids, NULL, skim_page);
     if (!status && session_check_ids(s, ids, f->tokens))
         status = mh_fail(MH_BAD_DATA, "%s: %s", t->path, mh_last_message());
-    int64_t needed = ((int64_t)f->tokens + MODEL_PAGE - 1) / MODEL_PAGE;
-    int64_t available = session_pages_available(s, &s->sequences[sequence]);
-    if (!status && needed > available)
-        status = mh_fail(MH_OUT_OF_MEMORY, "cache: %s takes %lld pages of %d tokens, %lld are free",
-                         t->path, (long long)needed, MODEL_PAGE, (long long)available);
+    if (!status)
+        status = session_pages_check(s, &s->sequences[sequence], (int64_t)f->tokens, t->path);
     if (!status)
         status = replace(t, s, sequence, f, ids);
     free(ids);

@@ -14,7 +14,7 @@ mh_status session_steps_create(mh_session *s)
     if (!s->next_ids || (s->load && !s->choices))
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)s->rows);
     struct model_step sizes = {.rows = s->rows, .head_rows = s->heads};
-    sizes.split = s->model->split;
+    sizes.split = s->model->split, sizes.segments = s->segments, sizes.parts = s->shares;
     uint64_t bytes = model_lay_out(s->model->config, NULL, &sizes);
     mh_status status = MH_OK;
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {
@@ -42,18 +42,20 @@ struct row {
     int32_t token, position;
 };
 
-static void fill_inputs(const mh_session *s, mh_step *step, const struct row *rows, int64_t count,
-                        int64_t padding)
+static void fill_inputs(const mh_session *s, const struct session_rank *r, const struct row *rows,
+                        int64_t count, int64_t padding)
 {
+    mh_step *step = r->step;
     int32_t *tokens = mh_step_input(step, MH_STEP_TOKENS);
     int32_t *positions = mh_step_input(step, MH_STEP_POSITIONS);
     int32_t *slots = mh_step_input(step, MH_STEP_SLOTS);
+    int32_t *writes = mh_step_input(step, MH_STEP_WRITES);
     mh_sampling *sampling = mh_step_input(step, MH_STEP_SAMPLING);
     memcpy(mh_step_input(step, MH_STEP_PAGE_TABLE), s->page_tables,
            s->sequence_count * (size_t)s->slot_pages * sizeof(*s->page_tables));
     for (int64_t i = 0; i < padding; i++) {
         tokens[i] = positions[i] = 0;
-        slots[i] = -1;
+        slots[i] = writes[i] = -1;
         sampling[i] = (mh_sampling){0};
     }
     for (int64_t i = 0; i < count; i++) {
@@ -62,7 +64,21 @@ static void fill_inputs(const mh_session *s, mh_step *step, const struct row *ro
         slots[padding + i] = (int32_t)rows[i].sequence;
         sampling[padding + i] = s->sequences[rows[i].sequence].sampling;
         sampling[padding + i].counter = (uint64_t)rows[i].position;
+        bool here = session_has(s, r, rows[i].position / MODEL_PAGE);
+        writes[padding + i] = here ? slots[padding + i] : -1;
     }
+}
+
+/* Of a split cache: graphs are for the next power of two. */
+static void count_segments(mh_session *s, const struct row *rows, int64_t count)
+{
+    int64_t most = 0, segments = 1, all = model_segments(s->context, s->shares);
+    for (int64_t i = 0; i < count; i++)
+        most = rows[i].position > most ? rows[i].position : most;
+    while (segments < model_segments(most + 1, s->shares))
+        segments *= 2;
+    if (s->shares > 1)
+        s->segments = segments < all ? segments : all;
 }
 
 static mh_status read_tensor(mh_session *s, mh_tensor t, float *to)
@@ -122,9 +138,10 @@ static mh_status launch(mh_session *s, const struct row *rows, int64_t count, in
     heads = heads < total ? heads : total;
     mh_status status = MH_OK;
     s->steps++;
+    count_segments(s, rows, count);
     s->logits = session_operands(s, &s->ranks[0], total, heads).logits;
     for (uint32_t i = 0; !status && i < s->rank_count; i++) {
-        fill_inputs(s, s->ranks[i].step, rows, count, total - count);
+        fill_inputs(s, &s->ranks[i], rows, count, total - count);
         status = mh_step_write(s->ranks[i].step, s->ranks[i].stream);
     }
     if (!status)
@@ -176,6 +193,9 @@ static mh_status settle(mh_session *s, mh_status status)
         if (s->linked)
             meet_again(s, status);
         session_pages_undo(s);
+        if (status ==
+            MH_CANCELLED) /* ranks that did not come to it: the next step is another one */
+            mh_session_cancel(s, 0);
     } else {
         session_pages_keep(s);
     }

@@ -150,6 +150,7 @@ static int run(int argc, char **argv)
     const char *name = NULL;
     const struct option table[] = {
         SETUP_OPTIONS(options),
+        ATTENTION_OPTION(options),
         {"template", OPTION_TEXT, &name, "NAME|FILE", "chat template; default: the model's own"},
         SAMPLING_OPTIONS(sampling),
         {0},

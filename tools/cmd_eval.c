@@ -218,6 +218,7 @@ static int run(int argc, char **argv)
         SETUP_OPTIONS(in.setup),
         EXPERT_LOAD_OPTION(in.setup),
         OFFLOAD_OPTION(in.setup),
+        ATTENTION_OPTION(in.setup),
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "logits of these tokens"},
         {"text", OPTION_TEXT, &in.text, "FILE", "perplexity of a text"},
         {"out", OPTION_TEXT, &in.out, "FILE", "with --ids: write logits as safetensors"},

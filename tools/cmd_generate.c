@@ -161,6 +161,7 @@ static int run(int argc, char **argv)
         SETUP_OPTIONS(in.setup),
         EXPERT_LOAD_OPTION(in.setup),
         OFFLOAD_OPTION(in.setup),
+        ATTENTION_OPTION(in.setup),
         {"prompt", OPTION_TEXT, &in.prompt, "TEXT", "text to continue"},
         {"ids", OPTION_TEXT, &in.ids, "\"0 17 4\"", "token ids in its place"},
         SAMPLING_OPTIONS(in.sampling),

@@ -21,6 +21,10 @@ static int check_options(struct setup *setup, const struct command *command,
         setup->kv = MH_BF16;
     else
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
+    if (o->attention && !strcmp(o->attention, "split"))
+        setup->attention = MH_ATTENTION_SPLIT;
+    else if (o->attention && strcmp(o->attention, "replicated"))
+        return usage_error(command, "--attention: '%s', must be replicated or split", o->attention);
     int code = parse_placement(command, o->placement, &setup->placement);
     if (code >= 0)
         return code;
@@ -244,5 +248,6 @@ mh_status setup_session(struct setup *setup, const struct setup_options *o, int6
     params.progress = progress ? show_progress : NULL;
     params.progress_user = progress;
     params.expert_load = setup->counted;
+    params.attention = setup->attention;
     return mh_session_create(setup->model, &params, out);
 }

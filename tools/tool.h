@@ -67,6 +67,7 @@ void clear_interrupt(void);
 /* ---- setup.c: what generate, chat and eval have in common ---- */
 struct setup_options {
     const char *model, *device, *profile, *kv, *placement, *timeline, *expert_load, *offload;
+    const char *attention;
     int64_t threads, chunk;
     bool strict, is_virtual, json;
     bool spreads; /* takes a list of devices */
@@ -103,6 +104,12 @@ struct setup_options {
             "keep what fits, or N, of a layer's experts on a GPU, and fetch others when chosen"      \
     }
 
+#define ATTENTION_OPTION(s)                                                                          \
+    {                                                                                                \
+        "attention", OPTION_TEXT, &(s).attention, "replicated|split",                                \
+            "split: each of several devices keeps its part of the cache"                             \
+    }
+
 /* The words of --placement. */
 struct placement_words {
     bool strict;
@@ -131,6 +138,7 @@ struct setup {
     mh_expert_load *counted; /* by the session, for a file; or NULL */
     const char *counted_path;
     int64_t expert_places; /* as of mh_model_params */
+    uint32_t attention;    /* as of mh_session_params */
     uint32_t profile;
     mh_dtype kv;
 };

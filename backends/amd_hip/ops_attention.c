@@ -192,8 +192,20 @@ struct spread {
     uint64_t parts;      /* bytes of their results */
 };
 
-/* Heads of a workgroup share the reading of rows; fewer where that leaves compute units idle.
- * Segments side by side only where heads and tokens alone do. How many of the segments are in use
+/* Heads of a workgroup share the reading of rows; fewer where that leaves compute units idle. */
+static uint32_t heads_log2(const struct device *device, const mh_op_attention *o, int64_t tiles,
+                           int64_t side_by_side)
+{
+    int64_t tokens = o->q.shape[0], heads = o->q.shape[1];
+    uint32_t log2 = 0;
+    while (log2 < 3 && 1 << log2 < heads &&
+           QUERY_BYTES(o->q.shape[2], 2 << log2) <= MAX_LDS / 2 - STATIC_LDS &&
+           ceil_div(heads, 2 << log2) * tiles * tokens * side_by_side >= device->compute_units)
+        log2++;
+    return log2;
+}
+
+/* Segments side by side only where heads and tokens alone do. How many of the segments are in use
  * is not known here: 16 are taken for many. */
 static struct spread spread(const struct device *device, const mh_op_attention *o)
 {
@@ -204,10 +216,7 @@ static struct spread spread(const struct device *device, const mh_op_attention *
         segments > 1 && segments <= MOST_SEGMENTS && tokens * heads * tiles <= COUNTER_COUNT;
     int64_t side_by_side = !split ? 1 : segments < 16 ? segments : 16;
     struct spread s = {.segments = 1};
-    while (s.heads_log2 < 3 && 1 << s.heads_log2 < heads &&
-           QUERY_BYTES(o->q.shape[2], 2 << s.heads_log2) <= MAX_LDS / 2 - STATIC_LDS &&
-           ceil_div(heads, 2 << s.heads_log2) * tiles * tokens * side_by_side >= units)
-        s.heads_log2++;
+    s.heads_log2 = heads_log2(device, o, tiles, side_by_side);
     s.groups = ceil_div(heads, 1 << s.heads_log2) * tiles;
     uint64_t parts = (uint64_t)(tokens * heads * tiles * segments) * 4 * PART_FLOATS(latent);
     if (split && s.groups * tokens < 2 * units && parts <= MOST_PARTS) {
@@ -255,22 +264,56 @@ static bool attention_mma(const struct device *device, const mh_op_attention *o,
     return true;
 }
 
+/* An attention kernel's launch, but its grid. */
+static void begin_attention(const mh_op_attention *o, uint32_t log2, struct launch *l)
+{
+    int64_t lds = QUERY_BYTES(o->q.shape[2], 1 << log2);
+    begin(l, KERNEL_attention_h1 + log2, o->cache.dtype == MH_BF16 ? BF16 : F32, ATTENTION_BLOCK);
+    l->lds = lds <= MAX_LDS - STATIC_LDS ? (uint32_t)lds : UINT32_MAX;
+}
+
 PLAN_OP(attention)
 {
     if (attention_mma(device, o, memory, l))
         return 1;
     struct spread s = spread(device, o);
-    int64_t latent = o->y.shape[2], width = o->q.shape[2];
-    int64_t lds = QUERY_BYTES(width, 1 << s.heads_log2);
-    begin(l, KERNEL_attention_h1 + s.heads_log2, o->cache.dtype == MH_BF16 ? BF16 : F32,
-          ATTENTION_BLOCK);
+    int64_t latent = o->y.shape[2];
+    begin_attention(o, s.heads_log2, l);
     set_grid(l, s.segments, s.groups, o->y.shape[0]);
-    l->lds = lds <= MAX_LDS - STATIC_LDS ? (uint32_t)lds : UINT32_MAX;
     ARGUMENTS(l, attention,
               .cache = cache(&o->cache, &o->positions, &o->slots, &o->page_table, &o->fault),
               .y = view(&o->y), .q = view(&o->q), .parts = (void *)take_scratch(memory, s.parts),
               .counters = memory->counters, .heads = o->y.shape[1], .latent = latent,
-              .width = width, .segments = (uint32_t)s.segments,
+              .width = o->q.shape[2], .segments = (uint32_t)s.segments,
               .flags = cache_flags(&o->cache, latent), .scale = o->scale);
+    return 1;
+}
+
+PLAN_OP(attention_part)
+{
+    mh_op_attention whole = {.q = o->q, .cache = o->cache};
+    int64_t heads = o->y.shape[1], segments = o->y.shape[2], latent = o->y.shape[3] - 2;
+    int64_t tiles = ceil_div(latent, TILE);
+    uint32_t log2 = heads_log2(device, &whole, tiles, segments < 16 ? segments : 16);
+    begin_attention(&whole, log2, l);
+    set_grid(l, segments, ceil_div(heads, 1 << log2) * tiles, o->y.shape[0]);
+    ARGUMENTS(l, attention,
+              .cache = cache(&o->cache, &o->positions, &o->slots, &o->page_table, &o->fault),
+              .y = view(&o->y), .q = view(&o->q), .heads = heads, .latent = latent,
+              .width = o->q.shape[2], .segments = 1, .flags = cache_flags(&o->cache, latent),
+              .scale = o->scale, .y_segment = o->y.stride[2], .first = (uint32_t)o->first,
+              .step = (uint32_t)o->stride);
+    return 1;
+}
+
+PLAN_OP(attention_merge)
+{
+    int64_t latent = o->y.shape[2];
+    begin(l, KERNEL_attention_merge, 0, ATTENTION_BLOCK);
+    set_grid(l, ceil_div(latent, ATTENTION_BLOCK), o->y.shape[1], o->y.shape[0]);
+    ARGUMENTS(l, attention_merge, .y = view(&o->y), .x = view(&o->x),
+              .positions = view(&o->positions), .fault = address(&o->fault),
+              .tokens = o->y.shape[0], .latent = latent, .x_segment = o->x.stride[2],
+              .parts = (uint32_t)o->parts, .segments = (uint32_t)o->x.shape[2]);
     return 1;
 }

@@ -80,6 +80,11 @@ static inline float *row2(const mh_tensor *t, int64_t i, int64_t j)
     return address2(t, i, j);
 }
 
+static inline float *row3(const mh_tensor *t, int64_t i, int64_t j, int64_t k)
+{
+    return (float *)(void *)((char *)address2(t, i, j) + k * t->stride[2]);
+}
+
 static inline int32_t index_at(const mh_tensor *t, int64_t i)
 {
     return *(const int32_t *)address(t, i);

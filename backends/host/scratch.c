@@ -103,6 +103,11 @@ static struct parts parts_of(const mh_op *op)
         return (struct parts){
             .thread = attention_bytes(o->y.shape[0], o->y.shape[1], o->y.shape[2], o->q.shape[2])};
     }
+    case MH_OP_ATTENTION_PART: {
+        const mh_op_attention_part *o = (const void *)op;
+        return (struct parts){.thread = attention_bytes(o->y.shape[0], o->y.shape[1],
+                                                        o->y.shape[3] - 2, o->q.shape[2])};
+    }
     case MH_OP_MLA_KV:
         return (struct parts){.thread = 4 * (uint64_t)((const mh_op_mla_kv *)op)->kv.shape[1]};
     case MH_OP_ROUTER:

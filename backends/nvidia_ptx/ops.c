@@ -111,7 +111,8 @@ mh_status nv_supports(void *user, const mh_op *op, uint32_t *missing, char reaso
         if (l->grid[1] > 65535 || l->grid[2] > 65535)
             return limit(missing, reason, "the grid", l->grid[1] > 65535 ? l->grid[1] : l->grid[2],
                          65535);
-        uint32_t threads = op->op == MH_OP_ATTENTION ? 512 : 1024; /* its registers allow no more */
+        bool attends = op->op == MH_OP_ATTENTION || op->op == MH_OP_ATTENTION_PART;
+        uint32_t threads = attends ? 512 : 1024; /* its registers allow no more */
         if (l->block > threads)
             return limit(missing, reason, "threads of a block", l->block, threads);
     }

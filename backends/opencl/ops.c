@@ -22,6 +22,8 @@ static const struct op_kernels {
     OP(KV_WRITE, kv_write, KERNEL_kv_write),
     OP(MLA_KV, mla_kv, KERNEL_mla_kv),
     OP(ATTENTION, attention, KERNEL_attention),
+    OP(ATTENTION_PART, attention_part, KERNEL_attention),
+    OP(ATTENTION_MERGE, attention_merge, KERNEL_attention_merge),
     OP(EMBED, embed, KERNEL_embed),
     OP_WITH_SCRATCH(LINEAR, linear, KERNEL_linear, KERNEL_order, KERNEL_many),
     OP_WITH_SCRATCH(LINEAR_ADD, linear_add, KERNEL_linear, KERNEL_order, KERNEL_many),
@@ -97,6 +99,8 @@ static void check_limits(const mh_op *op, char reason[192])
     reason[0] = 0;
     if (op->op == MH_OP_ATTENTION)
         latent = ((const mh_op_attention *)op)->y.shape[2];
+    else if (op->op == MH_OP_ATTENTION_PART)
+        latent = ((const mh_op_attention_part *)op)->y.shape[3] - 2;
     else if (op->op == MH_OP_ROUTER)
         experts = ((const mh_op_router *)op)->logits.shape[1];
     else if (op->op == MH_OP_ROUTER_LINEAR)

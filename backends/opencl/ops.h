@@ -25,6 +25,8 @@ ENCODE(rope);
 ENCODE(kv_write);
 ENCODE(mla_kv);
 ENCODE(attention);
+ENCODE(attention_part);
+ENCODE(attention_merge);
 /* ops_linear.c */
 ENCODE(embed);
 ENCODE(linear);

@@ -61,9 +61,10 @@ ENCODE(mla_kv)
     return launch_end(&l, o->kv.shape[0], 1, 1);
 }
 
-ENCODE(attention)
+/* `step` 0: all segments; else of `segments` of them, each for itself. */
+static mh_status launch_attention(const struct run *run, const mh_op_attention *o, int64_t latent,
+                                  int64_t segments, int64_t step, int64_t first)
 {
-    const mh_op_attention *o = (const void *)op;
     struct launch l = launch_begin(run, KERNEL_attention, 0);
     arg_tensor(&l, &o->y);
     arg_tensor(&l, &o->q);
@@ -71,10 +72,42 @@ ENCODE(attention)
     arg_tensor(&l, &o->positions);
     arg_tensor(&l, &o->slots);
     arg_fault(&l, &o->fault);
-    arg_long(&l, o->y.shape[1]);
-    arg_long(&l, o->y.shape[2]);
+    arg_long(&l, o->q.shape[1]);
+    arg_long(&l, latent);
     arg_long(&l, o->q.shape[2]);
     arg_float(&l, o->scale);
+    arg_long(&l, step);
+    arg_long(&l, first);
     int64_t heads = run->device->form == FORM_CPU ? 4 : 1; /* as in attention.cl */
-    return launch_end(&l, blocks(o->y.shape[1], heads), o->y.shape[0], 1);
+    return launch_end(&l, blocks(o->q.shape[1], heads), o->q.shape[0], segments);
+}
+
+ENCODE(attention)
+{
+    const mh_op_attention *o = (const void *)op;
+    return launch_attention(run, o, o->y.shape[2], 1, 0, 0);
+}
+
+ENCODE(attention_part)
+{
+    const mh_op_attention_part *o = (const void *)op;
+    mh_op_attention whole = {.y = o->y, .q = o->q, .cache = o->cache, .positions = o->positions};
+    whole.slots = o->slots, whole.page_table = o->page_table, whole.fault = o->fault;
+    whole.scale = o->scale;
+    return launch_attention(run, &whole, o->y.shape[3] - 2, o->y.shape[2], o->stride, o->first);
+}
+
+ENCODE(attention_merge)
+{
+    const mh_op_attention_merge *o = (const void *)op;
+    struct launch l = launch_begin(run, KERNEL_attention_merge, 0);
+    arg_tensor(&l, &o->y);
+    arg_tensor(&l, &o->x);
+    arg_tensor(&l, &o->positions);
+    arg_fault(&l, &o->fault);
+    arg_long(&l, o->y.shape[0]);
+    arg_long(&l, o->y.shape[2]);
+    arg_long(&l, o->parts);
+    arg_long(&l, o->x.shape[2]);
+    return launch_end(&l, o->y.shape[1], o->y.shape[0], 1);
 }

@@ -60,11 +60,13 @@ static const struct operand operands[] = {
 /* Sizes of the letters; small, uneven, and such that tails of stripes, blocks and pages are met. */
 static int64_t size_of(mh_op_id op, char letter, int64_t rows)
 {
-    static const char letters[] = "DOIHRXKLGPQMJESVAN18";
-    static const int64_t sizes[] = {70, 9, 130, 2, 4, 64, 70, 66, 4, 16,
-                                    2,  2, 2,   8, 8, 40, 14, 70, 1, 8};
+    static const char letters[] = "DOIHRXKLGPQMJESVANW18";
+    static const int64_t sizes[] = {70, 9, 130, 2, 4,  64, 70, 66, 4, 16, 2,
+                                    2,  2, 8,   8, 40, 14, 70, 68, 1, 8};
     if (letter == 'T')
         return rows;
+    if (letter == 'U')
+        return 2 * rows; /* parts of attention_merge */
     if (letter == 'F')
         return 9; /* N + R of mla_query, N = 5 */
     if (op == MH_OP_HEAD_LINEAR && strchr("NMB", letter))
@@ -113,6 +115,7 @@ static void fill_indices(const struct operand *o, int32_t *to, int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
         to[i] = !strcmp(o->name, "page_table")   ? (int32_t)((i + 1) % 4)
+                : o->op == ID_attention_merge    ? (int32_t)(400 * i + 3)
                 : !strcmp(o->name, "positions")  ? (int32_t)(5 * i + 3)
                 : !strcmp(o->name, "slots")      ? (int32_t)(i % 2)
                 : !strcmp(o->name, "expert_map") ? (int32_t)(count - 1 - i)
@@ -268,6 +271,9 @@ static void set_scalars(struct check *c)
     case MH_OP_ATTENTION:
         c->host.attention.scale = 0.125f;
         break;
+    case MH_OP_ATTENTION_MERGE:
+        c->host.attention_merge.parts = 2;
+        break;
     case MH_OP_ROUTER:
         c->host.router.rule = rule;
         break;
@@ -392,6 +398,7 @@ static const struct {
     {KERNEL_kv_write, MH_OP_KV_WRITE, 5},
     {KERNEL_mla_kv, MH_OP_MLA_KV, 5},
     {KERNEL_attention, MH_OP_ATTENTION, 5},
+    {KERNEL_attention_merge, MH_OP_ATTENTION_MERGE, 3},
     {KERNEL_router, MH_OP_ROUTER, 5},
     {KERNEL_argmax, MH_OP_ARGMAX, 5},
     {KERNEL_sample, MH_OP_SAMPLE, 5},

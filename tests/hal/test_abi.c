@@ -30,7 +30,8 @@
 _Static_assert(MH_ABI == 1, "a new MH_ABI wants a new abi.def and frozen headers");
 _Static_assert(MH_OP_EMBED == 1 && MH_OP_LINEAR == 3 && MH_OP_ATTENTION == 6 && MH_OP_ROUTER == 8 &&
                    MH_OP_SAMPLE == 15 && MH_OP_FILL == 18 && MH_OP_EXPERTS_DOWN_COMBINE == 24 &&
-                   MH_OP_NORM_LINEAR == 25 && MH_OP_MOE_DOWN_COMBINE == 29,
+                   MH_OP_NORM_LINEAR == 25 && MH_OP_MOE_DOWN_COMBINE == 29 &&
+                   MH_OP_ATTENTION_PART == 30 && MH_OP_ATTENTION_MERGE == 31,
                "op ids are permanent");
 _Static_assert(MH_F32 == 1 && MH_F16 == 2 && MH_BF16 == 3 && MH_I32 == 4 && MH_U32 == 5, "dtypes");
 _Static_assert(MH_FORMAT_F32 == 1 && MH_FORMAT_F16 == 2 && MH_FORMAT_BF16 == 3 &&

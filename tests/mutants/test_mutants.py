@@ -111,7 +111,7 @@ class Mutants(unittest.TestCase):
             self.assertEqual(e.stale(), [])
             return ops, {m.name(): op for m, op in chosen.items()}
         ops, chosen = draw(1)
-        self.assertEqual((len(ops), len(chosen)), (29, 150))
+        self.assertEqual((len(ops), len(chosen)), (31, 150))
         for op in ops:
             self.assertEqual(sum(of == op for of in chosen.values()), 3, op)
         self.assertEqual(draw(1), (ops, chosen))

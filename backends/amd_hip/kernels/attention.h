@@ -20,6 +20,17 @@ struct attention_arguments {
     u32 flags;
     float scale;
     u32 reserved;
+    /* Of attention_part: bytes from segment to segment of y, the first one, and how many to the
+     * next; step 0: all, merged. */
+    i64 y_segment;
+    u32 first, step;
+};
+
+struct attention_merge_arguments {
+    struct view y, x, positions;
+    u32 *fault;
+    i64 tokens, latent, x_segment; /* bytes */
+    u32 parts, segments;           /* of x: of each part */
 };
 
 /* A segment's result for a head, a tile and a token: its columns, maximum, sum. */

@@ -9,7 +9,8 @@
  *
  * Two forms. Serial: a workgroup walks all segments and merges them in registers. Split: a
  * workgroup a segment; their results go to scratch, and the last of a token and group of heads to
- * arrive merges them from left to right. Both have the same bits.
+ * arrive merges them from left to right. Both have the same bits. For attention_part a workgroup
+ * takes one of the op's segments and leaves it unmerged; attention_merge merges such ones.
  *
  * Launch: grid (1 or segments, tiles * groups of T heads, tokens), block 256; dynamic LDS:
  * QUERY_BYTES.
@@ -52,12 +53,13 @@ DEVICE i64 query_stride(const attention_arguments &a)
     return (a.width + 63) / 64 * 64;
 }
 
-/* Whether every page up to the position's is there. */
-template <int T> DEVICE bool pages_found(const attention_arguments &a, const place &p, desk<T> &d)
+/* Whether every page from column `first` up to the position's is there. */
+template <int T>
+DEVICE bool pages_found(const attention_arguments &a, const place &p, i64 first, desk<T> &d)
 {
     bool ok = inside_table(a.cache, p);
     i64 last = p.position / a.cache.page_size;
-    for (i64 column = thread(); ok && column <= last; column += THREADS)
+    for (i64 column = first + thread(); ok && column <= last; column += THREADS)
         ok = page_found(a.cache, p.slot, column);
     u64 bad = __builtin_amdgcn_ballot_w64(!ok);
     if (!lane())
@@ -398,6 +400,31 @@ DEVICE pairs<T> merge_parts(const attention_arguments &a, const job &j, u32 coun
     return o;
 }
 
+/* ---- segments alone ---- */
+
+/* [o | m | l]; m as op.h has it. */
+template <int T>
+DEVICE void store_segment(const attention_arguments &a, const job &j, i64 column, const desk<T> &d,
+                          const pairs<T> &o)
+{
+#pragma unroll
+    for (int t = 0; t < T; t++) {
+        if (j.first_head + t >= a.heads)
+            continue;
+        float *y = row_of<float>(a.y, j.token, j.first_head + t);
+        y = (float *)((char *)y + group_x() * a.y_segment);
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (column + i < a.latent)
+                y[column + i] = o.at[t][i];
+        if (!column) {
+            float l = d.sum[t];
+            y[a.latent] = l == l ? d.top[t] + 0.0f : l;
+            y[a.latent + 1] = l;
+        }
+    }
+}
+
 /* ---- the kernel ---- */
 
 template <int DTYPE, int T> DEVICE void attention(const attention_arguments &a)
@@ -406,10 +433,22 @@ template <int DTYPE, int T> DEVICE void attention(const attention_arguments &a)
     i64 groups = (a.heads + T - 1) / T;
     job j = {group_z(), group_y() / groups, group_y() % groups * T, 0, 0};
     place p = place_of_row(a.cache, j.token);
-    u32 segment = (u32)group_x();
-    if (p.slot == -1 || (segment && (p.position < 0 || segment > (u32)p.position / SEGMENT)))
+    u32 segment = (u32)group_x(), first = 0;
+    if (p.slot == -1)
         return;
-    if (!pages_found<T>(a, p, d)) {
+    if (a.step) {
+        segment = a.first + segment * a.step;
+        first = segment * SEGMENT;
+        if (inside_table(a.cache, p)) {
+            if (first > (u32)p.position)
+                return;
+            if ((u32)p.position > first + SEGMENT - 1)
+                p.position = (int)(first + SEGMENT - 1); /* only its keys are looked at */
+        }
+    } else if (segment && (p.position < 0 || segment > (u32)p.position / SEGMENT)) {
+        return;
+    }
+    if (!pages_found<T>(a, p, first / (u32)a.cache.page_size, d)) {
         raise_fault(a.cache.fault);
         return;
     }
@@ -420,6 +459,10 @@ template <int DTYPE, int T> DEVICE void attention(const attention_arguments &a)
     u32 count = (u32)p.position / SEGMENT + 1;
     stage_queries<T>(a, j);
     pairs<T> o = segment_values<DTYPE, T>(a, j, segment, true, from, d);
+    if (a.step) {
+        store_segment<T>(a, j, column, d, o);
+        return;
+    }
     if (a.segments == 1) {
         for (segment = 1; segment < count; segment++) {
             pairs<T> more = segment_values<DTYPE, T>(a, j, segment, false, from, d);
@@ -450,3 +493,38 @@ ATTENTION(1)
 ATTENTION(2)
 ATTENTION(4)
 ATTENTION(8)
+
+/* Grid (tiles of columns, heads, tokens): a work-item has a column. Segment g of row t is in row g %
+ * parts * tokens + t, at g / parts. */
+KERNEL(256) attention_merge(attention_merge_arguments a)
+{
+    i64 t = group_z(), h = group_y(), column = group_x() * 256 + thread();
+    int position = *row_of<const int>(a.positions, t);
+    u32 count = (u32)position / SEGMENT + 1;
+    if (position < 0 || (count - 1) / a.parts >= a.segments) {
+        raise_fault(a.fault);
+        return;
+    }
+    if (column >= a.latent)
+        return;
+    const char *at = (const char *)row_of<const float>(a.x, t, h);
+    const float *from = (const float *)at;
+    float o = from[column], m = from[a.latent], l = from[a.latent + 1];
+    u32 part = 0;
+    for (u32 g = 1; g < count; g++) {
+        at += a.tokens * a.x.row;
+        if (++part == a.parts) {
+            part = 0;
+            at += a.x_segment - a.parts * a.tokens * a.x.row;
+        }
+        from = (const float *)at;
+        float most = __builtin_fmaxf(m, from[a.latent]);
+        float left = exp_exact(m - most), right = exp_exact(from[a.latent] - most);
+        float scaled = from[a.latent + 1] * right, other = from[column] * right;
+        l = __builtin_fmaf(l, left, scaled);
+        o = __builtin_fmaf(o, left, other);
+        m = most;
+    }
+    float scaled = o * rcp(l);
+    row_of<float>(a.y, t, h)[column] = scaled + 0.0f;
+}

@@ -18,6 +18,8 @@ struct part {
 
 struct block {
     const mh_op_attention *op;
+    const mh_op_attention_part
+        *part;             /* NULL: of the whole op; else op has the same operands but y */
     int64_t first, tokens; /* rows of the op, all of one slot */
     int64_t head, heads;
     int64_t latent, width;
@@ -184,50 +186,115 @@ static void find_keys(const struct block *b, const struct cache_place *place, in
     }
 }
 
+/* One token over a chunk of its keys. */
 static void attend_token(const struct block *b, const float *const *keys, int64_t begin,
-                         int64_t token, int64_t position)
+                         int64_t token, int64_t position, struct part *parts)
 {
     int64_t count = position + 1 - begin, row = token * b->heads;
-    bool last = count <= CHUNK, first = begin % SEGMENT == 0;
-    struct part *parts = begin < SEGMENT ? b->all : b->segment;
     count = count < CHUNK ? count : CHUNK;
     for (int64_t h = 0; h < b->heads; h += ROW_BLOCK)
-        attend_heads(b, keys, count, first, row + h,
+        attend_heads(b, keys, count, begin % SEGMENT == 0, row + h,
                      b->heads - h < ROW_BLOCK ? b->heads - h : ROW_BLOCK, parts);
-    bool whole = last || (begin + CHUNK) % SEGMENT == 0;
+}
+
+/* A chunk of keys ends a token's segment. */
+static bool ends_segment(int64_t begin, int64_t position)
+{
+    return position < begin + CHUNK || (begin + CHUNK) % SEGMENT == 0;
+}
+
+static void attend_all(const struct block *b, const float *const *keys, int64_t begin,
+                       int64_t token, int64_t position)
+{
+    struct part *parts = begin < SEGMENT ? b->all : b->segment;
+    int64_t row = token * b->heads;
+    attend_token(b, keys, begin, token, position, parts);
     for (int64_t h = 0; h < b->heads; h++) {
-        if (whole && parts == b->segment)
+        if (parts == b->segment && ends_segment(begin, position))
             merge(&b->all[row + h], &b->segment[row + h], b->latent);
-        if (last)
+        if (position < begin + CHUNK)
             finish(&b->all[row + h], row2(&b->op->y, b->first + token, b->head + h), b->latent);
     }
+}
+
+/* Segment `index` of the op's. */
+static void attend_part(const struct block *b, const float *const *keys, int64_t begin,
+                        int64_t token, int64_t position, int64_t index)
+{
+    attend_token(b, keys, begin, token, position, b->segment);
+    for (int64_t h = 0; h < b->heads && ends_segment(begin, position); h++) {
+        const struct part *part = &b->segment[token * b->heads + h];
+        float *y = row3(&b->part->y, b->first + token, b->head + h, index);
+        memcpy(y, part->o, (size_t)b->latent * sizeof(*y));
+        y[b->latent] = part_maximum(part->m, part->l), y[b->latent + 1] = part->l;
+    }
+}
+
+static void permute_queries(const struct block *b, int64_t token)
+{
+    for (int64_t h = 0; h < b->heads; h++)
+        K(permute)
+    (b->queries + (token * b->heads + h) * permuted_floats(b->width),
+     row2(&b->op->q, b->first + token, b->head + h), b->width);
+}
+
+/* The keys of a chunk, repacked; their values. */
+static void take_chunk(const struct block *b, const struct cache_place *place, int64_t begin,
+                       int64_t keys, const float **values)
+{
+    struct weight_row rows[CHUNK];
+    int64_t count = keys - begin < CHUNK ? keys - begin : CHUNK;
+    find_keys(b, place, begin, count, rows, values);
+    K(panel_keys)(rows, count, b->width, b->panel);
 }
 
 static void attend_block(const struct block *b)
 {
     const mh_op_attention *o = b->op;
     struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, b->first)};
+    const float *values[CHUNK];
     int64_t keys = 0;
     for (int64_t t = 0; t < b->tokens; t++) {
         int32_t position = index_at(&o->positions, b->first + t);
         if (cache_check(&place, 0, position) != 1)
             continue;
         keys = position >= keys ? (int64_t)position + 1 : keys;
-        for (int64_t h = 0; h < b->heads; h++)
-            K(permute)
-        (b->queries + (t * b->heads + h) * permuted_floats(b->width),
-         row2(&o->q, b->first + t, b->head + h), b->width);
+        permute_queries(b, t);
     }
     for (int64_t begin = 0; begin < keys; begin += CHUNK) {
-        struct weight_row rows[CHUNK];
-        const float *values[CHUNK];
-        int64_t count = keys - begin < CHUNK ? keys - begin : CHUNK;
-        find_keys(b, &place, begin, count, rows, values);
-        K(panel_keys)(rows, count, b->width, b->panel);
+        take_chunk(b, &place, begin, keys, values);
         for (int64_t t = 0; t < b->tokens; t++) {
             int32_t position = index_at(&o->positions, b->first + t);
             if (position >= begin && cache_check(&place, 0, position) == 1)
-                attend_token(b, values, begin, t, position);
+                attend_all(b, values, begin, t, position);
+        }
+    }
+}
+
+/* The same of some segments, each of the tokens that have all its pages. */
+static void attend_block_parts(const struct block *b)
+{
+    const mh_op_attention *o = b->op;
+    struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, b->first)};
+    const float *values[CHUNK];
+    for (int64_t t = 0; t < b->tokens; t++)
+        permute_queries(b, t);
+    for (int64_t j = 0; j < b->part->y.shape[2]; j++) {
+        int64_t first = (b->part->first + j * b->part->stride) * SEGMENT, keys = 0;
+        bool has[ATTENTION_TOKENS] = {false};
+        for (int64_t t = 0; t < b->tokens; t++) {
+            int32_t position = index_at(&o->positions, b->first + t);
+            has[t] = position >= first && cache_check_segment(&place, first, position) == 1;
+            keys = has[t] && position >= keys ? (int64_t)position + 1 : keys;
+        }
+        keys = keys < first + SEGMENT ? keys : first + SEGMENT;
+        for (int64_t begin = first; begin < keys; begin += CHUNK) {
+            take_chunk(b, &place, begin, keys, values);
+            for (int64_t t = 0; t < b->tokens; t++) {
+                int32_t position = index_at(&o->positions, b->first + t);
+                if (has[t] && position >= begin)
+                    attend_part(b, values, begin, t, position, j);
+            }
         }
     }
 }
@@ -237,7 +304,8 @@ static void attend_block(const struct block *b)
 struct job {
     const struct host_run *run;
     const mh_op_attention *op;
-    int64_t heads, head_groups; /* of an item */
+    const mh_op_attention_part *part; /* or NULL */
+    int64_t heads, head_groups;       /* of an item */
 };
 
 /* How many rows from t on are one block: of one sequence, up to a border of ATTENTION_TOKENS; 0 if
@@ -259,7 +327,8 @@ static void attend_items(void *context, int64_t begin, int64_t end, uint32_t thr
     const struct job *job = context;
     const mh_op_attention *o = job->op;
     for (int64_t i = begin; i < end; i++) {
-        struct block b = {.op = o, .first = i / job->head_groups, .heads = job->heads};
+        struct block b = {.op = o, .part = job->part};
+        b.first = i / job->head_groups, b.heads = job->heads;
         b.head = i % job->head_groups * job->heads;
         b.tokens = block_at(o, b.first);
         if (b.heads > o->y.shape[1] - b.head)
@@ -268,24 +337,50 @@ static void attend_items(void *context, int64_t begin, int64_t end, uint32_t thr
         if (!b.tokens)
             continue;
         lay_out(&b, thread_scratch(job->run, thread));
-        attend_block(&b);
+        if (b.part)
+            attend_block_parts(&b);
+        else
+            attend_block(&b);
     }
 }
 
-void K(attention)(const struct host_run *run, const mh_op *op)
+static void run_op(const struct host_run *run, const mh_op_attention *o,
+                   const mh_op_attention_part *part)
 {
-    const mh_op_attention *o = (const void *)op;
-    struct job job = {run, o, attention_heads(o->y.shape[1]), 0};
+    struct job job = {run, o, part, attention_heads(o->y.shape[1]), 0};
     int64_t rows = o->y.shape[0], heads = o->y.shape[1];
-    for (int64_t t = 0; t < rows; t++) {
-        struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, t)};
-        if (!cache_check(&place, 0, index_at(&o->positions, t)))
-            raise_fault(&o->fault);
-    }
     /* Few tokens: fewer heads an item, that all threads have some. */
     int64_t blocks = (rows + ATTENTION_TOKENS - 1) / ATTENTION_TOKENS;
     while (job.heads > 4 && blocks * (heads / job.heads) < pool_threads(run->pool))
         job.heads /= 2;
     job.head_groups = (heads + job.heads - 1) / job.heads;
     spread(run, rows * job.head_groups, 64 * o->q.shape[2] * job.heads, attend_items, &job);
+}
+
+void K(attention)(const struct host_run *run, const mh_op *op)
+{
+    const mh_op_attention *o = (const void *)op;
+    for (int64_t t = 0; t < o->y.shape[0]; t++) {
+        struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, t)};
+        if (!cache_check(&place, 0, index_at(&o->positions, t)))
+            raise_fault(&o->fault);
+    }
+    run_op(run, o, NULL);
+}
+
+void K(attention_part)(const struct host_run *run, const mh_op *op)
+{
+    const mh_op_attention_part *o = (const void *)op;
+    mh_op_attention whole = {.q = o->q, .cache = o->cache, .positions = o->positions};
+    whole.slots = o->slots, whole.page_table = o->page_table, whole.scale = o->scale;
+    whole.y = o->y; /* [T, H, L] are seen of it */
+    whole.y.shape[2] = o->y.shape[3] - 2;
+    for (int64_t t = 0; t < o->y.shape[0]; t++) {
+        struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, t)};
+        for (int64_t j = 0; j < o->y.shape[2]; j++)
+            if (!cache_check_segment(&place, (o->first + j * o->stride) * SEGMENT,
+                                     index_at(&o->positions, t)))
+                raise_fault(&o->fault);
+    }
+    run_op(run, &whole, o);
 }

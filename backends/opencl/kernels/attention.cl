@@ -1,7 +1,7 @@
 /*
  * attention.cl: absorbed latent attention, decode and chunked prefill. Numerics rule 3: segments of
  * 256 keys, chunks of 64, merged from left to right; later keys are never read. Groups: (blocks of
- * HEADS heads, tokens).
+ * HEADS heads, tokens); of attention_part also its segments, of which each group has one.
  *
  * gpu: a head a group. Local memory: 11.5 KiB; hence L at most MOST_LATENT.
  * cpu: four heads, so that a key that is read and decoded meets four queries; the last head stands
@@ -225,14 +225,15 @@ typedef struct {
     long4 view; /* of the cache */
 } keys_at_pages;
 
-/* Over keys 0 to count - 1; the weighted sums are left in sums, the sums of weights in `all`. */
-APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, long count,
-                  long width, long latent, float scale, part *all, SHARED float *sums,
+/* Over keys `from`, where a segment begins, to count - 1; the weighted sums are left in sums, the sums
+ * of weights in `all`. */
+APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, long from,
+                  long count, long width, long latent, float scale, part *all, SHARED float *sums,
                   SHARED float *scores, SHARED float *p, SHARED float *space, SHARED long *rows)
 {
     part segment[HEADS];
-    for (long begin = 0; begin < count; begin += CHUNK) {
-        int first = begin % SEGMENT == 0, later = begin >= SEGMENT;
+    for (long begin = from; begin < count; begin += CHUNK) {
+        int first = begin % SEGMENT == 0, later = begin >= from + SEGMENT;
         long many = min(count - begin, (long)CHUNK);
         SHARED float *o = later ? sums + MOST_LATENT : sums;
         part *now = later ? segment : all;
@@ -266,7 +267,8 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
                       const long page_size, TENSOR(const int, table), const long slots,
                       const long slot_pages, TENSOR(const int, positions),
                       TENSOR(const int, owners), global uint *fault, const long fault_at,
-                      const long heads, const long latent, const long width, const float scale)
+                      const long heads, const long latent, const long width, const float scale,
+                      const long step, const long first_segment)
 {
     SHARED float sums[HEADS * SUMS], scores[HEADS * CHUNK], p[HEADS * CHUNK], space[SPACE];
     SHARED long rows[CHUNK];
@@ -274,7 +276,12 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     int position = *ROW1(positions, t), slot = *ROW1(owners, t);
     keys_in keys = {cache, is_bf16};
     int there = slot >= 0 && slot < slots && position >= 0 && position / page_size < slot_pages;
-    for (long i = 0; there && i <= position / page_size; i++) {
+    /* Of attention_part: keys of one segment alone. */
+    long from = step ? (first_segment + (long)get_group_id(2) * step) * SEGMENT : 0;
+    long count = step ? min((long)position + 1, from + SEGMENT) : (long)position + 1;
+    if (there && from >= count)
+        return;
+    for (long i = from / page_size; there && i <= (count - 1) / page_size; i++) {
         int page = *ROW2(table, slot, i);
         there = page >= 0 && page < pages;
     }
@@ -287,13 +294,58 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     part all[HEADS];
     for (int h = 0; h < HEADS; h++)
         queries[h] = ROW2(q, t, min(begin + h, heads - 1));
-    attend(queries, keys, at, (long)position + 1, width, latent, scale, all, sums, scores, p, space,
+    attend(queries, keys, at, from, count, width, latent, scale, all, sums, scores, p, space,
            rows);
-    for (int h = 0; h < HEADS && begin + h < heads; h++) {
+    for (int h = 0; step && h < HEADS && begin + h < heads; h++) {
+        global float *to = ROW2(y, t, begin + h) + get_group_id(2) * y_view.s3;
+        for (long d = LANE; d < latent; d += LANES)
+            to[d] = sums[h * SUMS + d];
+        if (LANE == 0) {
+            to[latent] = isnan(all[h].l) ? all[h].l : all[h].m + 0.0f;
+            to[latent + 1] = all[h].l;
+        }
+    }
+    for (int h = 0; !step && h < HEADS && begin + h < heads; h++) {
         float r = RCP(all[h].l);
         for (long d = LANE; d < latent; d += LANES) {
             float scaled = sums[h * SUMS + d] * r;
             ROW2(y, t, begin + h)[d] = scaled + 0.0f;
         }
+    }
+}
+
+/* Segments that lie in memory as [o | m | l], from left to right: g of row t is in row g % parts *
+ * tokens + t, at g / parts. Groups: (heads, tokens). */
+KERNEL void attention_merge(TENSOR(float, y), TENSOR(const float, x), TENSOR(const int, positions),
+                            global uint *fault, const long fault_at, const long tokens,
+                            const long latent, const long parts, const long segments)
+{
+    long h = get_group_id(0), t = get_group_id(1);
+    int position = *ROW1(positions, t);
+    if (position < 0 || position / SEGMENT >= parts * segments) {
+        raise_fault(fault + fault_at);
+        return;
+    }
+    global float *to = ROW2(y, t, h);
+    global const float *from = ROW2(x, t, h);
+    float m = from[latent], l = from[latent + 1];
+    for (long d = LANE; d < latent; d += LANES)
+        to[d] = from[d];
+    for (long g = 1; g <= position / SEGMENT; g++) {
+        from = ROW2(x, g % parts * tokens + t, h) + g / parts * x_view.s3;
+        float most = m > from[latent] ? m : from[latent];
+        float alpha = exp_exact(m - most), beta = exp_exact(from[latent] - most);
+        float scaled = from[latent + 1] * beta;
+        l = fma(l, alpha, scaled);
+        m = most;
+        for (long d = LANE; d < latent; d += LANES) {
+            float other = from[d] * beta;
+            to[d] = fma(to[d], alpha, other);
+        }
+    }
+    float r = RCP(l);
+    for (long d = LANE; d < latent; d += LANES) {
+        float scaled = to[d] * r;
+        to[d] = scaled + 0.0f;
     }
 }

@@ -159,6 +159,37 @@ typedef struct mh_op_attention {
     uint32_t reserved;
 } mh_op_attention;
 
+/* Rule 3 of some segments of 256 keys, which are not merged: y[t, h, j] is segment first + j *
+ * stride, as [o | m | l]: the weighted latent sum [L], the maximum as fl(m + 0), or NaN where l is,
+ * and the sum of exp. A segment that begins behind the row's position is left untouched, and with a
+ * fault one with a page out of range; pages of other segments are not looked at. */
+typedef struct mh_op_attention_part {
+    mh_op base;
+    mh_tensor y;          /* f32 [T, H, S, L + 2] */
+    mh_tensor q;          /* f32 [T, H, L + R] */
+    mh_tensor cache;      /* f32 or bf16 [pages, P, L + R] */
+    mh_tensor positions;  /* i32 [T] */
+    mh_tensor slots;      /* i32 [T] */
+    mh_tensor page_table; /* i32 [slots, pages a slot] */
+    mh_tensor fault;      /* u32 [1] */
+    float scale;
+    uint32_t reserved;
+    int64_t first;
+    int64_t stride;
+} mh_op_attention_part;
+
+/* Rule 3's merges and its end. x is what attention_part gives with `first` 0 to parts - 1 and a
+ * stride of `parts`, one behind the other: segment g of row t is x[g % parts * T + t, h, g /
+ * parts]. Segments 0 to positions[t] / 256 are merged. */
+typedef struct mh_op_attention_merge {
+    mh_op base;
+    mh_tensor y;         /* f32 [T, H, L] */
+    mh_tensor x;         /* f32 [parts * T, H, S, L + 2] */
+    mh_tensor positions; /* i32 [T] */
+    mh_tensor fault;     /* u32 [1] */
+    int64_t parts;
+} mh_op_attention_merge;
+
 /* Per-head projections by kv_b, whose head h owns rows h * head_rows .. + head_rows - 1; of those,
  * rows row_begin .. + row_count - 1 are used. Rule 2.
  *  transposed = 0: y[t, h, r] = dot over in of x[t, h] and row r          x [T, H, in], y [T, H,

@@ -10,6 +10,7 @@
  *   NEXT       i32 [rows]         output: the chosen token
  *   ACCEPTED   i32 [1]            output: how many of them count
  *   FAULT      u32 [1]            output: 0, or the status a kernel raised (MH_BAD_INDEX)
+ *   WRITES     i32 [rows]         SLOTS as cache writes see it, where a device keeps some keys only
  *
  * The host writes the inputs in stream order from a ring of staging copies, so that a step may be
  * prepared while the one before runs. Threads: one at a time.
@@ -33,6 +34,7 @@ enum {
     MH_STEP_NEXT,
     MH_STEP_ACCEPTED,
     MH_STEP_FAULT,
+    MH_STEP_WRITES,
     MH_STEP_PARTS
 };
 

@@ -15,6 +15,11 @@ MH_BEGIN_DECLS
 
 typedef struct mh_session mh_session;
 
+/* Who has a model's cache, of the ranks it is on. SPLIT: positions are dealt out in segments of
+ * 256, segment g to rank g mod ranks, so that each keeps and attends to its part of the keys; what
+ * it finds goes to all (mh_comm_all_gather), who merge it in order: the bits of REPLICATED. */
+enum { MH_ATTENTION_REPLICATED = 0, MH_ATTENTION_SPLIT = 1 };
+
 typedef struct mh_session_params {
     uint64_t struct_size;
     mh_dtype kv_dtype; /* MH_F32 (also 0) or MH_BF16: of the latent cache */
@@ -27,6 +32,12 @@ typedef struct mh_session_params {
     uint32_t reserved2;
     int64_t cache_tokens;        /* positions all sequences share; 0: sequences x context */
     mh_expert_load *expert_load; /* counts what tokens choose; borrowed, of this model. Or NULL */
+    /* MH_ATTENTION_REPLICATED, _SPLIT. Split, every rank keeps as many pages, cache_tokens are what
+     * all have together, and a sequence needs a page of the rank that has its next positions. A
+     * launch has fewer tokens than `chunk` where what is exchanged of a long context would take
+     * more than 256 MiB. */
+    uint32_t attention;
+    uint32_t reserved3;
 } mh_session_params;
 
 /* Takes the cache and the activations. A context beyond the model's max_position_embeddings is
@@ -130,7 +141,7 @@ MH_API mh_status mh_sequence_tokens(const mh_session *session, uint32_t sequence
 
 /* Writes a sequence to a file: tokens, cache, sampling and next token, with checksums and what
  * tells its model. The file appears whole or not at all (it is written as PATH.part and renamed).
- */
+ * MH_UNSUPPORTED where the cache is split and part of it is in another process. */
 MH_API mh_status mh_sequence_save(mh_session *session, uint32_t sequence, const char *path);
 
 /* The saved sequence takes this one's place, bit for bit. A file of another model, cache dtype or
