@@ -78,8 +78,11 @@ FAST = ["fast/products {}", "fast/fused {}"]
 # gets the kernels of many rows.
 CASES = {
     "attention_decode.ptx": ["fast/attention"],
+    "attention_merge.ptx": ["attention_merge/f32/T3.H2.L66.S3.N2/gaps/random/bad",
+                            "attention_merge/f32/T2.H2.L130.S2.N3/gaps/wide/plain"],
     "attention_mma.ptx": ["fast/attention @1"],
-    "attention_body.inc": ["attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
+    "attention_body.inc": ["attention_part/bf16/T5.H3.L66.R4.P16.Q2.M40.S2.F2.N2/gaps/random/bad",
+                           "attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
                            "attention/bf16/T2.H1.L64.R8.P64.Q1.M9/gaps/random/plain",
                            "attention/bf16/T1.H5.L520.R8.P64.Q1.M2/gaps/random/plain",
                            "attention/bf16/T3.H1.L64.R8.P64.Q1.M20/dense/random/plain",

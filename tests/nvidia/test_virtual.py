@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 # Families whose blocks meet in global memory; looking for races there costs others half their time again.
-MEET = ("attention", "fast", "norm_router", "router", "router_linear", "sample")
+MEET = ("attention", "attention_part", "fast", "norm_router", "router", "router_linear", "sample")
 
 
 def run(moehal, env, *args):
