@@ -768,8 +768,7 @@ static mh_status check_return(const mh_comm *comm, const char *name, int64_t ran
                               const mh_comm_rows *rows, const mh_tensor *e)
 {
     mh_status status = check_of(comm, name, "e", rank, e);
-    if (!status &&
-        (e->rank != 3 || e->dtype != rows->y->dtype || e->shape[2] != rows->y->shape[1]))
+    if (!status && (e->rank != 3 || e->dtype != rows->y->dtype || e->shape[2] != rows->y->shape[1]))
         status = hal_fail(comm->runtime, MH_INVALID_ARGUMENT,
                           "%s: e must be [T, k, D], of the D and dtype of rows->y", name);
     return status;

@@ -265,8 +265,7 @@ static mh_status put_rows(struct part *p, uint64_t end, uint64_t most, uint64_t 
         p->op.width = row - p->op.column < width ? row - p->op.column : width;
         p->op.end = clamp(p->op.begin + most, 0, end);
         p->op.last = p->op.end == end && p->op.column + p->op.width == row;
-        status =
-            put_part(p, p->op.part ? MH_EXCHANGE_SEND | MH_EXCHANGE_RECEIVE : p->phases);
+        status = put_part(p, p->op.part ? MH_EXCHANGE_SEND | MH_EXCHANGE_RECEIVE : p->phases);
         more = !p->op.last && p->phases & MH_EXCHANGE_RECEIVE;
         p->op.column += p->op.end == end ? p->op.width : 0;
         p->op.begin = p->op.end == end ? 0 : p->op.end;
@@ -283,7 +282,7 @@ static mh_status put_dispatch(struct part *p, const mh_comm_op *op)
     uint64_t row = tokens ? mh_dtype_size(op->x.dtype) * (uint64_t)op->x.shape[1] : 0;
     uint64_t room = p->comm->capacity / p->comm->info.ranks & ~UINT64_C(15);
     uint64_t least = clamp((tokens + MH_EXCHANGE_CHUNKS - 1) / MH_EXCHANGE_CHUNKS, 1, tokens + 1);
-    uint64_t chunk = params->chunk_bytes ? params->chunk_bytes / (row + 1)
+    uint64_t chunk = params->chunk_bytes    ? params->chunk_bytes / (row + 1)
                      : tokens * row > LARGE ? CHUNK / (row + 1)
                                             : (tokens + params->blocks - 1) / params->blocks;
     chunk = clamp(clamp(chunk, 0, room / (4 * slots + row + 32)), least, tokens + 1);

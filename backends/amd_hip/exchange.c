@@ -224,7 +224,8 @@ static void plan_bytes(const mh_op_exchange *op, const mh_exchange_params *p, st
     memcpy(l->arguments, &a, sizeof(a));
 }
 
-/* Work-items of a team that moves a row, where a workgroup has so many rows: the more, the fewer. */
+/* Work-items of a team that moves a row, where a workgroup has so many rows: the more, the fewer.
+ */
 static uint32_t team_of(uint64_t rows, uint32_t block)
 {
     uint32_t team = block;
@@ -247,9 +248,8 @@ static void plan_dispatch(const mh_op_exchange *op, const mh_exchange_params *p,
     uint64_t slots = (uint64_t)op->experts.shape[1];
     begin(l, KERNEL_exchange_dispatch, 0, tokens * op->width > LARGE ? THREADS : FEW_THREADS);
     set_grid(l, (int64_t)(chunks < 1 ? 1 : chunks < p->blocks ? chunks : p->blocks), 1, 1);
-    ARGUMENTS(l, dispatch, .e = column(op, l, op->chunk),
-              .tokens = (uint64_t)op->experts.shape[0], .slots = slots, .width = op->width,
-              .stride = p->capacity / p->ranks / 16 * 16,
+    ARGUMENTS(l, dispatch, .e = column(op, l, op->chunk), .tokens = (uint64_t)op->experts.shape[0],
+              .slots = slots, .width = op->width, .stride = p->capacity / p->ranks / 16 * 16,
               .choice_bytes = (4 * slots * op->chunk + 15) / 16 * 16,
               .source = address(&op->source), .arrived = address(&op->arrived),
               .count = address(&op->count), .fault = address(&op->fault),
@@ -265,10 +265,9 @@ static void plan_return(const mh_op_exchange *op, const mh_exchange_params *p, s
     blocks = blocks < slots ? blocks : slots;
     blocks = blocks ? blocks : 1;
     set_grid(l, (int64_t)blocks, 1, 1);
-    ARGUMENTS(l, return, .e = column(op, l, 1), .width = op->width,
-              .source = address(&op->source), .fault = address(&op->fault),
-              .most = (uint32_t)op->x.shape[0], .tokens = (uint32_t)op->y.shape[0],
-              .slots = (uint32_t)op->y.shape[1],
+    ARGUMENTS(l, return, .e = column(op, l, 1), .width = op->width, .source = address(&op->source),
+              .fault = address(&op->fault), .most = (uint32_t)op->x.shape[0],
+              .tokens = (uint32_t)op->y.shape[0], .slots = (uint32_t)op->y.shape[1],
               .team = team_of((slots + blocks - 1) / blocks, l->block));
 }
 

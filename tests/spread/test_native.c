@@ -132,7 +132,10 @@ struct work {
 };
 
 /* What an operation may write. */
-#define RESULTS(w, i) {&(w)->y[i], &(w)->source[i], &(w)->arrived[i], &(w)->count[i], &(w)->fault[i]}
+#define RESULTS(w, i)                                                                              \
+    {                                                                                              \
+        &(w)->y[i], &(w)->source[i], &(w)->arrived[i], &(w)->count[i], &(w)->fault[i]              \
+    }
 enum { RESULT_COUNT = 5 };
 
 /* Numbers whose sum depends on the order of its terms, no NaN. */
@@ -296,8 +299,8 @@ static void prepare_dispatch(struct work *w, mh_dtype dtype)
     free(values);
     for (uint32_t r = 0; r < ranks; r++)
         most = need[r] > most ? need[r] : most;
-    const int64_t capacities[] = {most, most + draw(50), most ? most - 1 : 0, draw(9), most / 2,
-                                  most + 1, most + draw(1000), most};
+    const int64_t capacities[] = {most,     most + draw(50), most ? most - 1 : 0, draw(9),
+                                  most / 2, most + 1,        most + draw(1000),   most};
     const int64_t y[] = {capacities[draw(8)], columns};
     make(&w->y[NATIVE], dtype, 2, y);
     make_rows(w, y[0]);
@@ -677,8 +680,8 @@ static void what_goes_comes_back(void **state)
             OK(mh_buffer_read(t.e.of[r].buffer, t.e.of[r].offset, got, sizeof(got)));
             for (int i = 0; i < TOKENS * SLOTS; i++) {
                 int token = i / SLOTS, slot = i % SLOTS, expert = chosen[r][token][slot];
-                const uint32_t *want = expert >= 0 && expert < EXPERTS ? values[r][token]
-                                                                       : before[r][token][slot];
+                const uint32_t *want =
+                    expert >= 0 && expert < EXPERTS ? values[r][token] : before[r][token][slot];
                 if (memcmp(got[token][slot], want, sizeof(got[0][0])))
                     fail_msg("launch %d, rank %u of %u: token %d, slot %d, expert %d", k, r, ranks,
                              token, slot, expert);
@@ -936,9 +939,8 @@ static void slots_that_have_no_room_are_refused(void **state)
     make_rows(&w, 1);
     mh_comm *comm = meet_native(&params);
     const mh_comm_rows rows = rows_of(&w, NATIVE, 0);
-    assert_int_equal(
-        mh_comm_dispatch(comm, &rows, w.x[NATIVE].of, w.experts.of, w.owners, EXPERTS),
-        MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_comm_dispatch(comm, &rows, w.x[NATIVE].of, w.experts.of, w.owners, EXPERTS),
+                     MH_INVALID_ARGUMENT);
     assert_message_has("1 of 1 tokens go at once, each with 20000 slots");
     part(comm);
     finish(&w);

@@ -263,7 +263,8 @@ template <typename T> struct dispatcher {
 template <typename T> DEVICE void dispatch(const dispatch_arguments &d)
 {
     const exchange_arguments &a = d.e;
-    u32 epoch = begin_operation(a), turn = a.own->turn, chunks = chunks_of(a.end - a.begin, a.chunk);
+    u32 epoch = begin_operation(a), turn = a.own->turn,
+        chunks = chunks_of(a.end - a.begin, a.chunk);
     if (!epoch)
         return;
     dispatcher<T> work = {{a, epoch}, d, turn};
