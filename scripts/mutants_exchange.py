@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Breaks kernels/exchange.ptx, by which GPUs write into each other's memory, in small ways, one at a time, and
-sees whether tests/spread/test_native.c notices on virtual GPUs.
+"""Breaks kernels/exchange.ptx and dispatch.ptx, by which GPUs write into each other's memory, and what they
+share, in small ways, one at a time, and sees whether tests/spread/test_native.c notices on virtual GPUs.
 
 usage: scripts/mutants_exchange.py --build BUILD [--count 60] [--seed 1] [--pick N] [--keep]
 
@@ -32,9 +32,9 @@ EQUIVALENTS = base.ROOT / "tests/mutants/exchange-equivalents.txt"
 CAUGHT = base.ROOT / "tests/mutants/exchange-caught.txt"
 # What to look for, and what it becomes. In PTX's macros a line goes on behind a backslash.
 PTX = [(r"\.(release|acquire|acq_rel)\.", ".relaxed."), (r"(?<=\.(?:release|acquire))\.sys\b", ".gpu"),
-       (r"(?<=^    )(SYNC|SIGNAL|AWAIT)\b", ""), (r"\bbar\.red\.or\.pred dead, 0, dead;", ""),
+       (r"(?<=^    )(SYNC|SIGNAL|AWAIT|MEET)\b", ""), (r"\bbar\.red\.or\.pred dead, 0, dead;", ""),
        (r"\bEXCHANGE_FLAGS(?=\])", "EXCHANGE_FLAGS + 4"), (r"(?<=\], )epoch(?=;)", "turn"),
-       (r"(?<=sub\.u32 v, v, )epoch(?=;)", "turn"), (r"\bEXCHANGE_CHUNKS, c\b", "EXCHANGE_CHUNKS, turn")]
+       (r"(?<=POLL\(READ_FLAG, )epoch(?=,)", "turn"), (r"\bEXCHANGE_CHUNKS, c\b", "EXCHANGE_CHUNKS, turn")]
 
 
 def special(file, text, patterns, entry):
@@ -55,18 +55,16 @@ def special(file, text, patterns, entry):
 
 
 class Nvidia(nvidia.Workshop):
-    vendor, name, driver = "nvidia", "exchange.ptx", "virtual/nvidia/libcuda.so.1"
+    vendor, driver = "nvidia", "virtual/nvidia/libcuda.so.1"
+    names = ["exchange.ptx", "dispatch.ptx", "exchange_steps.inc"]
     where = nvidia.KERNELS
     setting = "MOEHAL_NVIDIA_DRIVER"
     broken = r"cuModuleLoadDataEx|no log from the driver"
 
     @classmethod
-    def sites(cls, text):
-        file = str((cls.where / cls.name).relative_to(base.ROOT))
-        return (special(file, text, PTX, r"\.entry (\w+)|^#define (\w+)"), nvidia.sites(cls.name, text))
-
-    def remake(self):
-        self.make(self.name, "0")
+    def sites(cls, name, text):
+        file = str((cls.where / name).relative_to(base.ROOT))
+        return special(file, text, PTX, r"\.entry (\w+)|^#define (\w+)"), nvidia.sites(name, text)
 
 
 def run(shop, ranks, **settings):
@@ -100,25 +98,25 @@ def tried(shop):
 
 
 def noticed(shop, mutant):
-    path = shop.kernels / shop.name
+    path = shop.kernels / pathlib.Path(mutant.file).name
     text = path.read_text()
     assert text[mutant.offset:].startswith(mutant.old)
     path.write_text(text[:mutant.offset] + mutant.new + text[mutant.offset + len(mutant.old):])
     try:
-        shop.remake()
+        shop.make(path.name, "0")
         return tried(shop)
     finally:
         path.write_text(text)
 
 
 def chosen(shop, seed, pick, equivalents):
-    text = (shop.where / shop.name).read_text(encoding="utf-8")
-    first, rest = shop.sites(text)
+    texts = [(shop.where / name).read_text(encoding="utf-8") for name in shop.names]
+    first, rest = [sum(sites, []) for sites in zip(*map(shop.sites, shop.names, texts))]
     pool = [m for m in first + rest if not equivalents.hold(m)]
     if pick:
         names = set(CAUGHT.read_text(encoding="utf-8").splitlines())
         there = [m for m in pool if m.name() in names]
-        return random.Random(hashlib.sha256(text.encode()).hexdigest()).sample(there, pick)
+        return random.Random(hashlib.sha256("".join(texts).encode()).hexdigest()).sample(there, pick)
     rest = [m for m in pool if m not in first]
     random.Random(seed).shuffle(rest)
     return [m for m in pool if m in first] + rest
@@ -138,7 +136,7 @@ def main():
     done = 0
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
         shop = Nvidia(folder, options.build)
-        shop.remake()
+        shop.make("exchange_steps.inc", "0")
         if not options.pick and (by := tried(shop)):
             print(f"without a mutant: {by}")
             sys.exit(2)
@@ -156,7 +154,7 @@ def main():
     if options.keep:
         old = set(CAUGHT.read_text(encoding="utf-8").splitlines()) if CAUGHT.exists() else set()
         CAUGHT.write_text("".join(f"{name}\n" for name in sorted(old | set(caught))), encoding="utf-8")
-    print(f"{len(caught)} of {done} mutants of {Nvidia.name} caught, seed {options.seed}")
+    print(f"{len(caught)} of {done} mutants of exchanges caught, seed {options.seed}")
     sys.exit(0 if len(caught) >= (done if options.pick else 0.95 * done) else 1)
 
 

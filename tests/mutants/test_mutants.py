@@ -75,7 +75,7 @@ class Mutants(unittest.TestCase):
     def test_sites_of_exchanges(self):
         source = ("#define SIGNAL \\\n    SYNC \\\n    @p st.release.sys.global.u32 [peer + EXCHANGE_FLAGS], epoch;\n"
                   ".visible .entry f(.param .u32 p_n)\n{\n    SIGNAL\n    AWAIT  // SYNC\n}\n")
-        found = [(m.function, m.old, m.new) for m in mutants_exchange.Nvidia.sites(source)[0]]
+        found = [(m.function, m.old, m.new) for m in mutants_exchange.Nvidia.sites("f.ptx", source)[0]]
         self.assertEqual(found, [
             ("SIGNAL", "SYNC", ""), ("SIGNAL", ".release.", ".relaxed."), ("SIGNAL", ".sys", ".gpu"),
             ("SIGNAL", "EXCHANGE_FLAGS", "EXCHANGE_FLAGS + 4"), ("SIGNAL", "epoch", "turn"),
