@@ -104,7 +104,7 @@ enum program_id {
 /* A program for one weight format. */
 struct program {
     bool tried;
-    bool fresh; /* compiled from source, not in the cache yet */
+    bool fresh; /* its entry in the cache is not there, or lacks verdicts */
     cl_program program;
     char reason[192]; /* why the build failed */
 };
@@ -146,6 +146,7 @@ struct device {
     pthread_mutex_t split_lock;
     struct program programs[PROGRAM_COUNT][FORMATS];
     cl_kernel kernels[KERNEL_COUNT][FORMATS];
+    bool checked[KERNEL_COUNT][FORMATS]; /* against the definition */
     char broken[KERNEL_COUNT][FORMATS][BROKEN]; /* what is wrong with a kernel; "" if nothing */
 };
 

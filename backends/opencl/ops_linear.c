@@ -4,7 +4,7 @@
 /* As in linear.cl: rows of a group, columns of a group. */
 static int64_t row_block(const struct device *device)
 {
-    return device->form == FORM_CPU ? 32 : 4;
+    return device->form == FORM_CPU ? 64 : 4;
 }
 
 #define COLUMN_BLOCK 64

@@ -91,7 +91,8 @@ static void cache_key(const struct device *device, const char *const *sources, c
              device->driver);
 }
 
-/* ---- entries: a line "kernel: what is wrong with it" each, a NUL, the binary ---- */
+/* ---- entries: for each kernel that was checked a line "kernel: what is wrong with it", a NUL, the
+ * binary ---- */
 
 #define MOST_REASONS 4096
 
@@ -101,7 +102,7 @@ static void write_reasons(const struct device *device, enum program_id id, mh_fo
     size_t used = 0;
     text[0] = 0;
     for (int k = 0; k < KERNEL_COUNT; k++)
-        if (kernels[k].program == id && device->broken[k][format][0] && used < MOST_REASONS - 256)
+        if (kernels[k].program == id && device->checked[k][format] && used < MOST_REASONS - 256)
             used += (size_t)snprintf(text + used, MOST_REASONS - used, "%s: %s\n", kernels[k].name,
                                      device->broken[k][format]);
 }
@@ -112,10 +113,12 @@ static void read_reasons(struct device *device, enum program_id id, mh_format fo
     for (; *text; text += strcspn(text, "\n"), text += *text == '\n')
         for (int k = 0; k < KERNEL_COUNT; k++) {
             size_t length = strlen(kernels[k].name);
-            if (kernels[k].program == id && !strncmp(text, kernels[k].name, length) &&
-                text[length] == ':')
-                snprintf(device->broken[k][format], sizeof(device->broken[k][format]), "%.*s",
-                         (int)strcspn(text + length + 2, "\n"), text + length + 2);
+            if (kernels[k].program != id || strncmp(text, kernels[k].name, length) ||
+                strncmp(text + length, ": ", 2))
+                continue;
+            device->checked[k][format] = true;
+            snprintf(device->broken[k][format], sizeof(device->broken[k][format]), "%.*s",
+                     (int)strcspn(text + length + 2, "\n"), text + length + 2);
         }
 }
 
@@ -203,22 +206,21 @@ static void describe(const struct device *device, enum program_id id, mh_format 
     cache_key(device, sources, *count, options, key, 600);
 }
 
-/* Each kernel once against the definition; what is wrong is told and kept. A check that could not
- * be made is told too, but for this time only. */
-static void check_kernels(struct device *device, enum program_id id, mh_format format)
+/* A kernel against the definition, once for an entry of the cache; what is wrong is told and kept.
+ * A check that could not be made is told too, but for this time only. */
+static void check_kernel(struct device *device, enum kernel_id kernel, mh_format format)
 {
-    for (int k = 0; k < KERNEL_COUNT; k++) {
-        char *broken = device->broken[k][format], line[300];
-        if (kernels[k].program != id || broken[0])
-            continue;
-        if (opencl_check_kernel(device, (enum kernel_id)k, format, broken))
-            device->programs[id][format].fresh = false; /* nothing to keep */
-        if (!broken[0])
-            continue;
-        snprintf(line, sizeof(line), "opencl: %s miscompiles kernel %s (format %u): %s",
-                 device->name, kernels[k].name, format, broken);
-        device->core->log(device->core->context, MH_LOG_WARNING, line);
-    }
+    struct program *p = &device->programs[kernels[kernel].program][format];
+    char *broken = device->broken[kernel][format], line[300];
+    if (!p->program || broken[0] || device->checked[kernel][format])
+        return;
+    if (!opencl_check_kernel(device, kernel, format, broken))
+        p->fresh = device->checked[kernel][format] = true;
+    if (!broken[0])
+        return;
+    snprintf(line, sizeof(line), "opencl: %s miscompiles kernel %s (format %u): %s", device->name,
+             kernels[kernel].name, format, broken);
+    device->core->log(device->core->context, MH_LOG_WARNING, line);
 }
 
 static void build(struct device *device, enum program_id id, mh_format format)
@@ -235,8 +237,7 @@ static void build(struct device *device, enum program_id id, mh_format format)
     for (int k = 0; p->program && k < KERNEL_COUNT; k++)
         if (kernels[k].program == id)
             make_kernel(device, k, format);
-    if (p->program && p->fresh)
-        check_kernels(device, id, format);
+    p->tried = true;
 }
 
 void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
@@ -249,7 +250,7 @@ void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format form
     pthread_mutex_lock(&device->build_lock);
     if (!p->tried)
         build(device, id, format);
-    p->tried = true;
+    check_kernel(device, kernel, format);
     reason[0] = 0;
     if (p->reason[0])
         snprintf(reason, 192, "%s", p->reason);

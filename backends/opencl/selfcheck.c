@@ -1,6 +1,6 @@
 /*
  * selfcheck.c: kernels that were just compiled, each run once against the definition on a small
- * case. A driver that miscompiles one is named; its op expands or falls back.
+ * case before an op uses it. A driver that miscompiles one is named; its op expands or falls back.
  */
 #include <stdio.h>
 #include <string.h>
@@ -408,7 +408,7 @@ static const struct {
     {KERNEL_experts_linear, MH_OP_EXPERTS_GATE_UP, 2},
     {KERNEL_experts_down_combine, MH_OP_EXPERTS_DOWN_COMBINE, 3},
     {KERNEL_many, MH_OP_LINEAR_SWIGLU, 13},
-    {KERNEL_many, MH_OP_MLA_QUERY, 5},
+    {KERNEL_many, MH_OP_HEAD_LINEAR, 5},
     {KERNEL_many, MH_OP_EXPERTS_GATE_UP, 5},
 };
 

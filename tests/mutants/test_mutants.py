@@ -8,6 +8,7 @@ import mutants  # noqa: E402  (after the path)
 import mutants_amd  # noqa: E402
 import mutants_exchange  # noqa: E402
 import mutants_nvidia  # noqa: E402
+import mutants_opencl  # noqa: E402
 
 SOURCE = '''
 #define TWICE(x) (2 * (x))
@@ -103,6 +104,16 @@ class Mutants(unittest.TestCase):
         e = mutants.Equivalents(mutants_amd.EQUIVALENTS.read_text(encoding="utf-8"))
         mutants_amd.sample(1, e)
         self.assertEqual(e.stale(), [])
+
+    def test_lists_of_opencl_are_sites(self):
+        e = mutants.Equivalents(mutants_opencl.EQUIVALENTS.read_text(encoding="utf-8"))
+        chosen = mutants_opencl.sample(4, 1, e)
+        self.assertEqual(e.stale(), [])
+        for kernel in mutants_opencl.CASES:
+            self.assertGreaterEqual(sum(kernel in users for users in chosen.values()), 3, kernel)
+        names = {m.name() for m in mutants_opencl.every_site()}
+        caught = mutants_opencl.CAUGHT.read_text(encoding="utf-8").splitlines()
+        self.assertEqual([name for name in caught if name not in names], [])
 
     def test_the_sample_has_three_of_each_op_and_repeats(self):
         def draw(seed):

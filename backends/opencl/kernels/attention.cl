@@ -42,6 +42,15 @@ float16 keys_at(keys_in keys, long at)
                : vload16(0, (global const float *)keys.memory + at);
 }
 
+/* The columns from `k` on, less than STRIPES, and the fold. */
+APART float rest_of_score(global const float *q, keys_in keys, long row, long k, long width,
+                          float *stripes)
+{
+    for (int j = 0; k < width; j++, k++)
+        stripes[j] = fma(q[k], key_at(keys, row + k), stripes[j]);
+    return fold_stripes(stripes);
+}
+
 /* scores[h][i] = scale * q[h] . key i; behind the last key its score again. */
 APART void score(global const float *const *q, keys_in keys, const long *rows, long count,
                  long width, float scale, float *scores, float *space)
@@ -72,9 +81,7 @@ APART void score(global const float *const *q, keys_in keys, const long *rows, l
 #pragma unroll
                 for (int j = 0; j < 4; j++)
                     vstore16(a[h][j], j, stripes);
-                for (long at = k; at < width; at++)
-                    stripes[at - k] = fma(q[h][at], key_at(keys, rows[i] + at), stripes[at - k]);
-                dot = fold_stripes(stripes);
+                dot = rest_of_score(q[h], keys, rows[i], k, width, stripes);
             }
             scores[h * CHUNK + i] = dot * scale;
         }

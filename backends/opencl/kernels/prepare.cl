@@ -1,20 +1,23 @@
 /* prepare.cl: what kernel many (many.cl) wants first. */
 
-/* Rows of x, whole stripes of them, in the order that kernel `many` wants in the cpu form, and its
- * counter set to 0. Groups: (rows of a token, tokens). */
-KERNEL void order(TENSOR(float, y), TENSOR(const float, x), global int *next, const long next_at,
-                  const long size)
+APART void order_row(global float *to, global const float *from, long terms, long size)
 {
-    long j = get_group_id(0), t = get_group_id(1), terms = (size + STRIPES - 1) / STRIPES;
-    global const float *from = ROW2(x, t, j);
-    global float *to = ROW2(y, t, j);
-    if (j + t == 0)
-        next[next_at] = 0;
     for (int s = LANE; s < STRIPES; s += LANES) {
         global float *stripe = to + reversed(s) * terms;
         for (long i = 0; i < terms; i++)
             stripe[i] = i * STRIPES + s < size ? from[i * STRIPES + s] : 0.0f;
     }
+}
+
+/* Rows of x, whole stripes of them, in the order that kernel `many` wants in the cpu form, and its
+ * counter set to 0. Groups: (rows of a token, tokens). */
+KERNEL void order(TENSOR(float, y), TENSOR(const float, x), global int *next, const long next_at,
+                  const long size)
+{
+    long j = get_group_id(0), t = get_group_id(1);
+    if (j + t == 0)
+        next[next_at] = 0;
+    order_row(ROW2(y, t, j), ROW2(x, t, j), (size + STRIPES - 1) / STRIPES, size);
 }
 
 /* One group. lists = {begin[resident + 1], slots of expert 0, of expert 1, ...}; a slot is

@@ -21,7 +21,7 @@
 
 /* BLOCK rows of a matrix are a group's. */
 #ifdef FORM_CPU
-#define BLOCK 32
+#define BLOCK 64
 #else
 #define BLOCK 4
 #endif
