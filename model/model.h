@@ -88,8 +88,12 @@ mh_status model_session_params(const mh_config *config, mh_session_params *param
 /* session_pages.c: of one layer. */
 uint64_t model_cache_bytes(const mh_config *config, mh_dtype dtype, int64_t pages);
 
-/* session.c: the most segments of a context that one of `parts` ranks has. */
+/* session.c: the most segments of a context that one of `parts` ranks has; what it finds of so many
+ * for a token and layer; how many tokens then go in a launch. */
 int64_t model_segments(int64_t context, int64_t parts);
+int64_t model_part_bytes(const mh_config *config, int64_t segments);
+int64_t model_split_chunk(const mh_config *config, int64_t segments, int64_t parts, int64_t chunk,
+                          int64_t sequences);
 
 /* Bytes of model_step's `experts`, for so many rows. */
 uint64_t model_choices_bytes(const mh_config *config, int64_t rows);

@@ -86,18 +86,29 @@ int64_t model_segments(int64_t context, int64_t parts)
     return (segments + parts - 1) / parts;
 }
 
+int64_t model_part_bytes(const mh_config *c, int64_t segments)
+{
+    return 4 * c->num_attention_heads * (c->kv_lora_rank + 2) * segments;
+}
+
 /* What ranks find of a long context takes room: fewer rows at once, that it stays below this. */
 #define MOST_PART_BYTES (INT64_C(256) << 20)
 
+int64_t model_split_chunk(const mh_config *c, int64_t segments, int64_t parts, int64_t chunk,
+                          int64_t sequences)
+{
+    int64_t most = MOST_PART_BYTES / (model_part_bytes(c, segments) * (parts + 1));
+    if (chunk <= most)
+        return chunk;
+    return most > sequences ? most : sequences;
+}
+
 static void split_attention(mh_session *s)
 {
-    const mh_config *c = s->model->config;
     s->shares = s->model->world;
     s->segments = model_segments(s->context, s->shares);
-    int64_t row = 4 * c->num_attention_heads * (c->kv_lora_rank + 2) * s->segments;
-    int64_t most = MOST_PART_BYTES / (row * (s->shares + 1));
-    if (s->chunk > most)
-        s->chunk = most > s->sequence_count ? most : s->sequence_count;
+    s->chunk = model_split_chunk(s->model->config, s->segments, s->shares, s->chunk,
+                                 s->sequence_count);
 }
 
 static void start_sequence(struct sequence *q)

@@ -10,8 +10,9 @@
 #include "tool.h"
 
 struct inputs {
-    const char *name, *device, *dtype, *kv, *placement;
-    int64_t context, chunk, layers;
+    const char *name, *device, *dtype, *kv, *placement, *attention, *offload;
+    int64_t context, chunk, layers, expert_places;
+    uint32_t attention_kind;
     bool json, is_virtual;
     struct placement_words words;
 };
@@ -225,6 +226,12 @@ static void print_plan(const struct devices *d, const mh_config *c, int64_t cont
             printf("does not fit: %.1f MB too much; %lld tokens of cache would\n",
                    mb * (double)(taken(r) - r->memory), (long long)cache_tokens(r, context));
     }
+    for (uint32_t i = 0; i < d->count; i++)
+        if (d->ranks[i].places)
+            printf("fetched      %s has %lld places a layer; an expert that is in none is %llu "
+                   "bytes\n",
+                   d->uri[i], (long long)d->ranks[i].places,
+                   (unsigned long long)d->ranks[i].miss_bytes);
     if (d->count > 1)
         printf("exchange     %llu bytes a token arrive, on all devices together\n",
                (unsigned long long)exchanged);
@@ -240,14 +247,18 @@ static json_t *plan_json(const struct devices *d, int64_t context)
         const mh_plan_rank *r = &d->ranks[i];
         json_array_append_new(
             list,
-            json_pack("{s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device",
+            json_pack("{s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+                      "s:I}",
+                      "device",
                       d->uri[i], "memory_bytes", (json_int_t)r->memory, "fits", (int)r->fits,
                       "context_tokens", (json_int_t)cache_tokens(r, context), "expert_room",
                       (json_int_t)r->room, "experts", (json_int_t)r->experts, "weight_bytes",
                       (json_int_t)r->weight_bytes, "expert_bytes", (json_int_t)r->expert_bytes,
                       "cache_bytes", (json_int_t)r->cache_bytes, "scratch_bytes",
                       (json_int_t)r->scratch_bytes, "bytes_out_per_token", (json_int_t)r->bytes_out,
-                      "bytes_in_per_token", (json_int_t)r->bytes_in));
+                      "bytes_in_per_token", (json_int_t)r->bytes_in,
+                      "expert_places", (json_int_t)r->places, "bytes_per_miss",
+                      (json_int_t)r->miss_bytes));
     }
     return list;
 }
@@ -262,7 +273,12 @@ static int check_inputs(struct inputs *in)
         return usage_error(&command_inspect, "--kv: '%s', must be f32 or bf16", in->kv);
     if (in->dtype && strcmp(in->dtype, "bf16") && strcmp(in->dtype, "fp8"))
         return usage_error(&command_inspect, "--dtype: '%s', must be bf16 or fp8", in->dtype);
-    return parse_placement(&command_inspect, in->placement, &in->words);
+    int code = parse_placement(&command_inspect, in->placement, &in->words);
+    if (code < 0)
+        code = parse_attention(&command_inspect, in->attention, &in->attention_kind);
+    if (code < 0)
+        code = parse_offload(&command_inspect, in->offload, &in->words, &in->expert_places);
+    return code;
 }
 
 /* The context as the plan took it. */
@@ -277,6 +293,8 @@ static mh_status plan_devices(const struct inputs *in, const struct subject *sub
     mh_plan_params params = plan_params(in, subject);
     mh_status status = ask_devices(in->device, devices);
     params.redundant = in->words.redundant;
+    params.attention = in->attention_kind;
+    params.expert_places = in->expert_places;
     if (!status && in->words.load[0])
         status = mh_expert_load_read(subject->config, in->words.load, &params.expert_load);
     if (!status)
@@ -315,6 +333,8 @@ static int run(int argc, char **argv)
         {"device", OPTION_TEXT, &in.device, "URI[,URI...]", "what it takes of these devices"},
         {"virtual", OPTION_FLAG, &in.is_virtual, NULL, "use the virtual GPUs"},
         {"placement", OPTION_TEXT, &in.placement, "load=FILE,redundant=N", "where experts go"},
+        {"attention", OPTION_TEXT, &in.attention, "replicated|split", "of several devices"},
+        {"offload", OPTION_TEXT, &in.offload, "auto|N", "places for experts that are fetched"},
         {"context", OPTION_INTEGER, &in.context, "N", "tokens of cache; default the model's limit",
          1, 1 << 30},
         {"chunk", OPTION_INTEGER, &in.chunk, "N", "tokens of a prefill step; default 512", 1,

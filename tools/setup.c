@@ -4,6 +4,35 @@
 
 #include "tool.h"
 
+int parse_attention(const struct command *command, const char *text, uint32_t *attention)
+{
+    *attention = MH_ATTENTION_REPLICATED;
+    if (!text || !strcmp(text, "replicated"))
+        return -1;
+    *attention = MH_ATTENTION_SPLIT;
+    if (!strcmp(text, "split"))
+        return -1;
+    return usage_error(command, "--attention: '%s', must be replicated or split", text);
+}
+
+int parse_offload(const struct command *command, const char *text,
+                  const struct placement_words *words, int64_t *places)
+{
+    *places = 0;
+    if (!text)
+        return -1;
+    if (words->redundant)
+        return usage_error(command, "--offload: not together with --placement redundant=N");
+    *places = -1;
+    if (!strcmp(text, "auto"))
+        return -1;
+    char *end;
+    *places = strtol(text, &end, 10);
+    if (*end || *places < 1 || *places > 1 << 20)
+        return usage_error(command, "--offload: '%s', must be auto or 1 to 2^20", text);
+    return -1;
+}
+
 static int check_options(struct setup *setup, const struct command *command,
                          const struct setup_options *o)
 {
@@ -21,23 +50,13 @@ static int check_options(struct setup *setup, const struct command *command,
         setup->kv = MH_BF16;
     else
         return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
-    if (o->attention && !strcmp(o->attention, "split"))
-        setup->attention = MH_ATTENTION_SPLIT;
-    else if (o->attention && strcmp(o->attention, "replicated"))
-        return usage_error(command, "--attention: '%s', must be replicated or split", o->attention);
     int code = parse_placement(command, o->placement, &setup->placement);
+    if (code < 0)
+        code = parse_attention(command, o->attention, &setup->attention);
+    if (code < 0)
+        code = parse_offload(command, o->offload, &setup->placement, &setup->expert_places);
     if (code >= 0)
         return code;
-    if (o->offload && strcmp(o->offload, "auto")) {
-        char *end;
-        setup->expert_places = strtol(o->offload, &end, 10);
-        if (*end || setup->expert_places < 1 || setup->expert_places > 1 << 20)
-            return usage_error(command, "--offload: '%s', must be auto or 1 to 2^20", o->offload);
-    } else if (o->offload) {
-        setup->expert_places = -1;
-    }
-    if (setup->expert_places && setup->placement.redundant)
-        return usage_error(command, "--offload: not together with --placement redundant=N");
     size_t length = o->device ? strlen(o->device) : 0;
     if (length && (o->device[0] == ',' || o->device[length - 1] == ',' || strstr(o->device, ",,")))
         return usage_error(command, "--device: '%s': an empty name in the list", o->device);

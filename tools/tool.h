@@ -118,6 +118,10 @@ struct placement_words {
 };
 /* Returns -1, or the exit status after telling why. text may be NULL. */
 int parse_placement(const struct command *command, const char *text, struct placement_words *words);
+/* The same of --attention and --offload. */
+int parse_attention(const struct command *command, const char *text, uint32_t *attention);
+int parse_offload(const struct command *command, const char *text,
+                  const struct placement_words *words, int64_t *places);
 
 struct setup {
     mh_runtime *runtime;

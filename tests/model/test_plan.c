@@ -25,9 +25,8 @@ static const char *model_dir;
 
 enum { DEVICES = 3 };
 
-static void a_session_takes_what_was_planned(void **state)
+static void take_what_was_planned(uint32_t attention)
 {
-    (void)state;
     mh_runtime *runtime;
     mh_device *devices[DEVICES];
     mh_checkpoint *checkpoint;
@@ -48,6 +47,7 @@ static void a_session_takes_what_was_planned(void **state)
     params.context = p.context = 1000;
     params.chunk = p.chunk = 100;
     params.kv_dtype = p.kv_dtype = MH_BF16;
+    params.attention = p.attention = attention;
     OK(mh_plan(&params, ranks, DEVICES, &missing));
     assert_int_equal(missing, 0);
     OK(mh_model_load(checkpoint, devices, DEVICES, NULL, &model));
@@ -76,6 +76,13 @@ static void a_session_takes_what_was_planned(void **state)
     for (int i = 0; i < DEVICES; i++)
         mh_device_release(devices[i]);
     mh_runtime_release(runtime);
+}
+
+static void a_session_takes_what_was_planned(void **state)
+{
+    (void)state;
+    take_what_was_planned(MH_ATTENTION_REPLICATED);
+    take_what_was_planned(MH_ATTENTION_SPLIT);
 }
 
 /* DeepSeek-V3 in FP8, by its published shape: 256 experts of 3 x 7168 x 2048 in 58 layers. */
@@ -127,6 +134,49 @@ static void v3_on_eight_devices(void **state)
             assert_int_equal(ranks[3].bytes_in, UINT64_C(58) * 8 * 4 * 7168 / 8 * 7);
         }
     }
+}
+
+/* The same devices, half as large: what does not fit is fetched, and each keeps an eighth of the
+ * cache. */
+static void v3_on_eight_smaller_devices(void **state)
+{
+    (void)state;
+    enum { COUNT = 8 };
+    const uint64_t values = UINT64_C(3) * 7168 * 2048;
+    mh_config config = MH_INIT(mh_config);
+    mh_plan_rank ranks[COUNT];
+    int64_t missing;
+    OK(mh_synth_config("v3", 0, MH_SYNTH_FP8, &config));
+    mh_plan_params params = MH_INIT(mh_plan_params);
+    params.config = &config;
+    params.context = 8192;
+    params.kv_dtype = MH_BF16;
+    params.attention = MH_ATTENTION_SPLIT;
+    for (int64_t wanted = -1; wanted <= 40; wanted += wanted < 0 ? 6 : 35) {
+        params.expert_places = wanted;
+        for (int i = 0; i < COUNT; i++) {
+            ranks[i] = MH_INIT(mh_plan_rank);
+            ranks[i].memory = UINT64_C(80) << 30;
+        }
+        OK(mh_plan(&params, ranks, COUNT, &missing));
+        assert_int_equal(missing, 0);
+        for (int i = 0; i < COUNT; i++) {
+            const mh_plan_rank *r = &ranks[i];
+            assert_int_equal(r->experts, 32);
+            assert_true(r->room < 32);
+            assert_int_equal(r->places, wanted == 5 ? 5 : r->room);
+            assert_int_equal(r->miss_bytes, values + values / (128 * 128) * 4);
+            assert_int_equal(r->expert_bytes, 58 * r->miss_bytes * (uint64_t)r->places);
+            /* 32 segments of 256, four each. */
+            assert_int_equal(r->cache_bytes, UINT64_C(4) * 256 * 576 * 2 * 61);
+            /* Of every layer 128 heads x 4 segments x 514 values, and its slots. */
+            uint64_t part = UINT64_C(61) * 4 * 128 * 4 * 514, slots = UINT64_C(58) * 8 * 4 * 7168;
+            assert_int_equal(r->bytes_out, part + slots / 8);
+            assert_int_equal(r->bytes_in, 7 * part + slots / 8 * 7);
+        }
+    }
+    params.redundant = 1;
+    assert_int_equal(mh_plan(&params, ranks, COUNT, &missing), MH_INVALID_ARGUMENT);
 }
 
 /* Copies, owners and room, by what they must be whatever the load. */
@@ -249,6 +299,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_takes_what_was_planned),
         cmocka_unit_test(v3_on_eight_devices),
+        cmocka_unit_test(v3_on_eight_smaller_devices),
         cmocka_unit_test(placements_keep_their_promises),
         cmocka_unit_test(what_is_wrong_is_told),
     };

@@ -175,6 +175,18 @@ class Spread(unittest.TestCase):
                      if ".experts." in name and f".layers.{layers}." not in name}
             expert = sum(sizes.values()) // (count * len(steps))
             self.assertAlmostEqual(offload["bytes_per_token"], want[1] * expert / (8 + tokens - 1), delta=1)
+            plan = json.loads(good("inspect", path, "--device", device, "--virtual", "--offload", places,
+                                   "--json", env=ENV))["devices"][0]
+            self.assertEqual([plan["expert_places"], plan["bytes_per_miss"]], [places, expert])
+        for devices in ("nvidia:0,nvidia:1", "nvidia:0,host", "amd:0,nvidia:0"):
+            if any(d != "host" and f'"{d}"' not in listed for d in devices.split(",")):
+                print(f"{devices}: not tried: this build lacks one of them")
+                continue
+            got = generate("--ids", ids, "--max-tokens", tokens, "--device", devices, "--virtual", "--strict",
+                           "--offload", 2, model=path, env=ENV)
+            self.assertEqual(got["logit_hash"], one["logit_hash"], devices)
+            self.assertEqual([got["offload"]["places"], sum(got["experts"])], [2, count], devices)
+            self.assertGreater(got["offload"]["misses"], 0)
 
     def test_what_does_not_fit_is_told(self):
         path = os.path.join(GOLDEN, "v3-fp8")

@@ -18,6 +18,9 @@ typedef struct mh_plan_params {
     mh_expert_load *expert_load;     /* as this */
     int64_t context;
     int64_t chunk;
+    int64_t expert_places; /* as of mh_model_params */
+    uint32_t attention;    /* as of mh_session_params */
+    uint32_t reserved;
 } mh_plan_params;
 
 /* A rank: a device of one process. The caller sets struct_size, the same in all, and what is given.
@@ -33,10 +36,14 @@ typedef struct mh_plan_rank {
     int64_t experts;        /* of every layer, that it gets; the most of a layer */
     uint64_t weight_bytes;  /* all weights but routed experts */
     uint64_t expert_bytes;  /* in a file's mapping where the device runs on host memory */
-    uint64_t cache_bytes;   /* of the context */
+    uint64_t cache_bytes;   /* of the context, or of this rank's part where attention is split */
     uint64_t scratch_bytes; /* activations of a chunk, angles; a backend may take more */
-    uint64_t bytes_out;     /* a token, of experts' outputs, chosen as the load says, or alike: */
-    uint64_t bytes_in;      /* that leave this rank, counted once; that come from the others */
+    /* A token at the end of the context: experts' outputs, chosen as the load says, or alike, and
+     * where attention is split what the ranks find of their segments. */
+    uint64_t bytes_out; /* that leave this rank, counted once */
+    uint64_t bytes_in;  /* that come from the others */
+    int64_t places;     /* of a layer, for experts that are fetched; 0: all it has are there */
+    uint64_t miss_bytes; /* to fetch an expert of a layer */
 } mh_plan_rank;
 
 /* Places experts as mh_model_load does and fills what is found. `missing`: how many experts of a
