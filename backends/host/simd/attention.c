@@ -122,7 +122,7 @@ static void attend_heads(const struct block *b, const float *const *keys, int64_
                          int64_t row, int64_t rows, struct part *parts)
 {
     float p[ROW_BLOCK][CHUNK], alpha[ROW_BLOCK];
-    const float *x[ROW_BLOCK];
+    const float *x[ROW_BLOCK] = {0}; /* gcc does not see that rows >= 1 */
     for (int64_t r = 0; r < rows; r++)
         x[r] = b->queries + (row + r) * permuted_floats(b->width);
     K(panel_scores)(b->panel, b->width, x, rows, p);
