@@ -41,7 +41,7 @@ enum {
 
 /* A vendor's event: how often it was recorded, how often its point was passed. */
 struct probe_event {
-    uint64_t recorded, passed;
+    _Atomic uint64_t recorded, passed;
 };
 
 /* A vendor's queue, as far as a wrapped stream needs one. */
