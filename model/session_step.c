@@ -72,13 +72,14 @@ static void fill_inputs(const mh_session *s, const struct session_rank *r, const
 /* Of a split cache: graphs are for the next power of two. */
 static void count_segments(mh_session *s, const struct row *rows, int64_t count)
 {
+    if (s->shares == 1)
+        return;
     int64_t most = 0, segments = 1, all = model_segments(s->context, s->shares);
     for (int64_t i = 0; i < count; i++)
         most = rows[i].position > most ? rows[i].position : most;
     while (segments < model_segments(most + 1, s->shares))
         segments *= 2;
-    if (s->shares > 1)
-        s->segments = segments < all ? segments : all;
+    s->segments = segments < all ? segments : all;
 }
 
 static mh_status read_tensor(mh_session *s, mh_tensor t, float *to)

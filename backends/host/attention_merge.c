@@ -1,15 +1,13 @@
 /* attention_merge.c: rule 3's merges of segments that lie in memory, from left to right. */
 #include "kernels.h"
-#include "numerics.h"
-
-#define SEGMENT 256
+#include "part.h"
 
 struct job {
     const mh_op_attention_merge *op;
 };
 
 /* Segment g of row t and head h: [o | m | l]. */
-static const float *segment_at(const mh_op_attention_merge *o, int64_t t, int64_t h, int64_t g)
+static float *segment_at(const mh_op_attention_merge *o, int64_t t, int64_t h, int64_t g)
 {
     return row3(&o->x, g % o->parts * o->y.shape[0] + t, h, g / o->parts);
 }
@@ -17,27 +15,14 @@ static const float *segment_at(const mh_op_attention_merge *o, int64_t t, int64_
 static void merge_row(const mh_op_attention_merge *o, int64_t t, int64_t h, int64_t segments)
 {
     int64_t latent = o->y.shape[2];
-    float *y = row2(&o->y, t, h);
-    const float *first = segment_at(o, t, h, 0);
-    float m = first[latent], l = first[latent + 1];
-    memcpy(y, first, (size_t)latent * sizeof(*y));
+    float *y = row2(&o->y, t, h), *x = segment_at(o, t, h, 0);
+    struct part all = {x[latent], x[latent + 1], y};
+    memcpy(y, x, (size_t)latent * sizeof(*y));
     for (int64_t g = 1; g < segments; g++) {
-        const float *more = segment_at(o, t, h, g);
-        float most = m > more[latent] ? m : more[latent];
-        float alpha = exp_exact(m - most), beta = exp_exact(more[latent] - most);
-        float scaled = more[latent + 1] * beta;
-        l = fmaf(l, alpha, scaled);
-        for (int64_t d = 0; d < latent; d++) {
-            float other = more[d] * beta;
-            y[d] = fmaf(y[d], alpha, other);
-        }
-        m = most;
+        x = segment_at(o, t, h, g);
+        part_merge(&all, &(struct part){x[latent], x[latent + 1], x}, latent);
     }
-    float r = rcp(l);
-    for (int64_t d = 0; d < latent; d++) {
-        float scaled = y[d] * r;
-        y[d] = scaled + 0.0f;
-    }
+    part_finish(&all, y, latent);
 }
 
 static void merge_rows(void *context, int64_t begin, int64_t end, uint32_t thread)

@@ -5,16 +5,7 @@
  */
 #include "cache.h"
 #include "kernels.h"
-#include "numerics.h"
-
-#define CHUNK 64
-#define SEGMENT 256
-
-/* Softmax so far over some keys: maximum, sum, and the weighted latent sum. */
-struct part {
-    float m, l;
-    float *o; /* [latent] */
-};
+#include "part.h"
 
 struct head {
     struct cache_place place;
@@ -80,95 +71,69 @@ static void attend_segment(const struct head *h, int64_t begin, int64_t keys, st
         attend_chunk(h, c, end - c < CHUNK ? end - c : CHUNK, c == begin, into);
 }
 
-static void merge(struct part *left, const struct part *right, int64_t latent)
-{
-    float m = left->m > right->m ? left->m : right->m;
-    float alpha = exp_exact(left->m - m), beta = exp_exact(right->m - m);
-    float scaled = right->l * beta;
-    left->l = fmaf(left->l, alpha, scaled);
-    for (int64_t d = 0; d < latent; d++) {
-        float other = right->o[d] * beta;
-        left->o[d] = fmaf(left->o[d], alpha, other);
-    }
-    left->m = m;
-}
-
-static void finish(const struct part *all, float *y, int64_t latent)
-{
-    float r = rcp(all->l);
-    for (int64_t d = 0; d < latent; d++) {
-        float scaled = all->o[d] * r;
-        y[d] = scaled + 0.0f;
-    }
-}
-
 static void attend(const struct head *h, int64_t keys, float *y, float *scratch)
 {
     struct part all = {.o = scratch}, segment = {.o = scratch + h->latent};
     for (int64_t begin = 0; begin < keys; begin += SEGMENT) {
         attend_segment(h, begin, keys, begin ? &segment : &all);
         if (begin)
-            merge(&all, &segment, h->latent);
+            part_merge(&all, &segment, h->latent);
     }
-    finish(&all, y, h->latent);
+    part_finish(&all, y, h->latent);
 }
 
 struct job {
     const struct host_run *run;
     const mh_op_attention *op;
+    const mh_op_attention_part *part; /* or NULL */
 };
+
+/* Row i of [T * heads]. */
+static struct head head_at(const mh_op_attention *o, int64_t i, float *decoded)
+{
+    int64_t heads = o->y.shape[1], t = i / heads;
+    return (struct head){.place = {&o->cache, &o->page_table, index_at(&o->slots, t)},
+                         .q = row2(&o->q, t, i % heads),
+                         .scale = o->scale,
+                         .latent = o->y.shape[2],
+                         .width = o->q.shape[2],
+                         .decoded = decoded};
+}
 
 static void attend_heads(void *context, int64_t begin, int64_t end, uint32_t thread)
 {
     const struct job *job = context;
     const mh_op_attention *o = job->op;
     float *scratch = (float *)(void *)thread_scratch(job->run, thread);
-    int64_t heads = o->y.shape[1], latent = o->y.shape[2];
+    int64_t heads = o->y.shape[1];
     for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / heads;
-        int32_t position = index_at(&o->positions, t);
-        struct head head = {.place = {&o->cache, &o->page_table, index_at(&o->slots, t)},
-                            .q = row2(&o->q, t, i % heads),
-                            .scale = o->scale,
-                            .latent = latent,
-                            .width = o->q.shape[2],
-                            .decoded = scratch + 2 * latent};
+        int32_t position = index_at(&o->positions, i / heads);
+        struct head head = head_at(o, i, scratch + 2 * o->y.shape[2]);
         int found = cache_check(&head.place, 0, position);
         if (!found)
             raise_fault(&o->fault);
         if (found == 1)
-            attend(&head, (int64_t)position + 1, row2(&o->y, t, i % heads), scratch);
+            attend(&head, (int64_t)position + 1, row2(&o->y, i / heads, i % heads), scratch);
     }
 }
 
 void K(attention)(const struct host_run *run, const mh_op *op)
 {
-    struct job job = {run, (const void *)op};
+    struct job job = {run, (const void *)op, NULL};
     const mh_op_attention *o = job.op;
     spread(run, o->y.shape[0] * o->y.shape[1], 64 * o->q.shape[2], attend_heads, &job);
 }
 
 /* ---- in parts ---- */
 
-struct part_job {
-    const struct host_run *run;
-    const mh_op_attention_part *op;
-};
-
 static void attend_parts(void *context, int64_t begin, int64_t end, uint32_t thread)
 {
-    const struct part_job *job = context;
-    const mh_op_attention_part *o = job->op;
-    int64_t heads = o->y.shape[1], latent = o->y.shape[3] - 2;
+    const struct job *job = context;
+    const mh_op_attention_part *o = job->part;
+    int64_t heads = o->y.shape[1];
     for (int64_t i = begin; i < end; i++) {
-        int64_t t = i / heads;
-        int32_t position = index_at(&o->positions, t);
-        struct head head = {.place = {&o->cache, &o->page_table, index_at(&o->slots, t)},
-                            .q = row2(&o->q, t, i % heads),
-                            .scale = o->scale,
-                            .latent = latent,
-                            .width = o->q.shape[2],
-                            .decoded = (float *)(void *)thread_scratch(job->run, thread)};
+        int32_t position = index_at(&o->positions, i / heads);
+        struct head head = head_at(job->op, i, (float *)(void *)thread_scratch(job->run, thread));
         for (int64_t j = 0; j < o->y.shape[2]; j++) {
             int64_t first = (o->first + j * o->stride) * SEGMENT;
             int found = cache_check_segment(&head.place, first, position);
@@ -176,17 +141,17 @@ static void attend_parts(void *context, int64_t begin, int64_t end, uint32_t thr
                 raise_fault(&o->fault);
             if (found != 1 || first > position)
                 continue;
-            float *y = row3(&o->y, t, i % heads, j);
-            struct part part = {.o = y};
+            struct part part = {.o = row3(&o->y, i / heads, i % heads, j)};
             attend_segment(&head, first, (int64_t)position + 1, &part);
-            y[latent] = part_maximum(part.m, part.l), y[latent + 1] = part.l;
+            part_write_sums(&part, part.o + head.latent);
         }
     }
 }
 
 void K(attention_part)(const struct host_run *run, const mh_op *op)
 {
-    struct part_job job = {run, (const void *)op};
-    const mh_op_attention_part *o = job.op;
+    const mh_op_attention_part *o = (const void *)op;
+    mh_op_attention whole = part_whole_op(o);
+    struct job job = {run, &whole, o};
     spread(run, o->y.shape[0] * o->y.shape[1], 64 * o->q.shape[2], attend_parts, &job);
 }

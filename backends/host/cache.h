@@ -46,12 +46,6 @@ static inline int cache_check_segment(const struct cache_place *p, int64_t first
                        position < first + 255 ? position : (int32_t)first + 255);
 }
 
-/* A part's maximum as it is written: which NaN or zero was the largest is not told. */
-static inline float part_maximum(float m, float l)
-{
-    return l != l ? l : m + 0.0f;
-}
-
 /* The row to write; NULL for padding, and with a fault if there is no such row. */
 static inline void *cache_row(const struct cache_place *p, int32_t position, const mh_tensor *fault)
 {

@@ -13,7 +13,7 @@ quietly() {
 
 [ -f "$static/build.ninja" ] ||
     quietly meson setup "$static" "$source" --prefix "$prefix" -Ddefault_library=static \
-        -Dtests=false -Doptimization=0
+        -Dtests=false -Doptimization=0 -Damd_code="$build/backends/amd_hip"
 quietly ninja -C "$static"
 rm -rf "$prefix"
 quietly meson install -C "$static" --no-rebuild

@@ -5,16 +5,8 @@
  */
 #include "../cache.h"
 #include "../panel.h"
+#include "../part.h"
 #include "simd.h"
-
-#define CHUNK 64
-#define SEGMENT 256
-
-/* Softmax so far of a row over some keys. */
-struct part {
-    float m, l;
-    float *o; /* [latent] */
-};
 
 struct block {
     const mh_op_attention *op;
@@ -144,28 +136,6 @@ static void attend_heads(const struct block *b, const float *const *keys, int64_
         add_values(1, keys, count, p + r, alpha + r, parts + row + r, b->latent, first);
 }
 
-static void merge(struct part *left, const struct part *right, int64_t latent)
-{
-    float m = left->m > right->m ? left->m : right->m;
-    float alpha = exp_exact(left->m - m), beta = exp_exact(right->m - m);
-    float scaled = right->l * beta;
-    left->l = fmaf(left->l, alpha, scaled);
-    for (int64_t d = 0; d < latent; d++) {
-        float other = right->o[d] * beta;
-        left->o[d] = fmaf(left->o[d], alpha, other);
-    }
-    left->m = m;
-}
-
-static void finish(const struct part *all, float *y, int64_t latent)
-{
-    float r = rcp(all->l);
-    for (int64_t d = 0; d < latent; d++) {
-        float scaled = all->o[d] * r;
-        y[d] = scaled + 0.0f;
-    }
-}
-
 /* ---- a block ---- */
 
 /* A chunk's rows of the cache: as weights to repack, and as f32. */
@@ -211,9 +181,10 @@ static void attend_all(const struct block *b, const float *const *keys, int64_t 
     attend_token(b, keys, begin, token, position, parts);
     for (int64_t h = 0; h < b->heads; h++) {
         if (parts == b->segment && ends_segment(begin, position))
-            merge(&b->all[row + h], &b->segment[row + h], b->latent);
+            part_merge(&b->all[row + h], &b->segment[row + h], b->latent);
         if (position < begin + CHUNK)
-            finish(&b->all[row + h], row2(&b->op->y, b->first + token, b->head + h), b->latent);
+            part_finish(&b->all[row + h], row2(&b->op->y, b->first + token, b->head + h),
+                        b->latent);
     }
 }
 
@@ -226,7 +197,7 @@ static void attend_part(const struct block *b, const float *const *keys, int64_t
         const struct part *part = &b->segment[token * b->heads + h];
         float *y = row3(&b->part->y, b->first + token, b->head + h, index);
         memcpy(y, part->o, (size_t)b->latent * sizeof(*y));
-        y[b->latent] = part_maximum(part->m, part->l), y[b->latent + 1] = part->l;
+        part_write_sums(part, y + b->latent);
     }
 }
 
@@ -371,10 +342,7 @@ void K(attention)(const struct host_run *run, const mh_op *op)
 void K(attention_part)(const struct host_run *run, const mh_op *op)
 {
     const mh_op_attention_part *o = (const void *)op;
-    mh_op_attention whole = {.q = o->q, .cache = o->cache, .positions = o->positions};
-    whole.slots = o->slots, whole.page_table = o->page_table, whole.scale = o->scale;
-    whole.y = o->y; /* [T, H, L] are seen of it */
-    whole.y.shape[2] = o->y.shape[3] - 2;
+    mh_op_attention whole = part_whole_op(o);
     for (int64_t t = 0; t < o->y.shape[0]; t++) {
         struct cache_place place = {&o->cache, &o->page_table, index_at(&o->slots, t)};
         for (int64_t j = 0; j < o->y.shape[2]; j++)
