@@ -12,6 +12,7 @@
 struct inputs {
     const char *name, *device, *dtype, *kv, *placement, *attention, *offload;
     int64_t context, chunk, layers, expert_places;
+    mh_dtype kv_dtype;
     uint32_t attention_kind;
     bool json, is_virtual;
     struct placement_words words;
@@ -54,7 +55,7 @@ static mh_plan_params plan_params(const struct inputs *in, const struct subject 
     mh_plan_params p = MH_INIT(mh_plan_params);
     p.config = subject->config;
     p.checkpoint = subject->checkpoint;
-    p.kv_dtype = in->kv && !strcmp(in->kv, "bf16") ? MH_BF16 : MH_F32;
+    p.kv_dtype = in->kv_dtype;
     p.context = in->context;
     p.chunk = in->chunk;
     return p;
@@ -269,11 +270,11 @@ static int check_inputs(struct inputs *in)
 {
     if (!in->name)
         return usage_error(&command_inspect, "DIR is needed");
-    if (in->kv && strcmp(in->kv, "f32") && strcmp(in->kv, "bf16"))
-        return usage_error(&command_inspect, "--kv: '%s', must be f32 or bf16", in->kv);
     if (in->dtype && strcmp(in->dtype, "bf16") && strcmp(in->dtype, "fp8"))
         return usage_error(&command_inspect, "--dtype: '%s', must be bf16 or fp8", in->dtype);
-    int code = parse_placement(&command_inspect, in->placement, &in->words);
+    int code = parse_kv(&command_inspect, in->kv, &in->kv_dtype);
+    if (code < 0)
+        code = parse_placement(&command_inspect, in->placement, &in->words);
     if (code < 0)
         code = parse_attention(&command_inspect, in->attention, &in->attention_kind);
     if (code < 0)

@@ -4,6 +4,17 @@
 
 #include "tool.h"
 
+int parse_kv(const struct command *command, const char *text, mh_dtype *dtype)
+{
+    *dtype = MH_F32;
+    if (!text || !strcmp(text, "f32"))
+        return -1;
+    *dtype = MH_BF16;
+    if (!strcmp(text, "bf16"))
+        return -1;
+    return usage_error(command, "--kv: '%s', must be f32 or bf16", text);
+}
+
 int parse_attention(const struct command *command, const char *text, uint32_t *attention)
 {
     *attention = MH_ATTENTION_REPLICATED;
@@ -44,13 +55,9 @@ static int check_options(struct setup *setup, const struct command *command,
         setup->profile = MH_PROFILE_FAST;
     else
         return usage_error(command, "--profile: '%s', must be exact or fast", o->profile);
-    if (!o->kv || !strcmp(o->kv, "f32"))
-        setup->kv = MH_F32;
-    else if (!strcmp(o->kv, "bf16"))
-        setup->kv = MH_BF16;
-    else
-        return usage_error(command, "--kv: '%s', must be f32 or bf16", o->kv);
-    int code = parse_placement(command, o->placement, &setup->placement);
+    int code = parse_kv(command, o->kv, &setup->kv);
+    if (code < 0)
+        code = parse_placement(command, o->placement, &setup->placement);
     if (code < 0)
         code = parse_attention(command, o->attention, &setup->attention);
     if (code < 0)

@@ -118,7 +118,8 @@ struct placement_words {
 };
 /* Returns -1, or the exit status after telling why. text may be NULL. */
 int parse_placement(const struct command *command, const char *text, struct placement_words *words);
-/* The same of --attention and --offload. */
+/* The same of --kv, --attention and --offload. */
+int parse_kv(const struct command *command, const char *text, mh_dtype *dtype);
 int parse_attention(const struct command *command, const char *text, uint32_t *attention);
 int parse_offload(const struct command *command, const char *text,
                   const struct placement_words *words, int64_t *places);
