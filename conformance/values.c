@@ -455,8 +455,10 @@ void conf_set_scalars(struct conf_build *b)
         op->head_linear.head_rows = c->dim['F'];
         op->head_linear.row_count = c->dim['C'];
         op->head_linear.transposed = c->variant == 1;
+        /* Many rows as a model's values have them, behind the keys': there FP8's blocks begin. */
         op->head_linear.row_begin =
-            conf_below(&b->random, (uint32_t)(c->dim['F'] - c->dim['C'] + 1));
+            c->dim['C'] < 128 ? conf_below(&b->random, (uint32_t)(c->dim['F'] - c->dim['C'] + 1))
+                              : c->dim['F'] - c->dim['C'];
         break;
     case MH_OP_MLA_QUERY:
         op->mla_query.head_rows = c->dim['N'] + c->dim['U'];

@@ -17,14 +17,11 @@ what loads ask for, less the inputs, over the weights, 1 where each byte is aske
 1.04; 64-byte efficiency, at least 0.95; LDS passes over the least, at most 1.1; vector and LDS
 instructions for one MFMA, here with the rounding of inputs and what is done once a workgroup.
 """
-import json
 import pathlib
-import re
-import subprocess
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from decode_layers import ONE_LAYER
+from decode_layers import ONE_LAYER, head, leave, measured, sizes
 
 # op, case with {rows} of weights and {columns} of inputs
 CASES = [
@@ -34,21 +31,7 @@ CASES = [
     ("gemm_columns", "mla_query", "T128.H2.L{rows}.N{columns}.R64.U128.X4096"),
 ]
 
-
 TOKENS = 64
-
-
-def measured(moehal, op, case, variant="plain"):
-    run = subprocess.run([moehal, "bench", "op", op, "--shape", f"{op}/{case}/dense/random/{variant}",
-                          "--device", "amd:0", "--virtual", "--profile", "fast", "--counters",
-                          "--rounds", "1", "--json"], capture_output=True, text=True, check=False)
-    if run.returncode:
-        sys.exit(f"{op}/{case}: {run.stderr}")
-    return json.loads(run.stdout)
-
-
-def counted(moehal, op, case):
-    return measured(moehal, op, case)["counters"]
 
 
 def product(size, rows, columns, count=1, tokens=TOKENS, outputs=128):
@@ -85,19 +68,16 @@ def inputs(op, fp8, d):
 
 def layer(moehal, models):
     bad = []
-    print("| part of a layer, 64 tokens | op | case | launches | unique segments / least "
-          "| weights asked for | 64-byte efficiency | LDS passes / least | vector + LDS for an MFMA |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    head("part of a layer, 64 tokens | op | case | launches | unique segments / least "
+         "| weights asked for | 64-byte efficiency | LDS passes / least | vector + LDS for an MFMA")
     for model in models:
         for part, op, shape, variant in ONE_LAYER[model]:
             if op in ("attention", "norm_router"):
                 continue
-            if shape.startswith("fp8") and op == "head_linear":
-                continue  # the case's heads begin anywhere; those of FP8 have to begin at a block of 128
             shape = shape.replace("/T1.", f"/T{TOKENS}.").replace(".Q1.M64", f".Q{TOKENS}.M{TOKENS}")
-            r = measured(moehal, op, shape, variant or "plain")
+            r = measured(moehal, "amd:0", op, shape, variant, "fast")
             c = r["counters"]
-            d = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", shape)}
+            d = sizes(shape)
             beside, rounded = inputs(op, shape.startswith("fp8"), d)
             unique = 64 * c["unique64"] / (r["bytes"] + 2 * rounded)
             once = (c["load_bytes"] - beside) / r["weight_bytes"]
@@ -116,15 +96,12 @@ def layer(moehal, models):
 def main():
     moehal, bad = sys.argv[1], []
     if sys.argv[2:]:
-        bad = layer(moehal, sys.argv[2:])
-        print("\n".join(bad), file=sys.stderr)
-        sys.exit(1 if bad else 0)
-    print("| kernel | weights | vector + LDS for an MFMA | LDS passes / least "
-          "| 64-byte efficiency |")
-    print("|---|---|---|---|---|")
+        leave(layer(moehal, sys.argv[2:]))
+    head("kernel | weights | vector + LDS for an MFMA | LDS passes / least | 64-byte efficiency")
     for kernel, op, shape in CASES:
         for weights in ("bf16", "fp8", "f16", "f32") if op == "linear" else ("bf16", "fp8"):
-            runs = [counted(moehal, op, f"{weights}/" + shape.format(rows=rows, columns=columns))
+            runs = [measured(moehal, "amd:0", op, f"{weights}/" + shape.format(rows=rows, columns=columns),
+                             None, "fast")["counters"]
                     for rows, columns in ((512, 512), (256, 512), (512, 256), (256, 256))]
 
             def loop(*names):
@@ -141,8 +118,7 @@ def main():
             close = op == "linear" and weights in ("bf16", "fp8")
             if beside > 5 or passes > 1.1 or (close and efficiency < 0.95):
                 bad.append(f"{kernel}, {weights}: past a limit")
-    print("\n".join(bad), file=sys.stderr)
-    sys.exit(1 if bad else 0)
+    leave(bad)
 
 
 main()

@@ -13,23 +13,11 @@ numbers of experts, which every lane looks up); at most 1.04. Coalescing: the fe
 loads' bytes fit in, over those touched; at least 0.95. Blocks: 132 at least where the rows allow it.
 Launches: one an op, so 8 or 9 a layer.
 """
-import json
 import pathlib
-import re
-import subprocess
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from decode_layers import ONE_LAYER
-
-
-def measured(moehal, op, case, profile):
-    run = subprocess.run([moehal, "bench", "op", op, "--shape", case, "--device", "nvidia:0",
-                          "--virtual", "--counters", "--json", "--profile", profile],
-                         capture_output=True, text=True, check=False)
-    if run.returncode:
-        sys.exit(f"{case}: {run.stderr}")
-    return json.loads(run.stdout)
+from decode_layers import ONE_LAYER, head, leave, measured, sizes
 
 
 def inputs(op, fp8, d, blocks):
@@ -67,16 +55,15 @@ def partial(d, keys, blocks, profile):
 def main():
     moehal, models = sys.argv[1], sys.argv[2:] or list(ONE_LAYER)
     bad = []
-    print("| part of a layer | op | case | launches | blocks | least MB | unique sectors / least "
-          "| weights asked for | all loads MB | coalescing |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    head("part of a layer | op | case | launches | blocks | least MB | unique sectors / least "
+         "| weights asked for | all loads MB | coalescing")
     for model in models:
         layer = [(*row, "exact") for row in ONE_LAYER[model]]
         for part, op, shape, variant, profile in layer + [(*row[:4], "fast") for row in layer
                                                           if row[1] == "attention"]:
-            r = measured(moehal, op, f"{op}/{shape}/dense/random/{variant or 'plain'}", profile)
+            r = measured(moehal, "nvidia:0", op, shape, variant, profile)
             c, fp8 = r["counters"], shape.startswith("fp8")
-            d = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", shape)}
+            d = sizes(shape)
             least, blocks = r["bytes"], 0 if op == "norm_router" else 132  # whose rows are too few
             if op == "attention":
                 keys = round(r["flop"] / (2 * d["H"] * (2 * d["L"] + d["R"])))
@@ -98,8 +85,7 @@ def main():
                 bad.append(f"{op} {shape}: weights are asked for {once} times")
             if c["blocks"] < blocks:
                 bad.append(f"{op} {shape}: {c['blocks']} blocks")
-    print("\n".join(bad), file=sys.stderr)
-    sys.exit(1 if bad else 0)
+    leave(bad)
 
 
 main()

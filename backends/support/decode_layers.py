@@ -1,6 +1,10 @@
-"""The ops of one decoded token in one layer, at the real shapes: what the tables of counts measure.
-(part of the layer, op, case, its variant)"""
+"""What the scripts that make tables of counts share."""
+import json
+import re
+import subprocess
+import sys
 
+# The ops of one decoded token in one layer, at the real shapes: part of the layer, op, case, its variant.
 ONE_LAYER = {
     "v2-lite": [
         ("q and kv", "norm_linear", "bf16/T1.O3072.U576.I2048", "pair"),
@@ -24,3 +28,27 @@ ONE_LAYER = {
         ("experts down", "moe_down_combine", "fp8/T1.J8.D7168.I2048.N2048.S8.E8", None),
     ],
 }
+
+
+def measured(moehal, device, op, shape, variant, profile):
+    """What `moehal bench op` says of a case on a virtual device."""
+    case = f"{op}/{shape}/dense/random/{variant or 'plain'}"
+    run = subprocess.run([moehal, "bench", "op", op, "--shape", case, "--device", device, "--virtual",
+                          "--profile", profile, "--counters", "--rounds", "1", "--json"],
+                         capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"{case}: {run.stderr}")
+    return json.loads(run.stdout)
+
+
+def sizes(shape):
+    return {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", shape)}
+
+
+def head(columns):
+    print(f"| {columns} |\n|{'---|' * (columns.count('|') + 1)}")
+
+
+def leave(bad):
+    print("\n".join(bad), file=sys.stderr)
+    sys.exit(1 if bad else 0)
