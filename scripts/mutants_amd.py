@@ -102,7 +102,7 @@ CASES = {
                "norm_linear/bf16/T2.O9.U7.I129/gaps/random/pair",
                "norm_linear/bf16/T2.O90.U7.I600/gaps/random/pair @1"],
     "attention": ["attention_part/bf16/T5.H3.L66.R4.P16.Q2.M40.S2.F2.N2/gaps/random/bad",
-                  "attention_merge/f32/T3.H2.L66.S3.N2/gaps/random/bad",
+                  "attention_merge/f32/T9.H2.L66.S3.N2/gaps/random/bad",
                   "attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
                   "attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/tiny/plain",
                   "attention/bf16/T2.H1.L64.R8.P64.Q1.M9/gaps/random/plain",

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The AMD backend on the project's virtual MI300X, which runs the very machine code that hardware would:
 conformance of the named op families bit for bit without a fallback or a missing cell and without a
-report of the device's checks, and golden models with the host's tokens and logits.
+report of the device's checks, and golden models with the host's tokens and logits, a step of which is one
+graph launch of as many kernels as docs/amd.md says.
 
 usage: test_virtual.py MOEHAL BACKENDS RUNTIME SOURCE MODELS FAMILY...    MODELS: with a comma, or none
 """
@@ -47,15 +48,24 @@ def generate(moehal, env, model, device, *more):
 
 
 def speak(moehal, env, model):
-    """What is wrong, in words, or None; prints the launches."""
+    """What is wrong, in words, or None."""
     host = generate(moehal, env, model, "host")
     device = generate(moehal, env, model, "amd:0", "--strict")
     if any(host[key] != device[key] for key in ("token_ids", "logit_hash")):
         return f"{host} on the host, {device}"
     if not device["virtual"] or device["fallbacks"]:
         return f"virtual: {device['virtual']}, fell back: {device['fallbacks']}"
+    done = run(moehal, env, "bench", "model", "--model", model, "--prefill", "0", "--decode", "1", "--rounds",
+               "1", "--counters", "--json", "--device", "amd:0", "--strict")
+    counters = json.loads(done.stdout)["counters"]
+    with open(f"{model}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    # Embedding, head with its norm, sampling; a layer's are nine where queries have a low rank.
+    step = 3 + (9 if config["q_lora_rank"] else 8) * config["num_hidden_layers"]
+    if counters["launches"] != step or counters["graph_launches"] != 1:
+        return f"a step is {counters['launches']} launches, not {step}, in {counters['graph_launches']} graphs"
     print(f"{os.path.basename(model)}: {device['logit_hash'][:16]}, "
-          f"{device['launches_per_token']} launches")
+          f"{counters['launches']} launches")
     return None
 
 
