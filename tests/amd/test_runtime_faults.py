@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Every function of runtime.def fails once, some later too; a GPU breaks in the middle; memory ends; there
 is no runtime, or no GPU. Each time the command either gives the host's tokens and logits, or ends with a
-reason that names the function; it never crashes, hangs, or gives another result.
+reason that names the function; it never crashes, hangs, or gives another result. The runtime is found by
+each of its names.
 
 usage: test_runtime_faults.py MOEHAL BACKENDS RUNTIME SOURCE
 """
@@ -11,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 
 # What no start and no step does without.
@@ -33,6 +35,24 @@ def wrong_with(run, want):
     if run.returncode in (1, 2) and "moehal:" in run.stderr:  # 2: no such device
         return None, True
     return f"status {run.returncode}: {run.stderr[-300:]}", False
+
+
+def names_gone_wrong(moehal, env, runtime):
+    """What is wrong, in words, or None: the first names that a runtime may have are of empty files."""
+    names = ["libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"]
+    env = {key: value for key, value in env.items() if key != "MOEHAL_AMD_RUNTIME"}
+    for broken in range(len(names) + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names[:broken]:
+                pathlib.Path(folder, name).touch()
+            for name in names[broken:broken + 1]:
+                pathlib.Path(folder, name).symlink_to(runtime)
+            run = subprocess.run([moehal, "devices"], env=dict(env, LD_LIBRARY_PATH=folder),
+                                 capture_output=True, text=True, check=False)
+        words = ["amd:0", "Virtual"] if broken < len(names) else names
+        if not all(word in run.stdout + run.stderr for word in words):
+            return f"{names[:broken]} are empty: {run.stdout}{run.stderr}"
+    return None
 
 
 def main():
@@ -66,6 +86,9 @@ def main():
         if words not in run.stdout + run.stderr:
             print(f"{change}: not told: {run.stdout}{run.stderr}")
             bad += 1
+    if wrong := names_gone_wrong(moehal, env, runtime):
+        print(wrong)
+        bad += 1
     print(f"{len(faults)} faults: {told} told, {len(faults) - told - bad} without effect, {bad} wrong")
     # Those that undo, that have a substitute or are not called here cannot be told.
     sys.exit(1 if bad or not NEEDED <= set(names) else 0)
