@@ -20,10 +20,11 @@ import os
 import pathlib
 import random
 import re
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 
 import mutants as base
 import mutants_nvidia as nvidia
@@ -67,34 +68,41 @@ class Nvidia(nvidia.Workshop):
         return special(file, text, PTX, r"\.entry (\w+)|^#define (\w+)"), nvidia.sites(name, text)
 
 
+CPU = 60  # seconds of it that are too many: some 8 in the tree as it is
+
+
 def run(shop, ranks, **settings):
-    """None, or how it was noticed."""
+    """None, or how it was noticed. A wait that does not end is known by the processor time it takes,
+    whatever else the machine has to do."""
     driver = str(shop.build / shop.driver)
     env = dict(os.environ, MOEHAL_BACKENDS=str(shop.folder / "module"), MOEHAL_TEST_DRIVER=driver,
-               MOEHAL_TEST_VENDOR=shop.vendor, MOEHAL_TEST_RANKS=str(ranks), MOEHAL_TEST_TIMEOUT_MS="10000",
-               MOEHAL_VIRTUAL_TIME_LIMIT_MS="60000", **{shop.setting: driver}, **settings)
+               MOEHAL_TEST_VENDOR=shop.vendor, MOEHAL_TEST_RANKS=str(ranks), MOEHAL_TEST_TIMEOUT_MS="3600000",
+               MOEHAL_VIRTUAL_TIME_LIMIT_MS="3600000", **{shop.setting: driver}, **settings)
     test = subprocess.Popen([shop.build / "tests/spread/test_native"], env=env, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-    stopper = threading.Timer(300, test.kill)
-    stopper.start()
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU + 5)))
     try:
         for line in test.stderr:
             if re.search(shop.broken, line):
                 raise LookupError(line)
             if found := re.match(r"virtual \w+: ([\w-]+)|\[\s*ERROR\s*\] --- (.*)|ERROR: (.*)", line):
                 return (found[1] or found[2] or found[3])[:90]
-        return "hangs" if test.wait() < 0 else "it fails" if test.returncode else None
+        status = test.wait()
+        return "hangs" if status == -signal.SIGXCPU else f"it fails: {status}" if status else None
     finally:
-        stopper.cancel()
         test.kill()
         test.wait()
         test.stderr.close()
 
 
 def tried(shop):
+    """Tests of ranks that do not come have limits of time, which a busy machine may not keep once."""
+    def late():
+        return run(shop, 2, MOEHAL_TEST_ONLY="a_*")
     return (run(shop, 3, MOEHAL_TEST_ONLY="schedules", MOEHAL_TEST_SCHEDULES="3") or
-            run(shop, 2, MOEHAL_TEST_ROUNDS="4") or
-            run(shop, 3, MOEHAL_TEST_ONLY="schedules", MOEHAL_TEST_SCHEDULES="8", MOEHAL_TEST_SEED="20"))
+            run(shop, 2, MOEHAL_TEST_ROUNDS="4", MOEHAL_TEST_SKIP="a_*") or
+            run(shop, 3, MOEHAL_TEST_ONLY="schedules", MOEHAL_TEST_SCHEDULES="8", MOEHAL_TEST_SEED="20") or
+            (late() and late()))
 
 
 def noticed(shop, mutant):

@@ -84,6 +84,7 @@ enum va_check {
     VA_CHECK_BARRIERS = 1 << 4,
     VA_CHECK_WAITS = 1 << 5, /* loads arrive as late as s_waitcnt allows; early uses are reported */
     VA_CHECK_DEFAULT = 63,
+    VA_CHECK_GLOBAL_RACES = 1 << 6, /* between devices too, which then take turns */
 };
 
 enum va_schedule { VA_ROUND_ROBIN, VA_RANDOM, VA_ADVERSARIAL };
@@ -153,10 +154,11 @@ struct va_launch {
     bool count_pcs;
     enum va_schedule schedule;
     uint64_t seed;
-    unsigned max_reports;     /* 0: 100 */
-    uint64_t time_limit_ms;   /* 0: none */
-    const _Atomic bool *stop; /* may be NULL */
-    struct va_sinks sinks;    /* members may be NULL */
+    unsigned max_reports;           /* 0: 100 */
+    uint64_t time_limit_ms;         /* 0: none */
+    const _Atomic bool *stop;       /* may be NULL */
+    struct va_sinks sinks;          /* members may be NULL */
+    uint32_t after[VC_MAX_DEVICES]; /* for races: what of each device comes before, vr_reached */
 };
 
 struct va_fault { /* what ended the launch; zeros if nothing did */

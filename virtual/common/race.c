@@ -92,7 +92,7 @@ struct published { /* at an address that strong accesses use */
     uint64_t address;
     uint32_t block; /* of the last write, and how far that reaches */
     enum vr_reach reach;
-    struct vr_knowledge knowledge;
+    struct vr_knowledge knowledge, near; /* near: for the device of the block alone */
 };
 
 enum { BUCKETS = 1 << 14, MOST_LAUNCHES = 64 };
@@ -129,6 +129,7 @@ static void forget(void)
         for (struct published *p = races.places[i], *next; p; p = next) {
             next = p->next;
             free(p->knowledge.items);
+            free(p->near.items);
             free(p);
         }
         races.pages[i] = NULL;
@@ -219,6 +220,27 @@ void vr_forget(const uint32_t seen[VC_MAX_DEVICES])
         if (races.used >> d & 1 && seen[d] != vr_reached(d))
             return;
     forget();
+}
+
+void vr_ended(struct vr_ends *ends, uint64_t ticket, unsigned device)
+{
+    memmove(&ends->of[1], &ends->of[0], sizeof ends->of - sizeof ends->of[0]);
+    ends->of[0].ticket = ticket;
+    ends->of[0].reached = vr_reached(device);
+}
+
+uint32_t vr_reached_by(const struct vr_ends *ends, uint64_t ticket)
+{
+    enum { COUNT = sizeof ends->of / sizeof ends->of[0] };
+    uint32_t reached = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        if (!ends->of[i].ticket)
+            break;
+        reached = ends->of[i].reached; /* of long ago: of the last that is known */
+        if (ends->of[i].ticket <= ticket)
+            return reached;
+    }
+    return ends->of[COUNT - 1].ticket ? reached : 0;
 }
 
 void vr_unload(const void *code)
@@ -314,14 +336,36 @@ void vr_destroy(struct vr_block *race)
     for (int i = 0; i < VR_WARPS; i++) {
         free(race->foreign[i].items);
         free(race->read[i].items);
-        free(race->told[i].items);
+        for (int m = 0; m < VR_MESSAGES; m++)
+            free(race->told[i][m].foreign.items);
     }
     for (int i = 0; i < VR_BARRIERS; i++) {
         free(race->met[i].items);
-        free(race->met_told[i].items);
+        for (int m = 0; m < VR_MESSAGES; m++)
+            free(race->met_told[i][m].foreign.items);
     }
     free(race->words);
     free(race);
+}
+
+static void message_clear(struct vr_message *m)
+{
+    memset(&m->clocks, 0, sizeof m->clocks);
+    vr_knowledge_clear(&m->foreign);
+}
+
+static bool is_empty(const struct vr_message *m)
+{
+    uint32_t any = 0;
+    for (int i = 0; i < VR_WARPS; i++)
+        any |= m->clocks.of[i];
+    return !any;
+}
+
+static void message_add(struct vr_message *to, const struct vr_message *from)
+{
+    vr_clocks_join(&to->clocks, &from->clocks);
+    vr_knowledge_add(&to->foreign, &from->foreign);
 }
 
 /* A new block in the same memory: clocks go on from above all that were used. */
@@ -336,13 +380,14 @@ void vr_start(struct vr_block *r, uint64_t linear, uint32_t warps)
     for (uint32_t i = 0; i < warps; i++)
         top = r->know[i].of[i] > top ? r->know[i].of[i] : top;
     r->base = top + 1;
-    memset(r->released, 0, sizeof r->released);
     for (uint32_t i = 0; i < warps; i++) {
         vr_knowledge_clear(&r->foreign[i]);
         vr_knowledge_clear(&r->read[i]);
-        vr_knowledge_clear(&r->told[i]);
+        for (int m = 0; m < VR_MESSAGES; m++)
+            message_clear(&r->told[i][m]);
         for (uint32_t k = 0; k < warps; k++)
             r->know[i].of[k] = r->base;
+        r->done[i] = r->know[i];
     }
     for (uint32_t i = 0; i < VR_BARRIERS; i++)
         vr_clear(r, i);
@@ -364,12 +409,13 @@ void vr_arrive(struct vr_warp *w, uint32_t id)
     struct vr_block *r = w->block;
     tick(w);
     vr_clocks_join(&r->arrived[id], &r->know[w->index]);
+    if (!r->launch)
+        return;
+    vr_clocks_join(&r->arrived_done[id], &r->done[w->index]);
+    vr_knowledge_add(&r->met[id], &r->foreign[w->index]);
     /* A fence before the barrier serves a flag that another warp sets behind it. */
-    vr_clocks_join(&r->arrived_released[id], &r->released[w->index]);
-    if (w->block->launch) {
-        vr_knowledge_add(&r->met[id], &r->foreign[w->index]);
-        vr_knowledge_add(&r->met_told[id], &r->told[w->index]);
-    }
+    for (int m = 0; m < VR_MESSAGES; m++)
+        message_add(&r->met_told[id][m], &r->told[w->index][m]);
 }
 
 /* The barrier opens: whoever waits at it knows what all knew. */
@@ -377,19 +423,21 @@ void vr_join(struct vr_warp *w, uint32_t id)
 {
     struct vr_block *r = w->block;
     vr_clocks_join(&r->know[w->index], &r->arrived[id]);
-    vr_clocks_join(&r->released[w->index], &r->arrived_released[id]);
-    if (w->block->launch) {
-        vr_knowledge_add(&r->foreign[w->index], &r->met[id]);
-        vr_knowledge_add(&r->told[w->index], &r->met_told[id]);
-    }
+    if (!r->launch)
+        return;
+    vr_clocks_join(&r->done[w->index], &r->arrived_done[id]);
+    vr_knowledge_add(&r->foreign[w->index], &r->met[id]);
+    for (int m = 0; m < VR_MESSAGES; m++)
+        message_add(&r->told[w->index][m], &r->met_told[id][m]);
 }
 
 void vr_clear(struct vr_block *r, uint32_t id)
 {
     memset(&r->arrived[id], 0, sizeof r->arrived[id]);
-    memset(&r->arrived_released[id], 0, sizeof r->arrived_released[id]);
+    memset(&r->arrived_done[id], 0, sizeof r->arrived_done[id]);
     vr_knowledge_clear(&r->met[id]);
-    vr_knowledge_clear(&r->met_told[id]);
+    for (int m = 0; m < VR_MESSAGES; m++)
+        message_clear(&r->met_told[id][m]);
 }
 
 void vr_meet(struct vr_warp *w)
@@ -425,16 +473,41 @@ void vr_acquire(struct vr_warp *w, enum vr_reach reach)
     vr_knowledge_clear(read);
 }
 
-void vr_release(struct vr_warp *w)
+static void release(struct vr_warp *w, int which, const struct vr_clocks *clocks)
 {
     struct vr_block *r = w->block;
-    tick(w);
-    r->released[w->index] = r->know[w->index];
-    tick(w);
+    struct vr_message *told = &r->told[w->index][which];
+    told->clocks = *clocks;
     if (!r->launch)
         return;
-    vr_knowledge_copy(&r->told[w->index], &r->foreign[w->index]);
-    vr_knowledge_add(&r->told[w->index], r->launch->before);
+    vr_knowledge_copy(&told->foreign, &r->foreign[w->index]);
+    vr_knowledge_add(&told->foreign, r->launch->before);
+}
+
+void vr_release(struct vr_warp *w)
+{
+    tick(w);
+    release(w, VR_FAR, &w->block->know[w->index]);
+    tick(w);
+}
+
+uint32_t vr_next(struct vr_warp *w)
+{
+    tick(w);
+    return w->block->know[w->index].of[w->index] - 1;
+}
+
+void vr_done(struct vr_warp *w, uint32_t below)
+{
+    w->block->done[w->index].of[w->index] = below;
+}
+
+/* What all devices have been told, the own one need not be. */
+void vr_release_done(struct vr_warp *w, enum vr_reach reach)
+{
+    release(w, reach == VR_REACH_ALL ? VR_FAR : VR_NEAR, &w->block->done[w->index]);
+    if (reach == VR_REACH_ALL)
+        message_clear(&w->block->told[w->index][VR_NEAR]);
 }
 
 /* Whether the event comes before what warp w does now. */
@@ -640,12 +713,19 @@ static void publish(struct vr_warp *w, const struct vr_access *access, struct pu
     /* A read-modify-write continues what was published before it. */
     if (access->reads && p->block)
         reach = p->reach < reach ? p->reach : reach;
-    else
+    else {
         vr_knowledge_clear(&p->knowledge);
+        vr_knowledge_clear(&p->near);
+    }
     p->block = r->number;
     p->reach = reach;
-    vr_knowledge_join(&p->knowledge, r->number, &r->released[w->index]);
-    vr_knowledge_add(&p->knowledge, &r->told[w->index]);
+    const struct vr_message *told = r->told[w->index];
+    vr_knowledge_join(&p->knowledge, r->number, &told[VR_FAR].clocks);
+    vr_knowledge_add(&p->knowledge, &told[VR_FAR].foreign);
+    if (!is_empty(&told[VR_NEAR])) {
+        vr_knowledge_join(&p->near, r->number, &told[VR_NEAR].clocks);
+        vr_knowledge_add(&p->near, &told[VR_NEAR].foreign);
+    }
 }
 
 /* Strong accesses carry order: a write publishes what its warp knew at its last release, a read
@@ -663,6 +743,8 @@ static void carry(struct vr_warp *w, const struct vr_access *access, uint64_t ad
             take(w, &p->knowledge);
         else
             vr_knowledge_add(&r->read[w->index], &p->knowledge);
+        if (p->near.count && vr_device_of(p->block) == vr_device_of(r->number))
+            vr_knowledge_add(&r->read[w->index], &p->near);
     }
     if (access->writes)
         publish(w, access, p);

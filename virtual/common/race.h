@@ -75,6 +75,15 @@ struct vr_knowledge {
     uint32_t count, capacity;
 };
 
+/* What a release carries: how far the own block's warps had come, and what was known of others. */
+struct vr_message {
+    struct vr_clocks clocks;
+    struct vr_knowledge foreign;
+};
+
+/* What a warp has released to all devices, and besides to its own. */
+enum { VR_FAR, VR_NEAR, VR_MESSAGES };
+
 /* A launch whose accesses to global memory are followed. */
 struct vr_launch {
     unsigned device;
@@ -91,12 +100,14 @@ struct vr_block {
     bool lockstep; /* lanes of a warp are one thread */
     uint32_t base; /* clocks of this block's life begin here */
     uint32_t turn; /* of the access that is looked at */
-    struct vr_clocks know[VR_WARPS], arrived[VR_BARRIERS], released[VR_WARPS],
-        arrived_released[VR_BARRIERS];
-    /* Of other blocks: what a warp knows; had read by strong reads, to be known at the next fence;
-     * knew at its last release; and barriers bring together of both. */
-    struct vr_knowledge foreign[VR_WARPS], read[VR_WARPS], told[VR_WARPS], met[VR_BARRIERS],
-        met_told[VR_BARRIERS];
+    struct vr_clocks know[VR_WARPS], arrived[VR_BARRIERS];
+    /* Where accesses take time (vr_release_done): what a warp knows to be done. */
+    struct vr_clocks done[VR_WARPS], arrived_done[VR_BARRIERS];
+    /* Of other blocks: what a warp knows; had read by strong reads, to be known at the next fence.
+     */
+    struct vr_knowledge foreign[VR_WARPS], read[VR_WARPS], met[VR_BARRIERS];
+    /* Its last releases, and what barriers bring together of them. */
+    struct vr_message told[VR_WARPS][VR_MESSAGES], met_told[VR_BARRIERS][VR_MESSAGES];
     struct vr_word *words; /* of shared memory */
     uint32_t word_count;
 };
@@ -146,6 +157,16 @@ static inline uint32_t vr_later(uint32_t a, uint32_t b)
  * over. false: no memory. */
 bool vr_launch_begin(struct vr_launch *l, const uint32_t after[VC_MAX_DEVICES]);
 void vr_launch_end(struct vr_launch *l);
+/* When a stream's commands ended, of the last ones: the newest first. */
+struct vr_ends {
+    struct {
+        uint64_t ticket;
+        uint32_t reached;
+    } of[16];
+};
+void vr_ended(struct vr_ends *ends, uint64_t ticket, unsigned device);
+/* What comes before whoever waited for the ticket. 0: nothing. */
+uint32_t vr_reached_by(const struct vr_ends *ends, uint64_t ticket);
 /* Nothing runs: if all that ran comes before all that will, as `seen` by device tells, nothing of
  * it is remembered any more. */
 void vr_forget(const uint32_t seen[VC_MAX_DEVICES]);
@@ -166,6 +187,12 @@ void vr_meet(struct vr_warp *w);
 /* What was read before it counts now; what is written after it carries what came before. */
 void vr_acquire(struct vr_warp *w, enum vr_reach reach);
 void vr_release(struct vr_warp *w);
+/* Where an access is done only later: a warp counts its accesses by vr_next, which gives the number
+ * of the one before, and says which of them are done, all below a number; a barrier passes that on.
+ * A release is of what is done, and reaches all devices or one. */
+uint32_t vr_next(struct vr_warp *w);
+void vr_done(struct vr_warp *w, uint32_t below);
+void vr_release_done(struct vr_warp *w, enum vr_reach reach);
 
 /* ---- accesses ---- */
 

@@ -16,6 +16,7 @@
 #include "../../common/handles.h"
 #include "../../common/memmap.h"
 #include "../../common/pool.h"
+#include "../../common/race.h"
 #include "../../common/report.h"
 #include "../loader/code_object.h"
 #include "../machine.h"
@@ -45,6 +46,8 @@ struct device { /* hipCtx_t too: a device has one context */
     struct vg_pool *workers;
     pthread_t thread;
     bool thread_started;
+    uint32_t queued;       /* commands that are not done */
+    const uint32_t *after; /* of the stream that runs */
 };
 
 enum stream_order { ORDER_SUBMITTED, ORDER_RANDOM, ORDER_NEWEST };
@@ -67,7 +70,9 @@ struct driver {
     uint64_t seed, time_limit_ms;
     _Atomic uint64_t drawn; /* of the seed's numbers, draw.h */
     int threads;
-    uint64_t next_id, ticket; /* ids of objects; commands in order of submission */
+    bool lazy, held;               /* MOEHAL_VIRTUAL_START=awaited; nothing runs now */
+    uint32_t seen[VC_MAX_DEVICES]; /* vr_reached of what the host has seen end */
+    uint64_t next_id, ticket;      /* ids of objects; commands in order of submission */
 };
 extern struct driver driver;
 
@@ -76,6 +81,7 @@ bool settings_read(void);
 bool settings_checks(const char *list, unsigned *checks);
 bool settings_schedule(const char *text);
 bool settings_stream_order(const char *text);
+bool settings_start(const char *text);
 
 /* ---- calls ---- */
 
@@ -204,6 +210,7 @@ struct command {
     struct command *next;
     uint64_t ticket;
     struct op op;
+    uint32_t after[VC_MAX_DEVICES]; /* what the host had seen end */
     unsigned waits;
     struct mark wait[];
 };
@@ -220,7 +227,9 @@ struct ihipStream_t {
     pthread_t thread;             /* of a per-thread stream */
     struct command *first, *last; /* first may be running */
     uint64_t submitted, done;     /* tickets */
-    double time_ns;               /* model time at which what is done ended */
+    struct vr_ends ends;
+    uint32_t after[VC_MAX_DEVICES]; /* what comes before: see struct va_launch */
+    double time_ns;                 /* model time at which what is done ended */
     struct capture *capture;
     hipGraphNode_t *tips; /* in a capture: what the next node depends on */
     size_t tip_count;
@@ -240,6 +249,10 @@ hipError_t stream_submit(hipStream_t stream, struct op *op, uint64_t *ticket);
 hipError_t queue_put(hipStream_t stream, struct op *op, const struct mark *after, unsigned count,
                      uint64_t *ticket);
 bool stream_reached(hipStream_t stream, uint64_t ticket);
+/* With the lock held: the host wants to know what became of the work; it knows that what the stream
+ * had to do up to the ticket is done. */
+void host_asks(void);
+void host_sees(hipStream_t stream, uint64_t ticket);
 /* Waits for the place and returns the device's error, if any. */
 hipError_t stream_wait(hipStream_t stream, uint64_t ticket);
 hipError_t stream_drain(hipStream_t stream);

@@ -1,6 +1,8 @@
 /* launch.c: kernels: their shape, their arguments with the hidden ones, their run. */
 #include "driver.h"
 
+#include "../../common/turns.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -250,10 +252,11 @@ static double model_ns(const struct limits *l, const struct va_counters *c)
 }
 
 /* A kernel that never ends, as far as a program can tell: until the time limit. */
-static hipError_t hang(const char *kernel)
+static hipError_t hang(unsigned device, const char *kernel)
 {
     uint64_t limit = driver.time_limit_ms ? driver.time_limit_ms : 1000;
     struct timespec t = {(time_t)(limit / 1000), (long)(limit % 1000) * 1000000};
+    vc_turns_stand(device);
     nanosleep(&t, NULL);
     vc_log(driver.reports, "kernel %s hangs on request", kernel);
     return hipErrorLaunchTimeOut;
@@ -270,7 +273,7 @@ static hipError_t wanted_fault(struct device *device, const char *kernel)
         device->lost = true;
         break;
     case VC_LAUNCH_HANG:
-        return hang(kernel);
+        return hang((unsigned)device->ordinal, kernel);
     }
     return device->lost ? hipErrorUnknown : hipSuccess;
 }
@@ -309,6 +312,8 @@ hipError_t kernel_run(struct device *device, const struct kernel_call *k, double
         .time_limit_ms = driver.time_limit_ms,
         .sinks = {.context = f, .report = on_report},
     };
+    if (device->after)
+        memcpy(launch.after, device->after, sizeof launch.after);
     struct va_counters counters = {0};
     struct va_fault fault = {0};
     enum va_status status = va_execute(&launch, &counters, &fault);

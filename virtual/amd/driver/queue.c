@@ -5,7 +5,10 @@
  * as legal, and shows where a program lacks a wait. */
 #include "driver.h"
 
+#include "../../common/turns.h"
+
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 void stream_hold(hipStream_t stream)
@@ -31,6 +34,29 @@ bool stream_reached(hipStream_t stream, uint64_t ticket)
     return stream->done >= ticket;
 }
 
+void host_asks(void)
+{
+    if (driver.held)
+        pthread_cond_broadcast(&driver.work);
+    driver.held = false;
+}
+
+static bool anything_queued(void)
+{
+    for (int i = 0; i < driver.count; i++)
+        if (driver.device[i].queued)
+            return true;
+    return false;
+}
+
+void host_sees(hipStream_t stream, uint64_t ticket)
+{
+    uint32_t *seen = &driver.seen[stream->device->ordinal];
+    *seen = vr_later(vr_reached_by(&stream->ends, ticket), *seen);
+    if (!anything_queued())
+        vr_forget(driver.seen);
+}
+
 static bool blocking(const struct ihipStream_t *stream)
 {
     return !stream->legacy && !(stream->flags & hipStreamNonBlocking);
@@ -51,6 +77,7 @@ static struct command *command_create(hipStream_t stream, const struct mark *aft
     struct command *c = calloc(1, sizeof *c + waits * sizeof c->wait[0]);
     if (!c)
         return NULL;
+    memcpy(c->after, driver.seen, sizeof c->after);
     for (unsigned i = 0; i < count; i++)
         c->wait[c->waits++] = after[i];
     for (hipStream_t other = stream->device->streams; other; other = other->next)
@@ -127,12 +154,34 @@ static void finish(hipStream_t stream, struct command *c, double ns)
     if (!stream->first)
         stream->last = NULL;
     stream->done = c->ticket;
+    vr_ended(&stream->ends, c->ticket, (unsigned)stream->device->ordinal);
+    if (!--stream->device->queued)
+        vc_turns_leave((unsigned)stream->device->ordinal);
     for (unsigned i = 0; i < c->waits; i++)
         stream_release(c->wait[i].stream);
     op_release(&c->op);
     free(c);
     stream_release(stream);
     pthread_cond_broadcast(&driver.work);
+}
+
+/* What is known to be over; and whether the device takes turns now, turns.h. */
+static void come_after(hipStream_t stream, struct command *c)
+{
+    struct device *device = stream->device;
+    for (unsigned i = 0; i < c->waits; i++) {
+        const struct ihipStream_t *other = c->wait[i].stream;
+        uint32_t *after = &stream->after[other->device->ordinal];
+        *after = vr_later(vr_reached_by(&other->ends, c->wait[i].ticket), *after);
+    }
+    for (int d = 0; d < VC_MAX_DEVICES; d++)
+        stream->after[d] = vr_later(c->after[d], stream->after[d]);
+    device->after = stream->after;
+    if (!(driver.checks & VA_CHECK_GLOBAL_RACES) || c->op.kind == OP_HOST ||
+        c->op.kind == OP_CALLBACK)
+        vc_turns_stand((unsigned)device->ordinal);
+    else
+        vc_turns_sit((unsigned)device->ordinal);
 }
 
 static void run_first(hipStream_t stream)
@@ -144,6 +193,7 @@ static void run_first(hipStream_t stream)
     /* After an error nothing runs; a callback is told of it. */
     bool skip = device->error && c->op.kind != OP_CALLBACK && c->op.kind != OP_FREE;
     if (!skip) {
+        come_after(stream, c);
         unlock();
         result = op_run(&c->op, &ns);
         lock();
@@ -159,7 +209,9 @@ static void *device_thread(void *arg)
     lock();
     for (;;) {
         bool poll = false;
-        hipStream_t stream = pick(device, &poll);
+        hipStream_t stream = driver.held ? NULL : pick(device, &poll);
+        if (!stream && !driver.held)
+            vc_turns_stand((unsigned)device->ordinal);
         if (stream) {
             run_first(stream);
         } else if (poll) {
@@ -208,6 +260,10 @@ hipError_t queue_put(hipStream_t stream, struct op *op, const struct mark *after
         stream->first = c;
     stream->last = c;
     stream_hold(stream);
+    driver.held |= driver.lazy && !anything_queued();
+    stream->device->queued++;
+    if (driver.checks & VA_CHECK_GLOBAL_RACES)
+        vc_turns_sit((unsigned)stream->device->ordinal);
     if (op->kind == OP_RECORD)
         event_move(op->event, stream, c->ticket);
     if (ticket)
@@ -239,8 +295,10 @@ static void wait_for(hipStream_t stream, uint64_t ticket)
 {
     if (!stream_reached(stream, ticket))
         count_add((unsigned)stream->device->ordinal, COUNT_SYNCS, 1);
+    host_asks();
     while (!stream_reached(stream, ticket))
         pthread_cond_wait(&driver.work, &driver.lock);
+    host_sees(stream, ticket);
 }
 
 hipError_t stream_wait(hipStream_t stream, uint64_t ticket)
@@ -293,7 +351,10 @@ void device_drain(struct device *device)
     lock();
     if (device_busy(device))
         count_add((unsigned)device->ordinal, COUNT_SYNCS, 1);
+    host_asks();
     while (device_busy(device))
         pthread_cond_wait(&driver.work, &driver.lock);
+    for (hipStream_t s = device->streams; s; s = s->next)
+        host_sees(s, s->done);
     unlock();
 }

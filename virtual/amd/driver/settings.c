@@ -47,13 +47,14 @@ bool settings_checks(const char *list, unsigned *checks)
     } words[] = {
         {"none", 0},
         {"default", VA_CHECK_DEFAULT},
-        {"all", VA_CHECK_DEFAULT},
+        {"all", VA_CHECK_DEFAULT | VA_CHECK_GLOBAL_RACES},
         {"bounds", VA_CHECK_BOUNDS},
         {"uninitialised", VA_CHECK_UNINITIALISED},
         {"registers", VA_CHECK_REGISTERS},
         {"lds-races", VA_CHECK_LDS_RACES},
         {"barriers", VA_CHECK_BARRIERS},
         {"waits", VA_CHECK_WAITS},
+        {"global-races", VA_CHECK_GLOBAL_RACES},
     };
     unsigned result = 0;
     for (const char *at = list; *at;) {
@@ -103,6 +104,12 @@ bool settings_stream_order(const char *text)
             return true;
         }
     return false;
+}
+
+bool settings_start(const char *text)
+{
+    driver.lazy = !strcmp(text, "awaited");
+    return driver.lazy || !strcmp(text, "submitted");
 }
 
 /* "full", "none", or pairs: "0-1,2-3". */
@@ -157,12 +164,14 @@ static bool read_words(void)
     if ((text = setting("MOEHAL_VIRTUAL_CHECKS")) && !settings_checks(text, &driver.checks))
         return complain("MOEHAL_VIRTUAL_CHECKS", text,
                         "none, default, all, or a list of bounds, uninitialised, registers, "
-                        "lds-races, barriers, waits");
+                        "lds-races, barriers, waits, global-races");
     if ((text = setting("MOEHAL_VIRTUAL_SCHEDULE")) && !settings_schedule(text))
         return complain("MOEHAL_VIRTUAL_SCHEDULE", text,
                         "round-robin, random[:SEED] or adversarial[:SEED]");
     if ((text = setting("MOEHAL_VIRTUAL_STREAMS")) && !settings_stream_order(text))
         return complain("MOEHAL_VIRTUAL_STREAMS", text, "submitted, random[:SEED] or newest");
+    if ((text = setting("MOEHAL_VIRTUAL_START")) && !settings_start(text))
+        return complain("MOEHAL_VIRTUAL_START", text, "submitted or awaited");
     if ((text = setting("MOEHAL_VIRTUAL_COUNT"))) {
         if (strcmp(text, "off") && strcmp(text, "on") && strcmp(text, "lines"))
             return complain("MOEHAL_VIRTUAL_COUNT", text, "off, on or lines");

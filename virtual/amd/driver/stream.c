@@ -126,7 +126,10 @@ static hipError_t query(const char *name, hipStream_t handle)
     if (stream->capture)
         return done(hipErrorStreamCaptureUnsupported);
     lock();
+    host_asks();
     bool busy = stream_busy(stream);
+    if (!busy)
+        host_sees(stream, stream->done);
     hipError_t result = (hipError_t)stream->device->error;
     unlock();
     return done(result != hipSuccess ? result : busy ? hipErrorNotReady : hipSuccess);
@@ -352,7 +355,10 @@ HIP_API hipError_t hipEventQuery(hipEvent_t event)
     if (!vc_handle_is(event, HANDLE_EVENT))
         return done(hipErrorInvalidHandle);
     lock();
+    host_asks();
     bool reached = !event->recorded || stream_reached(event->stream, event->ticket);
+    if (reached && event->recorded && event->stream)
+        host_sees(event->stream, event->ticket);
     hipError_t result = (hipError_t)event->device->error;
     unlock();
     return done(result != hipSuccess ? result : reached ? hipSuccess : hipErrorNotReady);

@@ -180,6 +180,8 @@ static bool set(const char *setting, const char *value)
         return settings_schedule(value);
     if (!strcmp(setting, "streams"))
         return settings_stream_order(value);
+    if (!strcmp(setting, "start"))
+        return settings_start(value);
     if (!strcmp(setting, "time_limit_ms") && number)
         return driver.time_limit_ms = n, true;
     if (!strcmp(setting, "count") &&

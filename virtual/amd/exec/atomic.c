@@ -138,18 +138,39 @@ static uint64_t data_of(struct va_wave *w, uint32_t code, int l, unsigned bytes)
     return bytes == 4 ? r[l] : r[l] | (uint64_t)r[l + VA_LANES] << 32;
 }
 
+/* false: the lane does nothing. */
+static bool address_of(struct va_wave *w, const struct va_insn *i, int l, unsigned bytes,
+                       uint64_t *at)
+{
+    const uint32_t *v = i->a == VA_NONE ? NULL : va_row(w, i->a);
+    if (i->encoding == VA_MUBUF)
+        return va_buffer_address(w, i, l, bytes, at);
+    *at = i->c != VA_NONE ? w->s64[i->c / 2] + v[l] : v[l] | (uint64_t)v[l + VA_LANES] << 32;
+    *at += (uint64_t)(int64_t)i->offset;
+    return true;
+}
+
+/* For race.c: the lanes that change global memory. */
+static void follow(struct va_wave *w, const struct va_insn *i, uint64_t lanes, unsigned bytes)
+{
+    uint64_t at[VA_LANES], mask = 0;
+    for (uint64_t m = lanes; m; m &= m - 1) {
+        int l = __builtin_ctzll(m);
+        bool is = address_of(w, i, l, bytes, &at[l]);
+        if (i->encoding == VA_FLAT)
+            is &= at[l] >> 32 != VA_SHARED_BASE >> 32 && at[l] >> 32 != VA_PRIVATE_BASE >> 32;
+        mask |= (uint64_t)is << l;
+    }
+    if (mask)
+        va_race_access(w, i, at, mask, bytes, 2);
+}
+
 /* The address of lane l, or NULL if it does nothing. */
 static void *place(struct va_wave *w, const struct va_insn *i, int l, unsigned bytes)
 {
-    const uint32_t *v = i->a == VA_NONE ? NULL : va_row(w, i->a);
     uint64_t at;
-    if (i->encoding == VA_MUBUF) {
-        if (!va_buffer_address(w, i, l, bytes, &at))
-            return NULL;
-    } else {
-        at = i->c != VA_NONE ? w->s64[i->c / 2] + v[l] : v[l] | (uint64_t)v[l + VA_LANES] << 32;
-        at += (uint64_t)(int64_t)i->offset;
-    }
+    if (!address_of(w, i, l, bytes, &at))
+        return NULL;
     if (i->encoding == VA_FLAT && at >> 32 == VA_SHARED_BASE >> 32) {
         uint32_t in = (uint32_t)at;
         if ((uint64_t)in + bytes > w->group->lds_bytes || in & (bytes - 1))
@@ -210,6 +231,8 @@ static void run_global(struct va_wave *w, const struct va_insn *i)
         if (exchange)
             other[l] = data_of(w, data + n, l, bytes);
     }
+    if (w->group->race)
+        follow(w, i, mask, bytes);
     uint32_t(*d)[VA_LANES] = results(w, i, true, i->encoding == VA_FLAT, returns, n);
     struct va_pc_count *c = &w->counts[i - w->insns];
     for (uint64_t m = mask; m; m &= m - 1) {

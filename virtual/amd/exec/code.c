@@ -41,6 +41,7 @@ void va_code_release(struct va_code *code)
 {
     if (!code || atomic_fetch_sub(&code->references, 1) != 1)
         return;
+    vr_unload(code);
     free(code->insns);
     free(code);
 }

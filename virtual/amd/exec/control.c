@@ -233,6 +233,8 @@ OP(s_load)
     uint32_t data[16];
     uint64_t at = scalar_address(w, i);
     memcpy(data, va_global(w, at, i->wd * 4u, 0, -1), i->wd * 4u);
+    if (w->group->race)
+        va_race_access(w, i, &at, 1, i->wd * 4u, 0);
     deliver(w, i, data);
 }
 

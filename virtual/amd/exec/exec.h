@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "../../common/race.h"
 #include "../isa/decode.h"
 #include "../machine.h"
 
@@ -64,6 +65,9 @@ struct va_pending {
     uint8_t merge; /* d16: 1 the low half is written, 2 the high one */
     uint16_t code; /* first register, VA_NONE: a store */
     bool lds;      /* the data go to LDS */
+    /* Of an access that is followed (race.c): its number, 0 if it is none. */
+    uint32_t access;
+    bool strong, releases; /* a load that may acquire; a write-back */
     uint64_t mask;
     uint32_t to[VA_LANES]; /* in LDS, of each lane */
     uint32_t bytes;
@@ -109,6 +113,8 @@ struct va_wave {
     uint64_t *defined;                /* [VA_ROWS]: lanes that were written; NULL: not checked */
     uint64_t defined_s[2];
     uint64_t turn;
+    uint32_t access; /* of what is deferred next, see struct va_pending */
+    bool access_strong, access_releases;
 };
 
 struct va_lds_mark { /* of a byte: who touched it since the last barrier */
@@ -128,6 +134,7 @@ struct va_group {
     uint32_t lds_bytes;
     uint8_t *lds_written;
     struct va_lds_mark *marks;
+    struct vr_block *race; /* NULL: global memory is not followed */
     uint32_t epoch;
     const struct va_insn *barrier_insn;
     uint32_t turn;
@@ -181,6 +188,8 @@ struct va_launch_state {
     uint32_t site_count;
     uint64_t report_count;
     pthread_mutex_t lock;
+    bool races; /* looked for in global memory */
+    struct vr_launch race;
 };
 
 /* ---- registers ---- */
@@ -249,10 +258,21 @@ void va_find(struct va_wave *w, const char *check, int lane, uint64_t address, u
 _Noreturn void va_not_implemented(struct va_wave *w, const struct va_insn *insn);
 uint64_t va_now_ns(void);
 
+/* launch.c */
+uint64_t va_random(struct va_worker *worker);
+
 /* group.c */
 void va_group_start(struct va_group *group, uint64_t linear);
 bool va_group_run(struct va_group *group); /* false: it has ended */
 void va_barrier(struct va_wave *w, const struct va_insn *insn);
+
+/* race.c: if group->race. write: 0 load, 1 store, 2 atomic. */
+void va_race_access(struct va_wave *w, const struct va_insn *insn, const uint64_t *at,
+                    uint64_t mask, uint32_t bytes, int write);
+void va_race_fence(struct va_wave *w, const struct va_insn *insn);
+void va_race_released(struct va_wave *w, const struct va_insn *insn, uint32_t access);
+void va_race_barrier(struct va_wave *w);
+void va_race_join(struct va_wave *w);
 
 /* address.c: the slow paths. write: 0 load, 1 store, 2 atomic. */
 void *va_global(struct va_wave *w, uint64_t address, uint32_t bytes, int write, int lane);

@@ -85,6 +85,8 @@ static void wave_start(struct va_wave *w, const uint32_t size[3])
     w->pc = w->now = s->entry;
     w->scc = w->gpr_index = 0;
     w->queue_count = 0;
+    w->access = 0;
+    w->access_strong = w->access_releases = false;
     w->mode = mode_of(s->launch->kernel->rsrc1);
     w->slow = (w->mode & VA_MODE_SLOW) != VA_MODE_USUAL;
     for (uint32_t r = 0; r < w->vgprs + w->agprs; r++) {
@@ -120,6 +122,10 @@ void va_group_start(struct va_group *g, uint64_t linear)
     memset(g->lds, 0xcd, g->lds_bytes);
     if (g->lds_written)
         memset(g->lds_written, 0, g->lds_bytes);
+    if (g->race) {
+        vr_start(g->race, linear, g->wave_count);
+        g->race->lockstep = true;
+    }
     size_of(g, size);
     for (uint32_t k = 0; k < g->wave_count; k++) {
         wave_start(&g->waves[k], size);
@@ -134,8 +140,13 @@ static void release(struct va_group *g)
 {
     if (!g->waiting || g->waiting < g->live)
         return;
-    for (uint32_t k = 0; k < g->wave_count; k++)
+    for (uint32_t k = 0; k < g->wave_count; k++) {
+        if (g->race && g->waves[k].at_barrier)
+            va_race_join(&g->waves[k]);
         g->waves[k].at_barrier = false;
+    }
+    if (g->race)
+        vr_clear(g->race, 0);
     g->waiting = 0;
     g->barrier_insn = NULL;
     g->epoch++;
@@ -150,21 +161,14 @@ void va_barrier(struct va_wave *w, const struct va_insn *insn)
                 "waits here while other waves of the workgroup wait at text + 0x%llx",
                 (unsigned long long)(g->barrier_insn - w->insns) * 4);
     g->barrier_insn = insn;
+    if (g->race)
+        va_race_barrier(w);
     w->at_barrier = w->leave = true;
     g->waiting++;
     release(g);
 }
 
 /* ---- turns ---- */
-
-static uint64_t random_next(struct va_worker *worker)
-{
-    uint64_t x = worker->random;
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    return worker->random = x;
-}
 
 static bool can_run(const struct va_wave *w)
 {
@@ -176,7 +180,7 @@ static struct va_wave *next_wave(struct va_group *g)
     uint32_t n = g->wave_count, first = g->turn;
     enum va_schedule schedule = g->launch->launch->schedule;
     if (schedule == VA_RANDOM)
-        first = (uint32_t)(random_next(g->worker) % n);
+        first = (uint32_t)(va_random(g->worker) % n);
     for (uint32_t k = 0; k < n; k++) {
         /* Adversarial: the last wave runs as far as it can before any other does. */
         uint32_t at = schedule == VA_ADVERSARIAL ? (first + n - 1 - k) % n : (first + k) % n;
@@ -207,8 +211,9 @@ bool va_group_run(struct va_group *g)
     if (!w)
         return false;
     uint64_t steps = QUANTUM;
-    if (g->launch->launch->schedule == VA_RANDOM)
-        steps = 1 + random_next(worker) % 64;
+    if (g->launch->launch->schedule == VA_RANDOM ||
+        (g->race && g->launch->launch->schedule == VA_ADVERSARIAL))
+        steps = 1 + va_random(worker) % 64;
     check_limits(w);
     w->launch->isa->run(w, steps);
     worker->clock += steps;

@@ -3,9 +3,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "../../common/turns.h"
 #include "exec.h"
 
-enum { MOST_RESIDENT = 64, LONG_RUN = 2000, MOST_LDS = 65536 };
+enum { MOST_MIXED = 8, MOST_RESIDENT = 64, LONG_RUN = 2000, MOST_LDS = 65536 };
 
 struct resident {
     struct va_group *groups;
@@ -40,6 +41,16 @@ static void free_group(struct va_group *g)
     free(g->lds);
     free(g->lds_written);
     free(g->marks);
+    vr_destroy(g->race);
+}
+
+uint64_t va_random(struct va_worker *worker)
+{
+    uint64_t x = worker->random;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return worker->random = x;
 }
 
 static bool make_queue(struct va_wave *w)
@@ -96,6 +107,8 @@ static bool make_group(struct va_group *g, struct va_worker *worker)
     if (s->checks & VA_CHECK_LDS_RACES && s->lds_bytes && s->waves > 1 &&
         !(g->marks = calloc(s->lds_bytes, sizeof *g->marks)))
         return false;
+    if (s->races && !(g->race = vr_create(&s->race, 0)))
+        return false;
     for (uint32_t k = 0; k < s->waves; k++)
         if (!make_wave(&g->waves[k], g, k))
             return false;
@@ -130,11 +143,20 @@ static bool start_next(struct va_launch_state *s, struct resident *r, struct va_
     return true;
 }
 
+/* Where races are looked for, devices take turns, and workgroups, unless all go in order. */
+static bool take_turn(const struct va_launch_state *s, struct va_worker *worker)
+{
+    vc_turns_pass(s->launch->device);
+    return s->launch->schedule == VA_ROUND_ROBIN || s->groups == 1 || va_random(worker) >> 32 & 1;
+}
+
 /* One workgroup at a time; more if those that run may be waiting for one that has not begun. */
 static void run_groups(struct va_launch_state *s, struct resident *r, struct va_worker *worker,
                        uint32_t capacity)
 {
     uint32_t wanted = 1;
+    if (s->races && s->launch->schedule != VA_ROUND_ROBIN)
+        wanted = 1 + (uint32_t)(va_random(worker) >> 32) % MOST_MIXED;
     if (s->launch->cooperative) {
         while (start_next(s, r, worker, capacity) && r->count < capacity) {
         }
@@ -153,8 +175,12 @@ static void run_groups(struct va_launch_state *s, struct resident *r, struct va_
             struct va_group *g = &r->groups[k];
             if (!g->resident)
                 continue;
+            if (s->races && !take_turn(s, worker))
+                continue;
             if (!va_group_run(g)) {
                 g->resident = false;
+                if (s->races)
+                    vr_end(g->race);
                 all_long = false;
             } else if (g->quanta < (uint64_t)LONG_RUN * wanted) {
                 all_long = false;
@@ -216,6 +242,22 @@ static bool refused(const struct va_launch_state *s, char *why, size_t size)
     return false;
 }
 
+/* Races are followed on one thread, whose turn it is. */
+static bool follow(struct va_launch_state *s, const struct va_launch *l)
+{
+    vc_turns_begin(l->device, (enum vc_order)l->schedule, l->seed);
+    s->race = (struct vr_launch){.device = l->device,
+                                 .count = (uint32_t)s->groups,
+                                 .code = l->code,
+                                 .kernel = l->kernel->name ? l->kernel->name : "?"};
+    memcpy(s->race.grid, l->grid, sizeof l->grid);
+    memcpy(s->race.block, l->workgroup, sizeof l->workgroup);
+    s->races = vr_launch_begin(&s->race, l->after);
+    if (!s->races)
+        vc_turns_end(l->device);
+    return s->races;
+}
+
 static void set_up(struct va_launch_state *s, const struct va_launch *l)
 {
     const struct va_kernel *k = l->kernel;
@@ -258,6 +300,8 @@ enum va_status va_execute(const struct va_launch *l, struct va_counters *counter
     /* With preloaded arguments the first 256 bytes only load them for older firmware. */
     uint64_t entry = (l->kernel->entry - s->code->address) / 4;
     s->entry = s->code->insns + entry + (l->kernel->preload & 127 ? 64 : 0);
+    if (l->checks & VA_CHECK_GLOBAL_RACES)
+        workers = 1;
     if ((uint64_t)workers > s->groups)
         workers = (int)s->groups;
     if (!workers) {
@@ -270,6 +314,8 @@ enum va_status va_execute(const struct va_launch *l, struct va_counters *counter
         goto out;
     if (s->count && !(s->touched = pages(s->range_bytes >> 9)))
         goto out;
+    if (l->checks & VA_CHECK_GLOBAL_RACES && !follow(s, l))
+        goto out;
     if (l->pool && workers > 1)
         vg_pool_run(l->pool, workers, work, s);
     else
@@ -278,6 +324,10 @@ enum va_status va_execute(const struct va_launch *l, struct va_counters *counter
     if (counters && s->count && !va_counters_collect(s, workers, counters) && status == VA_OK)
         status = VA_OUT_OF_MEMORY;
 out:
+    if (s->races) {
+        vr_launch_end(&s->race);
+        vc_turns_end(l->device);
+    }
     if (fault)
         *fault = s->fault;
     for (int k = 0; s->workers && k < workers; k++)

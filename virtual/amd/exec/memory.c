@@ -286,6 +286,8 @@ static void move_global(struct va_wave *w, const struct va_insn *i, struct acces
     survey(a, s.bytes);
     check_global(w, a, s);
     check_written(w, a, s);
+    if (VA_UNLIKELY(w->group->race != NULL))
+        va_race_access(w, i, a->at, a->mask, s.bytes, s.store);
     if (w->launch->count && a->consecutive)
         count_run(w, i, a->low, s.bytes, s.store);
     else if (w->launch->count)
@@ -631,6 +633,8 @@ static void run_flat(struct va_wave *w, const struct va_insn *i)
         return;
     }
     uint32_t(*d)[VA_LANES];
+    if (w->group->race && parts[GLOBAL])
+        va_race_access(w, i, a.at, parts[GLOBAL], s.bytes, s.store);
     if (s.store) {
         d = (uint32_t(*)[VA_LANES])va_row(w, i->b);
         note_store(w, i, true, true);
@@ -684,6 +688,8 @@ static void run_buffer(struct va_wave *w, const struct va_insn *i)
         return;
     a.mask = exec & buffer_addresses(w, i, &a, s.bytes);
     uint32_t(*d)[VA_LANES];
+    if (w->group->race && a.mask)
+        va_race_access(w, i, a.at, a.mask, s.bytes, s.store);
     if (s.store) {
         d = (uint32_t(*)[VA_LANES])va_row(w, i->d);
         note_store(w, i, true, false);
@@ -734,6 +740,8 @@ static void run_load_lds(struct va_wave *w, const struct va_insn *i)
     check_written(w, &a, s);
     if (w->launch->count)
         count_segments(w, i, a.at, a.mask, s.bytes, false, true);
+    if (w->group->race)
+        va_race_access(w, i, a.at, a.mask, s.bytes, 0);
     uint32_t base = (w->s[VA_M0] & 0xfffc) + (uint32_t)i->offset;
     row value;
     uint32_t at[VA_LANES];
@@ -766,6 +774,8 @@ static void run_ds_nop(struct va_wave *w, const struct va_insn *i)
 
 static void run_fence(struct va_wave *w, const struct va_insn *i)
 {
+    if (w->group->race)
+        va_race_fence(w, i);
     note_store(w, i, true, false);
     atomic_thread_fence(memory_order_seq_cst);
 }

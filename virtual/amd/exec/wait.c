@@ -4,6 +4,8 @@
 
 static void arrive(struct va_wave *w, struct va_pending *p)
 {
+    if (p->releases)
+        va_race_released(w, p->insn, p->access);
     if (p->lds) {
         for (uint64_t m = p->mask; m; m &= m - 1) {
             int l = __builtin_ctzll(m);
@@ -83,7 +85,12 @@ struct va_pending *va_defer(struct va_wave *w, const struct va_insn *insn, bool 
                              .code = code,
                              .mask = va_exec(w),
                              .insn = insn,
+                             .access = w->access,
+                             .strong = w->access_strong,
+                             .releases = w->access_releases,
                              .data = data};
+    w->access = 0;
+    w->access_strong = w->access_releases = false;
     if (!scalar && code != VA_NONE) /* of what memory.c bound */
         p->merge = insn->kinds[1] >> 1 & 3;
     return p;

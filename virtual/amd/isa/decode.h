@@ -110,6 +110,13 @@ static inline bool va_sc0(const struct va_insn *i)
     return i->raw[0] >> (i->encoding == VA_MUBUF || i->encoding == VA_MTBUF ? 14 : 16) & 1;
 }
 
+static inline bool va_sc1(const struct va_insn *i)
+{
+    return i->encoding == VA_MUBUF   ? i->raw[0] >> 15 & 1
+           : i->encoding == VA_MTBUF ? i->raw[1] >> 21 & 1
+                                     : i->raw[0] >> 25 & 1;
+}
+
 /* FP8 conversions select a part of the source by SDWA; their destination is always whole. */
 static inline bool va_reads_part(uint16_t op)
 {

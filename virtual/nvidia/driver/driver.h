@@ -249,10 +249,7 @@ struct CUstream_st {
     struct command *first, *last; /* first may be running */
     bool running;
     uint64_t submitted, done; /* tickets */
-    struct {
-        uint64_t ticket;
-        uint32_t reached;           /* vr_reached when it was done */
-    } ended[16];                    /* the last ones, newest first */
+    struct vr_ends ends;
     uint32_t after[VC_MAX_DEVICES]; /* what comes before: see struct vn_launch */
     double time_ns;                 /* model time at which what is done ended */
     struct capture *capture;

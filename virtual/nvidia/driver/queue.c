@@ -49,24 +49,10 @@ static bool anything_queued(void)
     return false;
 }
 
-/* What comes before whoever waited for the ticket. 0: nothing. */
-static uint32_t reached_by(const struct CUstream_st *stream, uint64_t ticket)
-{
-    uint32_t reached = 0;
-    for (size_t i = 0; i < sizeof stream->ended / sizeof stream->ended[0]; i++) {
-        if (!stream->ended[i].ticket)
-            break;
-        reached = stream->ended[i].reached; /* of long ago: of the last that is known */
-        if (stream->ended[i].ticket <= ticket)
-            return reached;
-    }
-    return stream->ended[sizeof stream->ended / sizeof stream->ended[0] - 1].ticket ? reached : 0;
-}
-
 void host_sees(CUstream stream, uint64_t ticket)
 {
     unsigned device = (unsigned)stream->context->device->ordinal;
-    driver.seen[device] = vr_later(reached_by(stream, ticket), driver.seen[device]);
+    driver.seen[device] = vr_later(vr_reached_by(&stream->ends, ticket), driver.seen[device]);
     if (!anything_queued())
         vr_forget(driver.seen);
 }
@@ -175,9 +161,7 @@ static void finish(CUstream stream, struct command *c, double ns)
     if (!stream->first)
         stream->last = NULL;
     stream->done = c->ticket;
-    memmove(&stream->ended[1], &stream->ended[0], sizeof stream->ended - sizeof stream->ended[0]);
-    stream->ended[0].ticket = c->ticket;
-    stream->ended[0].reached = vr_reached((unsigned)stream->context->device->ordinal);
+    vr_ended(&stream->ends, c->ticket, (unsigned)stream->context->device->ordinal);
     if (!--stream->context->device->queued)
         vc_turns_leave((unsigned)stream->context->device->ordinal);
     for (unsigned i = 0; i < c->waits; i++)
@@ -195,7 +179,7 @@ static void come_after(CUstream stream, struct command *c)
     for (unsigned i = 0; i < c->waits; i++) {
         const struct CUstream_st *other = c->wait[i].stream;
         uint32_t *after = &stream->after[other->context->device->ordinal];
-        *after = vr_later(reached_by(other, c->wait[i].ticket), *after);
+        *after = vr_later(vr_reached_by(&other->ends, c->wait[i].ticket), *after);
     }
     for (int d = 0; d < VC_MAX_DEVICES; d++)
         stream->after[d] = vr_later(c->after[d], stream->after[d]);

@@ -77,6 +77,7 @@ def main():
         for name in ("basic", "matrix"):
             for level in ("O0", "O3"):
                 compile_kernels(here / f"{name}.hip", out / f"{name}-{level}.co", f"-{level}")
+        compile_kernels(here / "devices.hip", out / "devices.co", "-O2")
         compile_kernels(here / "bugs.hip", out / "bugs.co", "-O1", "-gline-tables-only",
                         "-fdebug-compilation-dir=.")
         (out / "bugs.txt").write_text(table(here / "bugs.hip", out / "bugs.co"), encoding="utf-8")
