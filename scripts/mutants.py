@@ -403,6 +403,48 @@ def try_all(folder, wanted, another, results, calibrate):
     return tried
 
 
+NO_MUTANT = "the same code, or none"  # in results
+
+
+def try_pools(pools, each, noticed, results=None):
+    """The mutants caught and how many were tried: of each pool the first `each` that are other programs.
+    A file of results keeps what came out; what it says is caught, or none, is not tried again."""
+    known, caught, tried = {}, [], 0
+    if results and results.exists():
+        known = json.loads(results.read_text(encoding="utf-8"))
+    for pool in pools:
+        done = 0
+        for mutant in pool:
+            if done == each:
+                break
+            try:
+                by = known.get(mutant.name()) or noticed(mutant)
+            except LookupError:
+                by = NO_MUTANT
+            if by:
+                known[mutant.name()] = by
+                if results:
+                    results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            if by == NO_MUTANT:
+                continue
+            done += 1
+            print(f"{'caught  ' if by else 'SURVIVES'} {mutant.name()}{': ' + by if by else ''}", flush=True)
+            if by:
+                caught.append(mutant)
+        tried += done
+    return caught, tried
+
+
+def conclude(caught, tried, options, path, what):
+    """Keeps their names, if asked, says how many there are, and ends."""
+    if options.keep:
+        old = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+        path.write_text("".join(f"{name}\n" for name in sorted(old | {m.name() for m in caught})),
+                        encoding="utf-8")
+    print(f"{len(caught)} of {tried} mutants of {what} caught, seed {options.seed}")
+    sys.exit(0 if tried and len(caught) >= (tried if options.pick else 0.95 * tried) else 1)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=150)

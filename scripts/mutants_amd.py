@@ -19,7 +19,6 @@ clang.
 """
 import argparse
 import hashlib
-import json
 import os
 import pathlib
 import random
@@ -40,7 +39,6 @@ EQUIVALENTS = ROOT / "tests/mutants/amd-equivalents.txt"
 CAUGHT = ROOT / "tests/mutants/amd-caught.txt"
 CLANG = "clang-19"
 LEFT_OUT = {"dispatch", "exchange"}  # of several GPUs, which conformance does not use
-NO_MUTANT = "the same code, or none"  # in results
 FLAGS = ["-x", "hip", "--offload-arch=gfx942", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpulib",
          "-nogpuinc", "-std=c++17", "-O1", "-ffp-contract=off", "-fuse-cuid=none"]
 
@@ -188,15 +186,18 @@ class Workshop:
             raise LookupError(done.stdout)
         return to.read_bytes()
 
-    def link(self, file):
-        source = self.folder / f"{file}.c"
-        with open(source, "w", encoding="utf-8") as out:
-            subprocess.run([sys.executable, ROOT / "backends/support/embed.py",
-                            f"amd_code_{file}={self.folder / file}.co"], check=True, stdout=out)
-        others = [path for path in self.objects if not path.name.endswith(f"_{file}.co.c.o")
-                  and path.name != f"meson-generated_.._{file}.co.c.o"]
-        assert len(others) == len(self.objects) - 1
-        subprocess.run(["cc", "-shared", "-fPIC", "-O0", source, *others, "-o",
+    def link(self, *files):
+        others, sources = self.objects, []
+        for file in files:
+            sources.append(self.folder / f"{file}.c")
+            with open(sources[-1], "w", encoding="utf-8") as out:
+                subprocess.run([sys.executable, ROOT / "backends/support/embed.py",
+                                f"amd_code_{file}={self.folder / file}.co"], check=True, stdout=out)
+            left = [path for path in others if not path.name.endswith(f"_{file}.co.c.o")
+                    and path.name != f"meson-generated_.._{file}.co.c.o"]
+            assert len(left) == len(others) - 1
+            others = left
+        subprocess.run(["cc", "-shared", "-fPIC", "-O0", *sources, *others, "-o",
                         self.folder / "module/moehal_amd.so", "-ldl", "-lpthread"], check=True)
 
     def check(self, case):
@@ -313,42 +314,15 @@ def main():
             print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
             sys.exit(1)
     part, parts = map(int, options.part.split("/"))
-    caught, tried = [], 0
-    known = {}  # {mutant: by}
-    if options.results and options.results.exists():
-        known = json.loads(options.results.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
         shop = Workshop(folder, options.build)
         if options.whole:
             shop.whole()
         if options.pick:  # these were seen caught: they are other programs
             shop.plain = None
-        for pool in pools[part - 1::parts]:
-            done = 0
-            for mutant in pool:
-                if done == (1 if options.pick else options.each):
-                    break
-                try:
-                    by = known.get(mutant.name()) or shop.noticed(mutant)
-                except LookupError:
-                    by = NO_MUTANT
-                if by:
-                    known[mutant.name()] = by
-                    if options.results:
-                        options.results.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-                if by == NO_MUTANT:
-                    continue
-                done += 1
-                print(f"{'caught  ' if by else 'SURVIVES'} {mutant.name()}{': ' + by if by else ''}",
-                      flush=True)
-                if by:
-                    caught.append(mutant.name())
-            tried += done
-    if options.keep:
-        old = set(CAUGHT.read_text(encoding="utf-8").splitlines()) if CAUGHT.exists() else set()
-        CAUGHT.write_text("".join(f"{name}\n" for name in sorted(old | set(caught))), encoding="utf-8")
-    print(f"{len(caught)} of {tried} mutants of HIP kernels caught, seed {options.seed}, part {options.part}")
-    sys.exit(0 if tried and len(caught) >= (tried if options.pick else 0.95 * tried) else 1)
+        caught, tried = base.try_pools(pools[part - 1::parts], 1 if options.pick else options.each,
+                                       shop.noticed, options.results)
+    base.conclude(caught, tried, options, CAUGHT, f"HIP kernels, part {options.part},")
 
 
 if __name__ == "__main__":

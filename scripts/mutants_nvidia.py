@@ -384,31 +384,12 @@ def main():
             print(f"{EQUIVALENTS}: no site for line {', '.join(map(str, stale))}")
             sys.exit(1)
     part, parts = map(int, options.part.split("/"))
-    caught, tried = [], 0
     with tempfile.TemporaryDirectory(prefix="moehal-mutants-") as folder:
         shop = Workshop(folder, options.build)
         if options.whole:
             shop.whole()
-        for pool in pools[part - 1::parts]:
-            done = 0
-            for mutant in pool:
-                if done == each:
-                    break
-                try:
-                    by = shop.noticed(mutant)
-                except LookupError:
-                    continue  # no program
-                done += 1
-                print(f"{'caught  ' if by else 'SURVIVES'} {mutant.name()}{': ' + by if by else ''}",
-                      flush=True)
-                if by:
-                    caught.append(mutant.name())
-            tried += done
-    if options.keep:
-        old = set(CAUGHT.read_text(encoding="utf-8").splitlines()) if CAUGHT.exists() else set()
-        CAUGHT.write_text("".join(f"{name}\n" for name in sorted(old | set(caught))), encoding="utf-8")
-    print(f"{len(caught)} of {tried} mutants of PTX caught, seed {options.seed}, part {options.part}")
-    sys.exit(0 if len(caught) >= (tried if options.pick else 0.95 * tried) else 1)
+        caught, tried = base.try_pools(pools[part - 1::parts], each, shop.noticed)
+    base.conclude(caught, tried, options, CAUGHT, f"PTX, part {options.part},")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 #include "draw.h"
 
-enum { DEVICES = 16, NOBODY = -1, LONGEST = 14 /* of a stretch, as a power of two */ };
+enum { DEVICES = 16, NOBODY = -1, TURN_NS = 2000, LONGEST = 14 /* of a stretch, as a power of two */ };
 
 #define FOUR                                                                                       \
     PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER,                  \
@@ -18,6 +18,7 @@ static struct {
     enum vc_order order;
     uint64_t seed;
     _Atomic uint64_t drawn; /* since nobody sat */
+    _Atomic uint64_t count;
     uint32_t stretch;       /* adversarial: turns left of it, whom it is about, whether it runs */
     unsigned subject;
     bool ahead;
@@ -56,6 +57,7 @@ static void choose(unsigned last)
 {
     uint32_t mask = turns.sitting, after = mask & ~((2u << last) - 1);
     turns.holder = NOBODY;
+    turns.count++;
     if (!mask) {
         turns.drawn = 0;
         turns.stretch = 0;
@@ -134,4 +136,9 @@ void vc_turns_end(unsigned device)
     pthread_mutex_lock(&turns.lock);
     choose(device);
     pthread_mutex_unlock(&turns.lock);
+}
+
+uint64_t vc_turns_ns(void)
+{
+    return turns.count * TURN_NS;
 }

@@ -26,4 +26,7 @@ void vc_turns_begin(unsigned device, enum vc_order order, uint64_t seed);
 void vc_turns_pass(unsigned device);
 void vc_turns_end(unsigned device);
 
+/* What clocks tell that kernels read: each turn takes a while, however long it takes here. */
+uint64_t vc_turns_ns(void);
+
 #endif

@@ -41,12 +41,6 @@ static void tell(void *user, const struct vr_access *did, uint32_t lane, uint64_
         (unsigned long long)other->block, where);
 }
 
-/* Whether atomics that reach no further than the cache of the compute unit. */
-static bool is_near(enum vr_reach reach)
-{
-    return reach == VR_REACH_BLOCK;
-}
-
 static enum vr_reach reach_of(bool sc0, bool sc1)
 {
     return !sc1 ? VR_REACH_BLOCK : sc0 ? VR_REACH_ALL : VR_REACH_DEVICE;
@@ -57,6 +51,17 @@ static void count(struct va_wave *w)
 {
     struct vr_warp warp = who(w);
     w->access = vr_next(&warp);
+}
+
+/* What a device's caches hold the host does not see, nor the device what the host writes. */
+static void check_host(struct va_wave *w, uint64_t address, uint32_t bytes)
+{
+    const struct vc_alloc *a = vc_find(w->launch->launch->map, address);
+    if (a && (a->kind == VC_PINNED || a->kind == VC_REGISTERED))
+        va_find(w, "global-race", -1, address, bytes, NULL,
+                "race with the host: an atomic access of its memory, 0x%llx, that reaches no "
+                "further than the device",
+                (unsigned long long)address);
 }
 
 void va_race_access(struct va_wave *w, const struct va_insn *i, const uint64_t *at, uint64_t mask,
@@ -71,7 +76,10 @@ void va_race_access(struct va_wave *w, const struct va_insn *i, const uint64_t *
         .writes = write != 0,
         .reach = reach,
     };
-    access.acquire = access.release = access.strong && is_near(reach);
+    /* Among waves of a workgroup. */
+    access.acquire = access.release = access.strong && reach == VR_REACH_BLOCK;
+    if (access.strong && reach != VR_REACH_ALL)
+        check_host(w, at[__builtin_ctzll(mask)], bytes);
     struct vr_warp warp = who(w);
     vr_touch(&warp, &access, at, mask, bytes, tell);
     count(w);

@@ -1,4 +1,5 @@
 /* Branches, calls, barriers, exchanges between lanes, and what reads the state of the machine. */
+#include "../../common/turns.h"
 #include "builtin.h"
 #include "isa.h"
 
@@ -123,7 +124,7 @@ VN_HANDLER(special)
     case VN_GLOBALTIMER:
     case VN_GLOBALTIMER_LO:
     case VN_GLOBALTIMER_HI:
-        now = vn_now_ns();
+        now = w->launch->global_races ? vc_turns_ns() : vn_now_ns();
         break;
     case VN_GRIDID:
         now = w->launch->launch->grid_id;
