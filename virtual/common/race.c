@@ -111,7 +111,7 @@ static struct {
     struct page *pages[BUCKETS];
     struct published *places[BUCKETS];
     uint32_t next[VC_MAX_DEVICES]; /* blocks that began, and 1 */
-    struct vr_knowledge collected; /* from blocks of the launch that ends */
+    struct vr_knowledge collected[VC_MAX_DEVICES]; /* from blocks of the launch that runs */
     uint32_t used;                 /* devices with anything remembered, a bit each */
     struct known_launch launches[VC_MAX_DEVICES][MOST_LAUNCHES];
 } races;
@@ -203,9 +203,9 @@ void vr_launch_end(struct vr_launch *l)
 {
     struct vr_knowledge *known = &races.launches[l->device][0].known;
     vr_knowledge_copy(known, l->before);
-    vr_knowledge_add(known, &races.collected);
+    vr_knowledge_add(known, &races.collected[l->device]);
     known->over[l->device] = vr_reached(l->device);
-    vr_knowledge_clear(&races.collected);
+    vr_knowledge_clear(&races.collected[l->device]);
     free(l->before->items);
     free(l->before);
     l->before = NULL;
@@ -396,7 +396,7 @@ void vr_start(struct vr_block *r, uint64_t linear, uint32_t warps)
 void vr_end(struct vr_block *r)
 {
     for (uint32_t i = 0; r->launch && i < r->warps; i++)
-        vr_knowledge_add(&races.collected, &r->foreign[i]);
+        vr_knowledge_add(&races.collected[r->launch->device], &r->foreign[i]);
 }
 
 static void tick(struct vr_warp *w)
