@@ -1,7 +1,7 @@
 /*
  * conformance.h: the suite that proves a backend. One device is held against the host, which is the
  * definition: op cases bit for bit, then the layers above (memory, weights, streams, graphs,
- * faults, whole models). The host itself is held against f64 references, the independent vectors of
+ * faults, whole models, several devices). The host itself is held against f64 references, the independent vectors of
  * vectors.c, and each fused op against its primitives.
  *
  * Cases have names, CASE = OP/FORMAT/SIZES/LAYOUT/VALUES/VARIANT (case.h), core cases GROUP/NAME.

@@ -85,9 +85,9 @@ mh_device *core_device(struct core *c, const mh_faults *faults)
 int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *core_case),
                    void *user)
 {
-    static const struct core_case *const groups[] = {core_memory, core_weights, core_streams,
-                                                     core_graphs, core_faults,  core_models,
-                                                     core_vectors};
+    static const struct core_case *const groups[] = {core_memory,  core_weights, core_streams,
+                                                     core_graphs,  core_faults,  core_models,
+                                                     core_vectors, core_comm};
     static const struct core_case *const fast_groups[] = {core_fast, core_fast_fused};
     const struct core_case *const *chosen = fast ? fast_groups : groups;
     size_t count =

@@ -66,6 +66,6 @@ int core_enumerate(bool fast, int (*visit)(void *user, const struct core_case *c
 void core_run(struct conf_suite *s, const struct core_case *core_case, struct conf_result *result);
 
 extern const struct core_case core_memory[], core_weights[], core_streams[], core_graphs[],
-    core_faults[], core_models[], core_vectors[], core_fast[], core_fast_fused[];
+    core_faults[], core_models[], core_vectors[], core_comm[], core_fast[], core_fast_fused[];
 
 #endif
