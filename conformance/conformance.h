@@ -1,8 +1,8 @@
 /*
  * conformance.h: the suite that proves a backend. One device is held against the host, which is the
  * definition: op cases bit for bit, then the layers above (memory, weights, streams, graphs,
- * faults, whole models, several devices). The host itself is held against f64 references, the independent vectors of
- * vectors.c, and each fused op against its primitives.
+ * faults, whole models, several devices). The host itself is held against f64 references, the
+ * independent vectors of vectors.c, and each fused op against its primitives.
  *
  * Cases have names, CASE = OP/FORMAT/SIZES/LAYOUT/VALUES/VARIANT (case.h), core cases GROUP/NAME.
  * A name and a seed give the same case everywhere. Op cases run strict: fallback is never a pass.

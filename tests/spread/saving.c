@@ -1,11 +1,14 @@
 /*
  * A prompt, the sequence saved, a token after it, by processes that MPI joins.
  *
- * argv: MODEL_DIR FILE [VICTIM]: each saves to FILE.PROCESS; the victim is killed while it does.
+ * argv: MODEL_DIR FILE [VICTIM|split]: each saves to FILE.PROCESS; the victim is killed while it
+ * does. split: each process has a part of the cache.
  */
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,13 +24,14 @@ __attribute__((visibility("default"))) int fsync(int file)
     return (int)syscall(SYS_fsync, file);
 }
 
-static mh_status save(mh_model *model, const char *path)
+static mh_status save(mh_model *model, const char *path, uint32_t attention)
 {
     static const int32_t prompt[] = {0, 5, 9, 17, 3};
     mh_session_params params = MH_INIT(mh_session_params);
     mh_session *session = NULL;
     int32_t token = 0;
     params.context = 16;
+    params.attention = attention;
     mh_status status = mh_session_create(model, &params, &session);
     if (!status)
         status = mh_session_run(session, prompt, 5, NULL);
@@ -64,9 +68,10 @@ int main(int argc, char **argv)
         status = mh_model_load(checkpoint, &device, 1, &params, &model);
     if (!status) {
         uint32_t process = mh_transport_process(params.transport);
-        victim = argc > 3 && strtoul(argv[3], NULL, 10) == process;
+        bool split = argc > 3 && !strcmp(argv[3], "split");
+        victim = argc > 3 && !split && strtoul(argv[3], NULL, 10) == process;
         snprintf(path, sizeof(path), "%s.%u", argv[2], process);
-        status = save(model, path);
+        status = save(model, path, split ? MH_ATTENTION_SPLIT : MH_ATTENTION_REPLICATED);
     }
     if (status) {
         fprintf(stderr, "%s\n", mh_last_message());

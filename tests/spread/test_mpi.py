@@ -61,6 +61,8 @@ class Processes(unittest.TestCase):
             model = os.path.join(GOLDEN, name)
             one = generate(*IDS, "--device", "host", model=model)
             for count, devices in ((2, "host"), (4, "host"), (2, "host,host,host")):
+                if FORM == "quick" and name != "v3" and (count, devices) != (2, "host"):
+                    continue
                 with self.subTest(model=name, processes=count, devices=devices):
                     status, out, err = finish(
                         start(count, "generate", "--model", model, *IDS, "--device", devices,
@@ -70,6 +72,24 @@ class Processes(unittest.TestCase):
                     self.assertEqual(many["processes"], count)
                     self.assertEqual(many["token_ids"], one["token_ids"])
                     self.assertEqual(many["logit_hash"], one["logit_hash"])
+
+    def test_split_attention(self):
+        model = os.path.join(GOLDEN, "v3")
+        ids = ("--ids", " ".join(str(7 * i % 60) for i in range(300)), "--max-tokens", "3")  # two segments
+        one = generate(*ids, "--device", "host", model=model)
+        for count, devices in ((2, "host"), (2, "host,host")):
+            status, out, err = finish(start(count, "generate", "--model", model, *ids, "--device", devices,
+                                            "--threads", "1", "--json", "--attention", "split"), 60)
+            self.assertEqual(status, 0, err)
+            many = json.loads(out)
+            self.assertEqual(many["processes"], count)
+            for key in ("token_ids", "logit_hash"):
+                self.assertEqual(many[key], one[key], key)
+        with tempfile.TemporaryDirectory() as folder:
+            status, _, err = finish(start(2, model, os.path.join(folder, "s"), "split", program=SAVING), 30)
+            self.assertNotEqual(status, 0)
+            self.assertIn("mh_sequence_save: the cache is split, and part of it in another process", err)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_copies_of_experts(self):
         model = os.path.join(GOLDEN, "v2")
