@@ -107,8 +107,8 @@ static void split_attention(mh_session *s)
 {
     s->shares = s->model->world;
     s->segments = model_segments(s->context, s->shares);
-    s->chunk = model_split_chunk(s->model->config, s->segments, s->shares, s->chunk,
-                                 s->sequence_count);
+    s->chunk =
+        model_split_chunk(s->model->config, s->segments, s->shares, s->chunk, s->sequence_count);
 }
 
 static void start_sequence(struct sequence *q)
@@ -195,6 +195,17 @@ static mh_status make_ranks(mh_session *s)
     return status;
 }
 
+/* For steps that fetch, which allocate nothing. */
+static mh_status make_room_for_choices(mh_session *s)
+{
+    const mh_config *c = s->model->config;
+    s->chosen = calloc((size_t)(s->rows * c->num_experts_per_tok), sizeof(*s->chosen));
+    s->needed = calloc((size_t)c->n_routed_experts, sizeof(*s->needed));
+    if (!s->chosen || !s->needed)
+        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)s->rows);
+    return MH_OK;
+}
+
 static void drop_ranks(mh_session *s)
 {
     mh_comm_release(s->comm);
@@ -208,6 +219,8 @@ static void drop_ranks(mh_session *s)
         mh_stream_release(r->stream);
         free(r->cache_tensors);
     }
+    free(s->chosen);
+    free(s->needed);
     free(s->owners);
     free(s->ranks);
 }
@@ -248,6 +261,8 @@ mh_status mh_session_create(mh_model *model, const mh_session_params *params, mh
         status = make_ranks(s);
     s->rows = session_bucket(s, s->chunk);
     s->heads = session_bucket(s, s->sequence_count);
+    if (!status && model->fetches)
+        status = make_room_for_choices(s);
     if (!status && model->world > 1)
         status = session_meet(s);
     if (!status)

@@ -1,5 +1,6 @@
 /* session_graph.c: the graphs of a session's steps, kept by their shapes. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "fetch.h"
 #include "session_impl.h"
@@ -342,17 +343,15 @@ static mh_status launch_all(mh_session *s, const struct session_graph *g, uint32
 
 /* Runs the part with a layer's experts on one rank, as often as it takes to have them all there. */
 static mh_status run_fetched(mh_session *s, const struct session_graph *g, uint32_t rank,
-                             uint32_t part, int64_t layer, const int32_t *chosen, int64_t count)
+                             uint32_t part, int64_t layer, int64_t count)
 {
     struct mh_model *model = s->model;
     struct model_rank *r = &model->ranks[rank];
     int64_t experts = model->config->n_routed_experts;
-    bool *needed = calloc((size_t)experts, sizeof(*needed));
-    bool some = true;
+    const int32_t *chosen = s->chosen;
+    bool *needed = s->needed, some = true;
     mh_status status = MH_OK;
-    if (!needed)
-        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld experts",
-                       (long long)experts);
+    memset(needed, 0, (size_t)experts * sizeof(*needed));
     for (int64_t i = 0; i < count; i++)
         if (chosen[i] >= 0 && chosen[i] < experts)
             needed[chosen[i]] |= placement_has(&model->placement, r->number, layer, chosen[i]);
@@ -363,7 +362,6 @@ static mh_status run_fetched(mh_session *s, const struct session_graph *g, uint3
         if (!status && some)
             status = launch_part(s, g, rank, part);
     }
-    free(needed);
     return status;
 }
 
@@ -374,19 +372,15 @@ static mh_status run_experts(mh_session *s, const struct session_graph *g, uint3
     struct model_step step = session_operands(s, &s->ranks[0], g->rows, 0);
     mh_tensor t = model_layer_experts(&step, layer);
     int64_t count = t.shape[0] * t.shape[1];
-    int32_t *chosen = malloc((size_t)count * sizeof(*chosen));
-    if (!chosen)
-        return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %lld rows", (long long)g->rows);
     mh_status status =
-        mh_stream_read(s->ranks[0].stream, t.buffer, t.offset, chosen, 4 * (uint64_t)count);
+        mh_stream_read(s->ranks[0].stream, t.buffer, t.offset, s->chosen, 4 * (uint64_t)count);
     if (!status)
         status = mh_stream_wait(s->ranks[0].stream, MH_FOREVER);
     else
         mh_stream_wait(s->ranks[0].stream, MH_FOREVER);
     for (uint32_t i = 0; !status && i < s->rank_count; i++)
-        status = s->model->ranks[i].fetch ? run_fetched(s, g, i, part, layer, chosen, count)
+        status = s->model->ranks[i].fetch ? run_fetched(s, g, i, part, layer, count)
                                           : launch_part(s, g, i, part);
-    free(chosen);
     return status;
 }
 

@@ -61,6 +61,8 @@ struct mh_session {
     uint32_t *owners;           /* [layers, groups, experts]: the rank that serves it */
     mh_expert_load *load;       /* the caller's, or NULL */
     int32_t *choices;           /* [layers, rows, k], with a load */
+    int32_t *chosen; /* where experts are fetched, of a layer: [rows, k], and [experts] */
+    bool *needed;
     mh_dtype kv_dtype;
     int64_t context;
     int64_t chunk;      /* most rows of a launch */
