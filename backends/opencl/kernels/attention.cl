@@ -37,16 +37,16 @@ typedef struct {
 float16 keys_at(keys_in keys, long at)
 {
     return keys.is_bf16
-               ? as_float16(convert_uint16(vload16(0, (global const ushort *)keys.memory + at))
+               ? as_float16(convert_uint16(VECTOR(global const, ushort, keys.memory + 2 * at, 0))
                             << 16)
-               : vload16(0, (global const float *)keys.memory + at);
+               : VECTOR(global const, float, keys.memory + 4 * at, 0);
 }
 
 /* The columns from `k` on, less than STRIPES, and the fold. */
 APART float rest_of_score(global const float *q, keys_in keys, long row, long k, long width,
                           float *stripes)
 {
-    for (int j = 0; k < width; j++, k++)
+    COLD for (int j = 0; k < width; j++, k++)
         stripes[j] = fma(q[k], key_at(keys, row + k), stripes[j]);
     return fold_stripes(stripes);
 }
@@ -69,7 +69,7 @@ APART void score(global const float *const *q, keys_in keys, const long *rows, l
                 float16 key = keys_at(keys, rows[i] + k + 16 * j);
 #pragma unroll
                 for (int h = 0; h < HEADS; h++)
-                    a[h][j] = fma(vload16(j, q[h] + k), key, a[h][j]);
+                    a[h][j] = fma(VECTOR(global const, float, q[h] + k, j), key, a[h][j]);
             }
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
@@ -80,22 +80,22 @@ APART void score(global const float *const *q, keys_in keys, const long *rows, l
             } else {
 #pragma unroll
                 for (int j = 0; j < 4; j++)
-                    vstore16(a[h][j], j, stripes);
+                    VECTOR(, float, stripes, j) = a[h][j];
                 dot = rest_of_score(q[h], keys, rows[i], k, width, stripes);
             }
             scores[h * CHUNK + i] = dot * scale;
         }
     }
-    for (int h = 0; h < HEADS; h++)
-        for (long i = count; i < CHUNK; i++)
+    COLD for (int h = 0; h < HEADS; h++)
+        COLD for (long i = count; i < CHUNK; i++)
             scores[h * CHUNK + i] = scores[h * CHUNK + count - 1];
 }
 
 /* The largest of a head's scores; any where one is NaN, since all is NaN then. */
 float most(const float *scores, long count)
 {
-    float16 a = vload16(0, scores), b = vload16(1, scores);
-    float16 c = vload16(2, scores), d = vload16(3, scores);
+    float16 a = VECTOR(const, float, scores, 0), b = VECTOR(const, float, scores, 1);
+    float16 c = VECTOR(const, float, scores, 2), d = VECTOR(const, float, scores, 3);
     a = a > c ? a : c, b = b > d ? b : d, a = a > b ? a : b;
     float8 e = a.lo > a.hi ? a.lo : a.hi;
     float4 f = e.lo > e.hi ? e.lo : e.hi;
@@ -108,7 +108,7 @@ APART float weigh(const float *scores, float m, long count, float *p, float *spa
 {
     for (int i = 0; i < CHUNK; i++)
         p[i] = exp_exact(scores[i] - m);
-    for (int i = (int)count; i < CHUNK; i++)
+    COLD for (int i = (int)count; i < CHUNK; i++)
         p[i] = 0;
     return fold_stripes(p);
 }
@@ -124,7 +124,8 @@ APART void gather(float *o, int first, const float *alpha, const float *p, keys_
         for (int h = 0; h < HEADS; h++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                a[h][j] = first ? (float16)0.0f : vload16(j, o + h * SUMS + d) * (float16)alpha[h];
+                a[h][j] = first ? (float16)0.0f
+                                : VECTOR(, float, o + h * SUMS + d, j) * (float16)alpha[h];
         for (long i = 0; i < count; i++)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -137,12 +138,12 @@ APART void gather(float *o, int first, const float *alpha, const float *p, keys_
         for (int h = 0; h < HEADS; h++)
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                vstore16(a[h][j], j, o + h * SUMS + d);
+                VECTOR(, float, o + h * SUMS + d, j) = a[h][j];
     }
-    for (; d < latent; d++)
-        for (int h = 0; h < HEADS; h++) {
+    COLD for (; d < latent; d++)
+        COLD for (int h = 0; h < HEADS; h++) {
             float a = first ? 0.0f : o[h * SUMS + d] * alpha[h];
-            for (long i = 0; i < count; i++)
+            COLD for (long i = 0; i < count; i++)
                 a = fma(p[h * CHUNK + i], key_at(keys, rows[i] + d), a);
             o[h * SUMS + d] = a;
         }
@@ -218,7 +219,7 @@ APART part merge(part left, part right, SHARED float *o, SHARED const float *mor
     float m = left.m > right.m ? left.m : right.m;
     float alpha = exp_exact(left.m - m), beta = exp_exact(right.m - m), scaled = right.l * beta;
     part both = {m, fma(left.l, alpha, scaled)};
-    for (long d = LANE; d < latent; d += LANES) {
+    COLD for (long d = LANE; d < latent; d += LANES) {
         float other = more[d] * beta;
         o[d] = fma(o[d], alpha, other);
     }
@@ -246,14 +247,14 @@ APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, 
         part *now = later ? segment : all;
         float alpha[HEADS];
         SYNC();
-        for (long i = LANE; i < many; i += LANES) {
+        COLD for (long i = LANE; i < many; i += LANES) {
             long key = begin + i;
             rows[i] = at.view.s0 + at.pages[key / at.page_size * at.stride] * at.view.s1 +
                       key % at.page_size * at.view.s2;
         }
         SYNC();
         score(q, keys, rows, many, width, scale, scores, space);
-        for (int h = 0; h < HEADS; h++) {
+        COLD for (int h = 0; h < HEADS; h++) {
             float m = most(scores + h * CHUNK, many);
             if (!first)
                 m = now[h].m > m ? now[h].m : m;
@@ -264,7 +265,7 @@ APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, 
         }
         gather(o, first, alpha, p, keys, rows, many, latent);
         if (later && (begin + CHUNK >= count || (begin + CHUNK) % SEGMENT == 0))
-            for (int h = 0; h < HEADS; h++)
+            COLD for (int h = 0; h < HEADS; h++)
                 all[h] = merge(all[h], segment[h], sums + h * SUMS, o + h * SUMS, latent);
     }
 }
@@ -288,7 +289,7 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     long count = step ? min((long)position + 1, from + SEGMENT) : (long)position + 1;
     if (there && from >= count)
         return;
-    for (long i = from / page_size; there && i <= (count - 1) / page_size; i++) {
+    COLD for (long i = from / page_size; there && i <= (count - 1) / page_size; i++) {
         int page = *ROW2(table, slot, i);
         there = page >= 0 && page < pages;
     }
@@ -299,22 +300,22 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     keys_at_pages at = {ROW1(table, slot), table_view.s2, page_size, cache_view};
     global const float *queries[HEADS];
     part all[HEADS];
-    for (int h = 0; h < HEADS; h++)
+    COLD for (int h = 0; h < HEADS; h++)
         queries[h] = ROW2(q, t, min(begin + h, heads - 1));
     attend(queries, keys, at, from, count, width, latent, scale, all, sums, scores, p, space,
            rows);
-    for (int h = 0; step && h < HEADS && begin + h < heads; h++) {
+    COLD for (int h = 0; step && h < HEADS && begin + h < heads; h++) {
         global float *to = ROW2(y, t, begin + h) + get_group_id(2) * y_view.s3;
-        for (long d = LANE; d < latent; d += LANES)
+        COLD for (long d = LANE; d < latent; d += LANES)
             to[d] = sums[h * SUMS + d];
         if (LANE == 0) {
             to[latent] = isnan(all[h].l) ? all[h].l : all[h].m + 0.0f;
             to[latent + 1] = all[h].l;
         }
     }
-    for (int h = 0; !step && h < HEADS && begin + h < heads; h++) {
+    COLD for (int h = 0; !step && h < HEADS && begin + h < heads; h++) {
         float r = RCP(all[h].l);
-        for (long d = LANE; d < latent; d += LANES) {
+        COLD for (long d = LANE; d < latent; d += LANES) {
             float scaled = sums[h * SUMS + d] * r;
             ROW2(y, t, begin + h)[d] = scaled + 0.0f;
         }
@@ -336,22 +337,22 @@ KERNEL void attention_merge(TENSOR(float, y), TENSOR(const float, x), TENSOR(con
     global float *to = ROW2(y, t, h);
     global const float *from = ROW2(x, t, h);
     float m = from[latent], l = from[latent + 1];
-    for (long d = LANE; d < latent; d += LANES)
+    COLD for (long d = LANE; d < latent; d += LANES)
         to[d] = from[d];
-    for (long g = 1; g <= position / SEGMENT; g++) {
+    COLD for (long g = 1; g <= position / SEGMENT; g++) {
         from = ROW2(x, g % parts * tokens + t, h) + g / parts * x_view.s3;
         float most = m > from[latent] ? m : from[latent];
         float alpha = exp_exact(m - most), beta = exp_exact(from[latent] - most);
         float scaled = from[latent + 1] * beta;
         l = fma(l, alpha, scaled);
         m = most;
-        for (long d = LANE; d < latent; d += LANES) {
+        COLD for (long d = LANE; d < latent; d += LANES) {
             float other = from[d] * beta;
             to[d] = fma(to[d], alpha, other);
         }
     }
     float r = RCP(l);
-    for (long d = LANE; d < latent; d += LANES) {
+    COLD for (long d = LANE; d < latent; d += LANES) {
         float scaled = to[d] * r;
         to[d] = scaled + 0.0f;
     }

@@ -22,7 +22,7 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
     TIMES(w, slot, begin, out - 1, from, in, results, space);
     if (has_up)
         TIMES(up, slot, begin, out - 1, from, in, more, space);
-    for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
+    COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
         ROW2(y, t, j)[begin + i] = has_up ? swiglu_of(results[i], more[i]) : results[i];
 }
 
@@ -40,14 +40,14 @@ KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSO
             raise_fault(fault + fault_at);
             return;
         }
-    for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
+    COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
         sums[i] = has_shared ? ROW1(shared, t)[begin + i] : 0.0f;
     for (long j = 0; j < slots; j++) {
         int slot = EXPERT(t, j);
         TIMES(w, slot, begin, out - 1, ROW2(x, t, j), in, results, space);
-        for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
+        COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
             sums[i] = fma(ROW1(weights, t)[j], results[i], sums[i]);
     }
-    for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
+    COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
         ROW1(y, t)[begin + i] = ROW1(h, t)[begin + i] + sums[i];
 }

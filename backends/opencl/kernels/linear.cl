@@ -22,7 +22,7 @@ KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float,
     TIMES(w, 0, row + begin, last, ROW2(x, t, h), in, results, space);
     if (has_up)
         TIMES(up, 0, row + begin, last, ROW2(x, t, h), in, more, space);
-    for (long i = LANE; i < BLOCK && begin + i < out; i += LANES) {
+    COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES) {
         float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
         if (has_residual)
             value = ROW2(residual, t, h)[begin + i] + value;
@@ -41,23 +41,23 @@ KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global
         return;
     }
     weight_row row = WEIGHT_ROW(w, 0, token);
-    for (long k = begin + LANE; k < end; k += LANES)
+    COLD for (long k = begin + LANE; k < end; k += LANES)
         ROW1(y, t)[k] = decode_one(row, k);
 }
 
 /* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c] ----
- * A work-item has WIDE columns and makes their 64 stripes in an order in which rule 2's fold is a
- * binary counter: bit-reversed. Six sums wait at most. */
+ * A work-item has COLUMN_TILES * WIDE columns and makes their 64 stripes in an order in which rule 2's
+ * fold is a binary counter: bit-reversed. Six sums wait at most. */
 
 #ifdef FORM_CPU
 APART void store_columns(global float *y, long column, long columns, float16 value)
 {
     float part[16];
-    vstore16(value, 0, part);
+    VECTOR(, float, part, 0) = value;
     if (column + 16 <= columns)
-        vstore16(value, 0, y + column);
+        VECTOR(global, float, y + column, 0) = value;
     else
-        for (int i = 0; column + i < columns; i++)
+        COLD for (int i = 0; column + i < columns; i++)
             y[column + i] = part[i];
 }
 #else
@@ -73,21 +73,38 @@ int next_reversed(int s)
     return s | bit;
 }
 
-APART wide project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns)
+APART void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
+                   global float *y)
 {
-    wide waiting[6];
+    wide waiting[6][COLUMN_TILES];
+    int whole = column + COLUMN_TILES * WIDE <= columns;
     for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
-        wide a = 0;
+        wide a[COLUMN_TILES];
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++)
+            a[j] = 0;
         for (long r = s; r < rows; r += STRIPES) {
             weight_row from = WEIGHT_ROW(w, 0, row + r);
-            a = fma((wide)x[r], decode_columns(from, column, columns), a);
+#pragma unroll
+            for (int j = 0; j < COLUMN_TILES; j++) {
+                long c = column + j * WIDE;
+                wide terms = whole ? decode(from, c) : decode_columns(from, c, columns);
+                a[j] = fma((wide)x[r], terms, a[j]);
+            }
         }
         int level = 0;
         for (; i >> level & 1; level++)
-            a = waiting[level] + a;
-        if (level == 6)
-            return a + 0.0f;
-        waiting[level] = a;
+#pragma unroll
+            for (int j = 0; j < COLUMN_TILES; j++)
+                a[j] = waiting[level][j] + a[j];
+        if (level == 6) {
+            for (int j = 0; j < COLUMN_TILES; j++)
+                store_columns(y, column + j * WIDE, columns, a[j] + 0.0f);
+            return;
+        }
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++)
+            waiting[level][j] = a[j];
     }
 }
 
@@ -95,7 +112,7 @@ APART wide project(WEIGHT(w), long row, long rows, global const float *x, long c
 APART void turn_pairs(global float *to, global const float *from, global const float *cosines,
                       global const float *sines, long pairs)
 {
-    for (long i = LANE; i < pairs; i += LANES) {
+    COLD for (long i = LANE; i < pairs; i += LANES) {
         float x0 = from[2 * i], x1 = from[2 * i + 1];
         float a = x1 * sines[i], b = x1 * cosines[i];
         to[2 * i] = fma(x0, cosines[i], -a);
@@ -113,12 +130,11 @@ KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const 
                          const long head_rows, const long first, const long rotary_size,
                          const long table_rows)
 {
-    long t = get_group_id(1), h = get_group_id(2), begin = get_group_id(0) * COLUMNS;
+    long t = get_group_id(1), h = get_group_id(2), column = get_group_id(0) * COLUMNS + LANE * WIDE;
     global const float *from = ROW2(x, t, h);
     global float *to = ROW2(y, t, h);
-    for (long c = begin + LANE * WIDE; c < begin + COLUMNS && c < columns; c += LANES * WIDE)
-        store_columns(to, c, columns,
-                      project(PASS_WEIGHT(w), h * head_rows + first, rows, from, c, columns));
+    if (column < columns)
+        project(PASS_WEIGHT(w), h * head_rows + first, rows, from, column, columns, to);
     if (get_group_id(0) || !rotary_size)
         return;
     int position = *ROW1(positions, t);

@@ -83,23 +83,23 @@ long panel_pitch(long in)
 
 /* 16 columns of row i, of 16 rows of 64: quarters of four words by column, then by i % 4, so that
  * rows i, i + 4, i + 8 and i + 12 are one vector. */
-void put_row(float16 v, int i, float *square)
+void put_row(float16 v, int i, float16 *square)
 {
-    float *to = square + i % 4 * 16 + i / 4 * 4;
-    vstore4(v.s0123, 0, to);
-    vstore4(v.s4567, 0, to + 64);
-    vstore4(v.s89ab, 0, to + 128);
-    vstore4(v.scdef, 0, to + 192);
+    float4 *to = (float4 *)square + i % 4 * 4 + i / 4;
+    to[0] = v.s0123;
+    to[16] = v.s4567;
+    to[32] = v.s89ab;
+    to[48] = v.scdef;
 }
 
 /* Column j of such a square goes to stripe j of the panel. */
-APART void turn(const float *square, global float *to, long pitch)
+APART void turn(const float16 *square, global float *to, long pitch)
 {
     for (ulong i = 0, bits4_reversed = 0xF7B3D591E6A2C480; i < 16;
-         i++, bits4_reversed >>= 4, square += 64) {
+         i++, bits4_reversed >>= 4, square += 4) {
         global float *stripe = to + (bits4_reversed & 15) * pitch;
-        float16 a = vload16(0, square), b = vload16(1, square), c = vload16(2, square);
-        float16 d = vload16(3, square), ab = low_words(a, b), cd = low_words(c, d);
+        float16 a = square[0], b = square[1], c = square[2], d = square[3];
+        float16 ab = low_words(a, b), cd = low_words(c, d);
         *(global float16 *)stripe = low_pairs(ab, cd);
         *(global float16 *)(stripe + 32 * pitch) = high_pairs(ab, cd);
         ab = high_words(a, b), cd = high_words(c, d);
@@ -115,7 +115,7 @@ APART void pack_rows(WEIGHT(w), long expert, long row, long last, long in, globa
     long pitch = panel_pitch(in);
     for (int r = 0; r < PANEL; r += 16) {
         weight_row rows[16];
-        float square[16 * STRIPES];
+        float16 square[STRIPES];
         global float *to = panel + r;
         for (int i = 0; i < 16; i++)
             rows[i] = WEIGHT_ROW(w, expert, min(row + r + i, last));
@@ -127,10 +127,10 @@ APART void pack_rows(WEIGHT(w), long expert, long row, long last, long in, globa
                 if (k + STRIPES <= in)
 #pragma unroll
                     for (int j = 0; j < STRIPES; j += 16)
-                        put_row(decode(rows[i], k + j), i, square + 16 * j);
+                        put_row(decode(rows[i], k + j), i, square + j);
                 else
                     for (int j = 0; j < STRIPES; j += 16)
-                        put_row(decode_columns(rows[i], k + j, in), i, square + 16 * j);
+                        put_row(decode_columns(rows[i], k + j, in), i, square + j);
             }
             turn(square, to, pitch);
         }
@@ -146,7 +146,8 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
         global float *to = panel + reversed(k % STRIPES) * pitch + k / STRIPES * PANEL;
         weight_row from = WEIGHT_ROW(w, expert, row + min(k, in - 1));
         for (int j = 0; j < PANEL; j += 16)
-            vstore16(k < in ? decode_columns(from, column + j, columns) : (float16)0.0f, 0, to + j);
+            VECTOR(global, float, to + j, 0) =
+                k < in ? decode_columns(from, column + j, columns) : (float16)0.0f;
     }
 }
 
@@ -163,8 +164,8 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
 #define WAIT(r) there[3 * r] = a##r, there[3 * r + 1] = b##r, there[3 * r + 2] = c##r;
 #define NAME_INPUT(r) global const float *x##r = x[r];
 #define GIVE(r)                                                                                    \
-    vstore16(a##r + 0.0f, 3 * r, to), vstore16(b##r + 0.0f, 3 * r + 1, to),                        \
-        vstore16(c##r + 0.0f, 3 * r + 2, to);
+    VECTOR(, float, to, 3 * r) = a##r + 0.0f, VECTOR(, float, to, 3 * r + 1) = b##r + 0.0f,        \
+                        VECTOR(, float, to, 3 * r + 2) = c##r + 0.0f;
 
 /* to[r] = the panel's outputs for input r, of `rows`: sums are named one by one, so that they are
  * in registers. */
@@ -180,7 +181,9 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
             global const float *w = panel;                                                         \
             EACH_##rows(BEGIN_SUMS) for (long end = i + terms; i < end; i++, w += PANEL)           \
             {                                                                                      \
-                float16 w0 = vload16(0, w), w1 = vload16(1, w), w2 = vload16(2, w);                \
+                float16 w0 = VECTOR(global const, float, w, 0);                                    \
+                float16 w1 = VECTOR(global const, float, w, 1);                                    \
+                float16 w2 = VECTOR(global const, float, w, 2);                                    \
                 EACH_##rows(ADD_TERMS)                                                             \
             }                                                                                      \
             for (; s >> level & 1; level++) {                                                      \

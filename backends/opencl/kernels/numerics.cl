@@ -33,6 +33,13 @@
 #define APART
 #endif
 
+/* In front of a loop that is not worth vectors or copies of itself, which take a compiler long. */
+#ifdef FORM_CPU
+#define COLD _Pragma("clang loop vectorize(disable) unroll(disable)")
+#else
+#define COLD
+#endif
+
 #define KERNEL kernel __attribute__((reqd_work_group_size(LANES, 1, 1)))
 #define STRIPES 64
 #define ROW1(tensor, i) ((tensor) + tensor##_view.s0 + (i) * tensor##_view.s1)
@@ -225,6 +232,19 @@ APART int expert_slot(global const int *map, const long4 map_view, int has_map, 
 typedef float16 wide; /* stripes or columns that one work-item has at once */
 #define WIDE 16
 
+/* Vector i of those that begin at `at`, which is aligned as its elements are: one instruction. PoCL's
+ * vload16 is 16 loads, which its compiler puts together again, and that takes it long. */
+typedef struct __attribute__((packed, may_alias)) {
+    float16 v;
+} float_vector;
+typedef struct __attribute__((packed, may_alias)) {
+    ushort16 v;
+} ushort_vector;
+typedef struct __attribute__((packed, may_alias)) {
+    uchar16 v;
+} uchar_vector;
+#define VECTOR(space, type, at, i) (((space type##_vector *)(at))[i].v)
+
 /* Rule 2's fold. */
 float fold_wide(float16 a0, float16 a1, float16 a2, float16 a3)
 {
@@ -237,7 +257,8 @@ float fold_wide(float16 a0, float16 a1, float16 a2, float16 a3)
 
 float fold_stripes(const float *a)
 {
-    return fold_wide(vload16(0, a), vload16(1, a), vload16(2, a), vload16(3, a));
+    return fold_wide(VECTOR(const, float, a, 0), VECTOR(const, float, a, 1),
+                     VECTOR(const, float, a, 2), VECTOR(const, float, a, 3));
 }
 
 APART float group_dot(global const float *x, global const float *w, long count,
@@ -246,16 +267,18 @@ APART float group_dot(global const float *x, global const float *w, long count,
     float16 a0 = 0, a1 = 0, a2 = 0, a3 = 0;
     long k = 0;
     for (; k + STRIPES <= count; k += STRIPES) {
-        a0 = fma(vload16(0, x + k), vload16(0, w + k), a0);
-        a1 = fma(vload16(1, x + k), vload16(1, w + k), a1);
-        a2 = fma(vload16(2, x + k), vload16(2, w + k), a2);
-        a3 = fma(vload16(3, x + k), vload16(3, w + k), a3);
+        global const float *u = x + k, *v = w + k;
+        a0 = fma(VECTOR(global const, float, u, 0), VECTOR(global const, float, v, 0), a0);
+        a1 = fma(VECTOR(global const, float, u, 1), VECTOR(global const, float, v, 1), a1);
+        a2 = fma(VECTOR(global const, float, u, 2), VECTOR(global const, float, v, 2), a2);
+        a3 = fma(VECTOR(global const, float, u, 3), VECTOR(global const, float, v, 3), a3);
     }
     if (k == count)
         return fold_wide(a0, a1, a2, a3);
     float a[STRIPES];
-    vstore16(a0, 0, a), vstore16(a1, 1, a), vstore16(a2, 2, a), vstore16(a3, 3, a);
-    for (int j = 0; k < count; j++, k++)
+    VECTOR(, float, a, 0) = a0, VECTOR(, float, a, 1) = a1;
+    VECTOR(, float, a, 2) = a2, VECTOR(, float, a, 3) = a3;
+    COLD for (int j = 0; k < count; j++, k++)
         a[j] = fma(x[k], w[k], a[j]);
     return fold_stripes(a);
 }

@@ -21,11 +21,11 @@ float value_of_key(uint key)
 APART float sum_all(local const float *v, long count, local float *space)
 {
     float a[STRIPES];
-    for (int j = 0; j < STRIPES; j++)
+    COLD for (int j = 0; j < STRIPES; j++)
         a[j] = 0;
-    for (long k = 0; k < count; k++)
+    COLD for (long k = 0; k < count; k++)
         a[k % STRIPES] = fma(v[k], 1.0f, a[k % STRIPES]);
-    return fold_wide(vload16(0, a), vload16(1, a), vload16(2, a), vload16(3, a));
+    return fold_stripes(a);
 }
 #else
 float sum_all(local const float *v, long count, local float *space)
@@ -41,7 +41,7 @@ float sum_all(local const float *v, long count, local float *space)
 APART float group_score(local const ulong *ranks, long begin, long end, int top2)
 {
     ulong first = 0, second = 0;
-    for (long e = begin; e < end; e++) {
+    COLD for (long e = begin; e < end; e++) {
         ulong rank = ranks[e];
         second = rank > first ? first : max(second, rank);
         first = max(first, rank);
@@ -54,7 +54,7 @@ APART float group_score(local const ulong *ranks, long begin, long end, int top2
 APART ulong most_of(global const float *from, long count)
 {
     ulong most = 0;
-    for (long e = LANE; e < count; e += LANES)
+    COLD for (long e = LANE; e < count; e += LANES)
         most = max(most, ranked(from[e], 0));
     return most;
 }
@@ -69,7 +69,7 @@ APART void rate(local float *scores, global const float *from, float m, int soft
 APART void rank(local ulong *ranks, local float *scores, int softmax, float r,
                 global const float *bias, int has_bias, long count)
 {
-    for (long e = LANE; e < count; e += LANES) {
+    COLD for (long e = LANE; e < count; e += LANES) {
         float score = softmax ? scores[e] * r : scores[e];
         scores[e] = score;
         ranks[e] = ranked(has_bias ? score + bias[e] : score, (int)e);
@@ -79,12 +79,12 @@ APART void rank(local ulong *ranks, local float *scores, int softmax, float r,
 /* Takes the experts of all but the best groups out of the order. */
 APART void drop_groups(local ulong *ranks, local const uint *keys, long groups, long top, long size)
 {
-    for (long g = LANE; g < groups; g += LANES) {
+    COLD for (long g = LANE; g < groups; g += LANES) {
         uint key = keys[g];
         long better = 0;
-        for (long o = 0; o < groups; o++)
+        COLD for (long o = 0; o < groups; o++)
             better += keys[o] > key || (keys[o] == key && o < g);
-        for (long e = g * size; better >= top && e < (g + 1) * size; e++)
+        COLD for (long e = g * size; better >= top && e < (g + 1) * size; e++)
             ranks[e] = 0;
     }
 }
@@ -92,7 +92,7 @@ APART void drop_groups(local ulong *ranks, local const uint *keys, long groups, 
 APART ulong best_of(local const ulong *ranks, long count)
 {
     ulong best = 0;
-    for (long e = LANE; e < count; e += LANES)
+    COLD for (long e = LANE; e < count; e += LANES)
         best = max(best, ranks[e]);
     return best;
 }
@@ -100,7 +100,7 @@ APART ulong best_of(local const ulong *ranks, long count)
 APART void scale_weights(global float *weights, long chosen, int normalise, float factor,
                          float scaling)
 {
-    for (long j = LANE; j < chosen; j += LANES) {
+    COLD for (long j = LANE; j < chosen; j += LANES) {
         float w = weights[j];
         if (normalise)
             w = w * factor;
@@ -128,14 +128,14 @@ KERNEL void router(TENSOR(int, experts), TENSOR(float, weights), TENSOR(const fl
     rank(ranks, scores, softmax, r, ROW1(bias, 0), has_bias, count);
     SYNC();
     long size = grouped ? count / groups : 0, rated = grouped ? groups : 0;
-    for (long g = LANE; g < rated; g += LANES)
+    COLD for (long g = LANE; g < rated; g += LANES)
         group_keys[g] =
             selection_key(group_score(ranks, g * size, (g + 1) * size, group_rule == TOP2));
     SYNC();
     drop_groups(ranks, group_keys, rated, top_groups, size);
     SYNC();
     float sum = 0;
-    for (long j = 0; j < chosen; j++) {
+    COLD for (long j = 0; j < chosen; j++) {
         ulong best = best_of(ranks, count);
         best = GROUP_MAX(best, most_space);
         int e = index_of_rank(best);

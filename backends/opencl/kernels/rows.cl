@@ -60,7 +60,7 @@ KERNEL void combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float
     long t = get_group_id(1), begin = (long)get_group_id(0) * ROW_BLOCK;
     long end = min(begin + ROW_BLOCK, size);
     if (has_experts)
-        for (long j = 0; j < slots; j++)
+        COLD for (long j = 0; j < slots; j++)
             if (expert_slot(map, map_view, has_map, count, resident,
                             *ROW2(experts, t, j)) < 0) {
                 raise_fault(fault + fault_at);
@@ -68,9 +68,9 @@ KERNEL void combine(TENSOR(float, y), TENSOR(const float, h), TENSOR(const float
             }
     global const float *more = ROW1(shared, t), *weight = ROW1(weights, t), *residual = ROW1(h, t);
     global float *to = ROW1(y, t);
-    for (long i = begin + LANE; i < end; i += LANES) {
+    COLD for (long i = begin + LANE; i < end; i += LANES) {
         float acc = has_shared ? more[i] : 0.0f;
-        for (long j = 0; j < slots; j++)
+        COLD for (long j = 0; j < slots; j++)
             acc = fma(weight[j], ROW2(e, t, j)[i], acc);
         to[i] = residual[i] + acc;
     }

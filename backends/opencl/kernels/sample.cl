@@ -111,7 +111,6 @@ APART int token_at(global const uint *weights, long count, place p, local uint *
     uint mine = 0;
     for (long i = begin; i < end; i++)
         mine += weights[i] == p.weight;
-    SYNC();
     found[LANE] = mine;
     SYNC();
     uint before = 0;

@@ -53,31 +53,31 @@ APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
 #define as_wide as_float16
 #define as_wide_uint as_uint16
 #define to_wide_uint convert_uint16
-#define load(pointer) vload16(0, pointer)
+#define LOAD(type, pointer) VECTOR(global const, type, pointer, 0)
 #else
 #define wide_uint uint
 #define as_wide as_float
 #define as_wide_uint as_uint
 #define to_wide_uint(value) ((uint)(value))
-#define load(pointer) (*(pointer))
+#define LOAD(type, pointer) (*(global const type *)(pointer))
 #endif
 
 /* Elements from k on, decoded. */
 wide decode(weight_row row, long k)
 {
 #if FORMAT == F32
-    return load((global const float *)row.data + k);
+    return LOAD(float, row.data + 4 * k);
 #elif FORMAT == BF16
-    return as_wide(to_wide_uint(load((global const ushort *)row.data + k)) << 16);
+    return as_wide(to_wide_uint(LOAD(ushort, row.data + 2 * k)) << 16);
 #elif FORMAT == F16
     /* 2^112 moves the exponent's bias and makes halves' denormals normal. */
-    wide_uint bits = to_wide_uint(load((global const ushort *)row.data + k));
+    wide_uint bits = to_wide_uint(LOAD(ushort, row.data + 2 * k));
     wide_uint rest = bits & 0x7FFF;
     wide value = as_wide(rest << 13) * 0x1p112f;
     wide_uint special = select((wide_uint)0, (wide_uint)0x7F800000, rest >= (wide_uint)0x7C00);
     return as_wide(as_wide_uint(value) | special | (bits & 0x8000) << 16);
 #else
-    wide_uint byte = to_wide_uint(load(row.data + k)), rest = byte & 0x7F;
+    wide_uint byte = to_wide_uint(LOAD(uchar, row.data + k)), rest = byte & 0x7F;
     wide_uint nan = select((wide_uint)0, (wide_uint)0x7F800000, rest == (wide_uint)0x7F);
     wide q = as_wide((byte & 0x80) << 24 | rest << 20 | nan) * 0x1p120f;
     return q * row.scale[k / 128];
@@ -110,9 +110,9 @@ APART float16 decode_columns(weight_row row, long column, long columns)
     float part[16];
     if (column + 16 <= columns)
         return decode(row, column);
-    for (int i = 0; i < 16; i++)
+    COLD for (int i = 0; i < 16; i++)
         part[i] = column + i < columns ? decode_one(row, column + i) : 0.0f;
-    return vload16(0, part);
+    return VECTOR(const, float, part, 0);
 }
 #else
 #define decode_one decode
@@ -154,7 +154,7 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 /* The columns from `k` on, less than STRIPES, and the fold. */
 APART float rest_of_dot(weight_row row, global const float *x, long k, long count, float *sums)
 {
-    for (int j = 0; k < count; j++, k++)
+    COLD for (int j = 0; k < count; j++, k++)
         sums[j] = fma(x[k], decode_one(row, k), sums[j]);
     return fold_stripes(sums);
 }
@@ -176,7 +176,8 @@ APART void dots_abreast(const weight_row *w, global const float *x, long count, 
                 FETCH(w[r].data + k * WEIGHT_BYTES + AHEAD + line);
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                a[r][j] = fma(vload16(j, x + k), decode(w[r], k + 16 * j), a[r][j]);
+                a[r][j] = fma(VECTOR(global const, float, x + k, j), decode(w[r], k + 16 * j),
+                              a[r][j]);
         }
 #pragma unroll
     for (int r = 0; r < ABREAST; r++) {
@@ -187,7 +188,7 @@ APART void dots_abreast(const weight_row *w, global const float *x, long count, 
         }
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            vstore16(a[r][j], j, sums);
+            VECTOR(, float, sums, j) = a[r][j];
         dots[r] = rest_of_dot(w[r], x, k, count, sums);
     }
 }
