@@ -17,14 +17,6 @@ long place_of(long i, long4 shape, long4 stride)
     return rest / shape.s1 * stride.s0 + rest % shape.s1 * stride.s1 + z * stride.s2 + w * stride.s3;
 }
 
-/* Exact; 2^112 moves the exponent's bias and makes halves' denormals normal. */
-float from_f16(uint bits)
-{
-    uint rest = bits & 0x7FFF;
-    float value = as_float(rest << 13) * 0x1p112f;
-    return as_float(as_uint(value) | (rest >= 0x7C00 ? 0x7F800000u : 0) | (bits & 0x8000) << 16);
-}
-
 ushort to_f16(float value)
 {
     uint bits = as_uint(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7FFFFFFF;

@@ -188,7 +188,7 @@ int index_of_rank(ulong rank)
     return (int)~(uint)rank;
 }
 
-/* ---- rule 1: bf16 ---- */
+/* ---- rule 1: bf16 and f16 ---- */
 
 ushort to_bf16(float value)
 {
@@ -201,6 +201,14 @@ ushort to_bf16(float value)
 float from_bf16(ushort half_bits)
 {
     return as_float((uint)half_bits << 16);
+}
+
+/* Exact; 2^112 moves the exponent's bias and makes halves' denormals normal. */
+float from_f16(uint bits)
+{
+    uint rest = bits & 0x7FFF;
+    float value = as_float(rest << 13) * 0x1p112f;
+    return as_float(as_uint(value) | (rest >= 0x7C00 ? 0x7F800000u : 0) | (bits & 0x8000) << 16);
 }
 
 /* ---- what a group does together ---- */

@@ -51,13 +51,11 @@ APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
 #ifdef FORM_CPU
 #define wide_uint uint16
 #define as_wide as_float16
-#define as_wide_uint as_uint16
 #define to_wide_uint convert_uint16
 #define LOAD(type, pointer) VECTOR(global const, type, pointer, 0)
 #else
 #define wide_uint uint
 #define as_wide as_float
-#define as_wide_uint as_uint
 #define to_wide_uint(value) ((uint)(value))
 #define LOAD(type, pointer) (*(global const type *)(pointer))
 #endif
@@ -69,13 +67,11 @@ wide decode(weight_row row, long k)
     return LOAD(float, row.data + 4 * k);
 #elif FORMAT == BF16
     return as_wide(to_wide_uint(LOAD(ushort, row.data + 2 * k)) << 16);
+#elif FORMAT == F16 && defined(FORM_CPU)
+    /* Not as from_f16, whose product takes CPUs long where halves are denormals. */
+    return vload_half16(0, (global const half *)(row.data + 2 * k));
 #elif FORMAT == F16
-    /* 2^112 moves the exponent's bias and makes halves' denormals normal. */
-    wide_uint bits = to_wide_uint(LOAD(ushort, row.data + 2 * k));
-    wide_uint rest = bits & 0x7FFF;
-    wide value = as_wide(rest << 13) * 0x1p112f;
-    wide_uint special = select((wide_uint)0, (wide_uint)0x7F800000, rest >= (wide_uint)0x7C00);
-    return as_wide(as_wide_uint(value) | special | (bits & 0x8000) << 16);
+    return from_f16(LOAD(ushort, row.data + 2 * k));
 #else
     wide_uint byte = to_wide_uint(LOAD(uchar, row.data + k)), rest = byte & 0x7F;
     wide_uint nan = select((wide_uint)0, (wide_uint)0x7F800000, rest == (wide_uint)0x7F);
@@ -93,9 +89,7 @@ float decode_one(weight_row row, long k)
 #elif FORMAT == BF16
     return from_bf16(((global const ushort *)row.data)[k]);
 #elif FORMAT == F16
-    uint bits = ((global const ushort *)row.data)[k], rest = bits & 0x7FFF;
-    float value = as_float(rest << 13) * 0x1p112f;
-    return as_float(as_uint(value) | (rest >= 0x7C00 ? 0x7F800000u : 0) | (bits & 0x8000) << 16);
+    return from_f16(((global const ushort *)row.data)[k]);
 #else
     uint byte = row.data[k], rest = byte & 0x7F;
     float q = as_float((byte & 0x80) << 24 | rest << 20 | (rest == 0x7F ? 0x7F800000u : 0));
