@@ -84,7 +84,8 @@ class Mutants(unittest.TestCase):
 
     def test_equivalents_of_exchanges_are_sites(self):
         e = mutants.Equivalents(mutants_exchange.EQUIVALENTS.read_text(encoding="utf-8"))
-        mutants_exchange.chosen(mutants_exchange.Nvidia, 1, 0, e)
+        for kind in (mutants_exchange.Nvidia, mutants_exchange.Amd):
+            mutants_exchange.chosen(kind, 1, 0, e)
         self.assertEqual(e.stale(), [])
 
     def test_sites_of_hip(self):

@@ -1,6 +1,7 @@
 """Several processes joined by MPI: the logit hash of one device, and an end for all when one fails.
 
-argv: as command.py; then the folder of the transport, dying.so, saving, and quick|full. Exit status 77 without mpirun.
+argv: as command.py; then the folder of the transport, dying.so, saving, the folders of backends, and
+quick|full. Exit status 77 without mpirun.
 """
 import json
 import os
@@ -16,7 +17,7 @@ import unittest
 
 from command import FAIRY, GOLDEN, ROOT, TOOL, generate, moehal, read_json
 
-TRANSPORTS, DYING, SAVING, FORM = sys.argv[5:9]
+TRANSPORTS, DYING, SAVING, BACKENDS, FORM = sys.argv[5:10]
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", "4")
 ENV = dict(os.environ, MOEHAL_TRANSPORTS=TRANSPORTS, OMPI_ALLOW_RUN_AS_ROOT="1",
            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
@@ -181,6 +182,24 @@ class Processes(unittest.TestCase):
         status, _, err = finish(run, 60)
         self.assertNotEqual(status, 0)
         self.assertIn("nowhere", err)
+
+    def test_a_device_that_is_lost_ends_all_with_the_cause(self):
+        """The first kernels are of loading, the last ones of decoding."""
+        backends = {"MOEHAL_BACKENDS": BACKENDS}
+        if '"nvidia:0"' not in moehal("devices", "--virtual", "--json", env=backends)[1]:
+            self.skipTest("this build has no virtual NVIDIA GPU")
+        script = ('if [ "$OMPI_COMM_WORLD_RANK" = "$1" ]; then export MOEHAL_VIRTUAL_FAULTS="$2"; fi; '
+                  'exec "$0" generate --model "$3" --ids "0 5 9 17 3" --max-tokens 20 --device nvidia:0 --virtual')
+        for rank in range(3):
+            for place, fault in enumerate(("ecc:5", "ecc:60", "ecc:200")):
+                if FORM == "quick" and rank != place:
+                    continue
+                with self.subTest(rank=rank, fault=fault):
+                    run = start(3, "-c", script, TOOL, str(rank), fault, os.path.join(GOLDEN, "v2"),
+                                program="sh", env=backends)
+                    status, _, err = finish(run, 10)
+                    self.assertNotEqual(status, 0)
+                    self.assertRegex(err, "device nvidia:[0-9] is lost: ")
 
     def test_a_transport_that_is_not_there(self):
         arguments = ("generate", "--model", os.path.join(GOLDEN, "v3"), *IDS, "--device", "host")
