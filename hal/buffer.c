@@ -125,7 +125,7 @@ static void retire(mh_device *device, mh_buffer *buffer)
 {
     pthread_mutex_lock(&device->lock);
     buffer->retired_at = device->sequence;
-    bool wait = in_flight(device, buffer->retired_at);
+    bool wait = in_flight(device, buffer->retired_at) || atomic_load(&device->exchanging);
     if (wait) {
         buffer->next_retired = device->retired;
         device->retired = buffer;

@@ -38,6 +38,7 @@ struct mh_comm {
     mh_comm_params params;
     bool decided; /* whether it is native */
     bool stopped;
+    bool holds;              /* an operation was encoded rank by rank: see mh_device.exchanging */
     struct comm_rank *ranks; /* [info.count], of a native one */
     uint64_t capacity;
     struct comm_owners *owners;

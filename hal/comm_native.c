@@ -163,6 +163,26 @@ static mh_status find_owners(mh_comm *comm, const uint32_t *owners, int64_t coun
     return MH_OK;
 }
 
+/* ---- memory that is given back between operations only ---- */
+
+static void hold(mh_comm *comm)
+{
+    for (uint32_t r = 0; r < comm->info.count; r++)
+        atomic_fetch_add(&device_of(comm, r)->exchanging, 1);
+}
+
+static void let_go(mh_comm *comm)
+{
+    for (uint32_t r = 0; r < comm->info.count; r++)
+        atomic_fetch_sub(&device_of(comm, r)->exchanging, 1);
+}
+
+static void collect(mh_comm *comm)
+{
+    for (uint32_t r = 0; r < comm->info.count; r++)
+        hal_collect(device_of(comm, r), NULL);
+}
+
 void comm_native_close(mh_comm *comm)
 {
     while (comm->owners) {
@@ -171,6 +191,10 @@ void comm_native_close(mh_comm *comm)
         free_owners(comm, o);
     }
     close_ranks(comm);
+    if (comm->holds) {
+        let_go(comm);
+        collect(comm);
+    }
 }
 
 /* ---- launches ---- */
@@ -444,6 +468,8 @@ mh_status mh_comm_wait(mh_comm *comm, uint64_t timeout_ns)
             mh_stream_wait(comm->streams[r], MH_FOREVER);
         mh_fail(status, "%s", cause.message);
     }
+    if (comm->holds)
+        collect(comm);
     return status;
 }
 
@@ -454,6 +480,7 @@ mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *
 {
     mh_comm_rows rows;
     mh_status status = comm_check_running(comm);
+    hold(comm);
     for (uint32_t r = 0; !status && r < comm->info.count; r++) {
         mh_comm_op own = *op;
         own.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
@@ -471,6 +498,7 @@ mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *
         if (status && r) /* the others wait for this one */
             mh_comm_stop(comm);
     }
+    let_go(comm);
     comm->info.operations += status != MH_UNSUPPORTED;
     return status;
 }
@@ -502,5 +530,9 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
         status = comm_check_op(comm, name, rank, &own, &rows);
     own.rows = &rows;
     comm->info.operations += !status && own.phases & MH_COMM_SEND;
+    if (!status && !comm->holds) {
+        comm->holds = true;
+        hold(comm);
+    }
     return status ? status : encode(comm, rank, encoder, &own);
 }

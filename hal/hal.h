@@ -181,6 +181,9 @@ struct mh_device {
     atomic_uint_fast64_t sequence;
     struct mh_buffer *retired;
     atomic_bool has_retired;
+    /* Native communicators whose kernels may wait for a rank that is not launched yet: a backend that
+     * is given memory back may wait for all kernels, so that happens where none of theirs runs. */
+    atomic_uint exchanging;
 
     pthread_mutex_t transfer_lock;
     void *transfer; /* the backend's stream for blocking copies, made at first use */
@@ -295,12 +298,13 @@ mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
  * it; after a reset, or in a child of fork(), there is nothing left to destroy. */
 void hal_retire(mh_device *device, uint32_t generation, void *handle,
                 void (*destroy)(mh_device *device, void *handle, bool current));
-/* Frees retired memory that no stream needs any more. Called by the owner of `stream` (may be
- * NULL), whose progress is looked at first. */
+/* Frees retired memory that no stream needs any more. Called by the owner of `stream`, whose progress
+ * is looked at first, on the way to more work; or with NULL, where nothing waits for such work. */
 void hal_collect_now(mh_device *device, mh_stream *stream);
 static inline void hal_collect(mh_device *device, mh_stream *stream)
 {
-    if (atomic_load_explicit(&device->has_retired, memory_order_relaxed))
+    if (atomic_load_explicit(&device->has_retired, memory_order_relaxed) &&
+        !(stream && atomic_load_explicit(&device->exchanging, memory_order_relaxed)))
         hal_collect_now(device, stream);
 }
 /* Makes `buffer` (a fixed object of an encoder, no references of its own) at least `size` bytes. */

@@ -149,7 +149,7 @@ static mh_status launch(mh_session *s, const struct row *rows, int64_t count, in
         status = session_launch(s, total, heads, outputs->hidden != NULL);
     if (!status)
         status = read_outputs(s, outputs, first, count, head_rows);
-    if (!status && s->linked) /* an error of one while others wait for it */
+    if (!status && s->comm) /* an error of one while others wait for it */
         status = mh_comm_wait(s->comm, MH_FOREVER);
     if (!status && s->load)
         status = read_choices(s, total);

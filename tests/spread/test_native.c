@@ -926,6 +926,33 @@ static void a_stop_ends_the_wait(void **state)
     }
 }
 
+/* A driver that is given memory back may wait for all kernels, of which one waits for a rank that has
+ * not come: so that is done when all have come. */
+static void memory_goes_back_between_operations(void **state)
+{
+    (void)state;
+    mh_comm_params params = MH_INIT(mh_comm_params);
+    mh_device *last = devices[ranks - 1];
+    mh_memory_info before = MH_INIT(mh_memory_info), after = before;
+    mh_buffer *buffer;
+    prepare(&alone, MH_COMM_ALL_GATHER);
+    mh_comm *comm = meet_native(&params);
+    OK(mh_buffer_create(last, 1 << 20, 0, &buffer));
+    OK(mh_device_memory(last, &before));
+    send_one(comm, 0);
+    assert_int_equal(mh_comm_wait(comm, 5000000), MH_TIMEOUT);
+    mh_buffer_release(buffer);
+    for (uint32_t r = 1; r < ranks; r++)
+        send_one(comm, r);
+    OK(mh_device_memory(last, &after));
+    assert_int_equal(after.used, before.used);
+    OK(mh_comm_wait(comm, MH_FOREVER));
+    OK(mh_device_memory(last, &after));
+    assert_int_equal(after.used, before.used - (1 << 20));
+    part(comm);
+    finish(&alone);
+}
+
 /* All slots of a token go at once. */
 static void slots_that_have_no_room_are_refused(void **state)
 {
@@ -1064,6 +1091,7 @@ int main(void)
         cmocka_unit_test(tokens_cross_links_once),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
         cmocka_unit_test(a_stop_ends_the_wait),
+        cmocka_unit_test(memory_goes_back_between_operations),
         cmocka_unit_test(slots_that_have_no_room_are_refused),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(a_lost_rank_ends_the_wait_of_all),

@@ -138,7 +138,10 @@ MH_API mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encode
 
 /* Waits for the streams of all ranks together. What one of them fails with, or a rank that did not
  * come in time, ends the wait and stops the kernels that still wait for it; the communicator is of
- * no use then. MH_TIMEOUT after timeout_ns; nothing is stopped by that. */
+ * no use then. MH_TIMEOUT after timeout_ns; nothing is stopped by that.
+ * Memory of the devices that was released since the first mh_comm_encode is given back here, or when
+ * the communicator is released: some drivers wait for every kernel before they take it back, and a
+ * kernel may wait for a rank that is not launched yet. */
 MH_API mh_status mh_comm_wait(mh_comm *comm, uint64_t timeout_ns);
 
 /* Kernels that wait for another rank give up, now and from now on, where a rank will not come. */
