@@ -181,8 +181,9 @@ struct mh_device {
     atomic_uint_fast64_t sequence;
     struct mh_buffer *retired;
     atomic_bool has_retired;
-    /* Native communicators whose kernels may wait for a rank that is not launched yet: a backend that
-     * is given memory back may wait for all kernels, so that happens where none of theirs runs. */
+    /* Native communicators whose kernels may wait for a rank that is not launched yet: a backend
+     * that is given memory back may wait for all kernels, so that happens where none of theirs runs.
+     */
     atomic_uint exchanging;
 
     pthread_mutex_t transfer_lock;
