@@ -182,7 +182,8 @@ struct mh_device {
     struct mh_buffer *retired;
     atomic_bool has_retired;
     /* Native communicators whose kernels may wait for a rank that is not launched yet: a backend
-     * that is given memory back may wait for all kernels, so that happens where none of theirs runs.
+     * that is given memory back may wait for all kernels, so that happens where none of theirs
+     * runs.
      */
     atomic_uint exchanging;
 
@@ -299,8 +300,9 @@ mh_status hal_device_copy(mh_device *device, const mh_copy *copy);
  * it; after a reset, or in a child of fork(), there is nothing left to destroy. */
 void hal_retire(mh_device *device, uint32_t generation, void *handle,
                 void (*destroy)(mh_device *device, void *handle, bool current));
-/* Frees retired memory that no stream needs any more. Called by the owner of `stream`, whose progress
- * is looked at first, on the way to more work; or with NULL, where nothing waits for such work. */
+/* Frees retired memory that no stream needs any more. Called by the owner of `stream`, whose
+ * progress is looked at first, on the way to more work; or with NULL, where nothing waits for such
+ * work. */
 void hal_collect_now(mh_device *device, mh_stream *stream);
 static inline void hal_collect(mh_device *device, mh_stream *stream)
 {

@@ -926,8 +926,8 @@ static void a_stop_ends_the_wait(void **state)
     }
 }
 
-/* A driver that is given memory back may wait for all kernels, of which one waits for a rank that has
- * not come: so that is done when all have come. */
+/* A driver that is given memory back may wait for all kernels, of which one waits for a rank that
+ * has not come: so that is done when all have come. */
 static void memory_goes_back_between_operations(void **state)
 {
     (void)state;

@@ -110,9 +110,9 @@ struct known_launch {
 static struct {
     struct page *pages[BUCKETS];
     struct published *places[BUCKETS];
-    uint32_t next[VC_MAX_DEVICES]; /* blocks that began, and 1 */
+    uint32_t next[VC_MAX_DEVICES];                 /* blocks that began, and 1 */
     struct vr_knowledge collected[VC_MAX_DEVICES]; /* from blocks of the launch that runs */
-    uint32_t used;                 /* devices with anything remembered, a bit each */
+    uint32_t used; /* devices with anything remembered, a bit each */
     struct known_launch launches[VC_MAX_DEVICES][MOST_LAUNCHES];
 } races;
 

@@ -4,7 +4,12 @@
 
 #include "draw.h"
 
-enum { DEVICES = 16, NOBODY = -1, TURN_NS = 2000, LONGEST = 14 /* of a stretch, as a power of two */ };
+enum {
+    DEVICES = 16,
+    NOBODY = -1,
+    TURN_NS = 2000,
+    LONGEST = 14 /* of a stretch, as a power of two */
+};
 
 #define FOUR                                                                                       \
     PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER,                  \
@@ -19,7 +24,7 @@ static struct {
     uint64_t seed;
     _Atomic uint64_t drawn; /* since nobody sat */
     _Atomic uint64_t count;
-    uint32_t stretch;       /* adversarial: turns left of it, whom it is about, whether it runs */
+    uint32_t stretch; /* adversarial: turns left of it, whom it is about, whether it runs */
     unsigned subject;
     bool ahead;
 } turns = {.lock = PTHREAD_MUTEX_INITIALIZER, .come = {FOUR, FOUR, FOUR, FOUR}, .holder = NOBODY};
