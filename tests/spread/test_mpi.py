@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -54,6 +55,19 @@ def finish(mpirun, timeout):
     finally:
         mpirun.kill()
     return mpirun.returncode, out.decode(), err.decode("utf-8", "replace")
+
+
+def until(mpirun, words, timeout):
+    """What it says up to a line that has these words; it is killed where none comes."""
+    timer = threading.Timer(timeout, mpirun.kill)
+    timer.start()
+    told = b""
+    for line in mpirun.stderr:
+        told += line
+        if words.encode() in line:
+            break
+    timer.cancel()
+    return told.decode("utf-8", "replace")
 
 
 class Processes(unittest.TestCase):
@@ -197,9 +211,10 @@ class Processes(unittest.TestCase):
                 with self.subTest(rank=rank, fault=fault):
                     run = start(3, "-c", script, TOOL, str(rank), fault, os.path.join(GOLDEN, "v2"),
                                 program="sh", env=backends)
-                    status, _, err = finish(run, 10)
+                    told = until(run, " is lost: ", 120)
+                    status, _, _ = finish(run, 10)
                     self.assertNotEqual(status, 0)
-                    self.assertRegex(err, "device nvidia:[0-9] is lost: ")
+                    self.assertRegex(told, "device nvidia:[0-9] is lost: ")
 
     def test_a_transport_that_is_not_there(self):
         arguments = ("generate", "--model", os.path.join(GOLDEN, "v3"), *IDS, "--device", "host")
