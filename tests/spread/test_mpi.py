@@ -292,7 +292,8 @@ class TwoNetworks(unittest.TestCase):
         self.assertNotEqual(status, 0)
         self.networks(4, err)
         # What the shell says; mpirun too, but its daemon there may break while it does.
-        self.assertRegex(err, r"(?i)exit code: +137|\bkilled\b")
+        # Or mpirun 4.1 itself has crashed on the way to tell it (orte_rml_oob_send_buffer_nb).
+        self.assertRegex(err, r"(?i)exit code: +137|\bkilled\b|orte_rml_oob")
 
 
 if __name__ == "__main__":
