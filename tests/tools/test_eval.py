@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""eval: the files it writes hold the exact profile's bits, its perplexity is that of transformers."""
+"""eval: the files it writes hold the exact profile's bits."""
 import os
 
-from command import (FAIRY, GOLDEN, ON_NULL, Folder, check_perplexity, good, ints, json, main,
-                     moehal, read_json, read_safetensors)
+from command import (FAIRY, GOLDEN, ON_NULL, Folder, good, ints, json, main, moehal, read_json,
+                     read_safetensors)
 
 
 def bits(raw):
@@ -76,22 +76,6 @@ class Eval(Folder):
         status, out, err = moehal("eval", "--model", FAIRY, "--text", self.path("empty.txt"))
         self.assertEqual((status, out, err.count("\n")), (2, "", 1), err)
         self.assertIn("empty.txt", err)
-
-    def test_perplexity_is_that_of_transformers(self):
-        self.assertEqual(read_json(GOLDEN, "fairy/golden.json")["eval"]["tokens"], 4266)
-        check_perplexity(self, FAIRY, os.path.join(GOLDEN, "fairy"))
-
-    def test_fast_keeps_the_perplexity(self):
-        want = read_json(GOLDEN, "fairy/golden.json")["eval"]["perplexity"]
-        for unit in ("amx", "avx512bf16"):
-            status, out, err = moehal("eval", "--model", FAIRY, "--profile", "fast", "--json",
-                                      "--text", os.path.join(GOLDEN, "fairy", "eval.txt"),
-                                      env={"MOEHAL_HOST_FAST": unit})
-            if "this processor has no" in err:
-                continue
-            got = json.loads(out)["perplexity"]
-            self.assertLessEqual(abs(got / want - 1), 0.005, unit)
-            self.assertNotEqual(round(got / want - 1, 9), 0, unit)  # it did something else
 
 
 if __name__ == "__main__":
