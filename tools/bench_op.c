@@ -227,6 +227,7 @@ static void draw_fp8(struct conf_weight *w)
 
 struct op_bench {
     const struct bench_options *o;
+    bool fast;
     mh_runtime *runtime;
     mh_device *device;
     mh_device_info info;
@@ -300,8 +301,7 @@ static mh_status set_up(struct op_bench *b, const struct conf_case *c)
         status = make_weights(b);
     for (uint32_t n = 0; !status && n < b->copies; n++) {
         conf_op_for(&b->build, b->buffers, b->weights[n], &b->ops[n]);
-        b->ops[n].base.flags =
-            b->o->setup.profile && !strcmp(b->o->setup.profile, "fast") ? MH_OP_FAST : 0;
+        b->ops[n].base.flags = b->fast ? MH_OP_FAST : 0;
     }
     if (!status)
         status = limits_open(b->device, NULL, 0, bench_threads(b->o, &b->info), &b->limits);
@@ -384,7 +384,7 @@ static int print(const struct op_bench *b, const struct conf_case *c,
             "s:o}",
             "device", mh_device_uri(b->device), "virtual", !!(b->info.flags & MH_DEVICE_IS_VIRTUAL),
             "op", mh_op_name(c->op), "case", c->name, "profile",
-            b->ops[0].base.flags & MH_OP_FAST ? "fast" : "exact", "microseconds", microseconds,
+            b->fast ? "fast" : "exact", "microseconds", microseconds,
             "bytes", (json_int_t)b->bytes, "weight_bytes", (json_int_t)b->weight_bytes, "GBps",
             share(b, b->bytes, NULL), "bandwidth_GBps", bench_number(limits, bandwidth),
             "read_share", bench_number(from_memory, share(b, b->bytes, b->bandwidth)), "flop",
@@ -415,16 +415,17 @@ int bench_op(const struct bench_options *o, const char *name)
 {
     struct conf_case c;
     struct bench_counters counters;
-    const char *profile = o->setup.profile;
-    if (profile && strcmp(profile, "exact") && strcmp(profile, "fast"))
-        return usage_error(&command_bench, "--profile: '%s', must be exact or fast", profile);
-    int code = choose_case(name, o->shape, &c);
+    bool fast;
+    int code = parse_choice(&command_bench, "profile", o->setup.profile, "exact", "fast", &fast);
+    if (code < 0)
+        code = choose_case(name, o->shape, &c);
     if (code >= 0)
         return code;
     struct op_bench *b = calloc(1, sizeof(*b));
     if (!b)
         return report_failure(mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for a measurement"));
     b->o = o;
+    b->fast = fast;
     mh_status status = set_up(b, &c);
     if (!status)
         status = measure(b);

@@ -352,9 +352,8 @@ static int run(int argc, char **argv)
         {0},
     };
     int code = parse_options(&command_check, options, argc, argv, NULL, 0);
-    c->fast = profile && !strcmp(profile, "fast");
-    if (code < 0 && profile && !c->fast && strcmp(profile, "exact"))
-        code = usage_error(&command_check, "--profile: '%s', must be exact or fast", profile);
+    if (code < 0)
+        code = parse_choice(&command_check, "profile", profile, "exact", "fast", &c->fast);
     c->seed = (uint64_t)seed;
     c->failures = c->json ? json_array() : NULL;
     if (code < 0)

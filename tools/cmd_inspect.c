@@ -272,13 +272,17 @@ static int check_inputs(struct inputs *in)
         return usage_error(&command_inspect, "DIR is needed");
     if (in->dtype && strcmp(in->dtype, "bf16") && strcmp(in->dtype, "fp8"))
         return usage_error(&command_inspect, "--dtype: '%s', must be bf16 or fp8", in->dtype);
-    int code = parse_kv(&command_inspect, in->kv, &in->kv_dtype);
+    bool bf16, split = false;
+    int code = parse_choice(&command_inspect, "kv", in->kv, "f32", "bf16", &bf16);
     if (code < 0)
         code = parse_placement(&command_inspect, in->placement, &in->words);
     if (code < 0)
-        code = parse_attention(&command_inspect, in->attention, &in->attention_kind);
+        code = parse_choice(&command_inspect, "attention", in->attention, "replicated", "split",
+                            &split);
     if (code < 0)
         code = parse_offload(&command_inspect, in->offload, &in->words, &in->expert_places);
+    in->kv_dtype = bf16 ? MH_BF16 : MH_F32;
+    in->attention_kind = split ? MH_ATTENTION_SPLIT : MH_ATTENTION_REPLICATED;
     return code;
 }
 

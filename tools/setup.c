@@ -4,26 +4,13 @@
 
 #include "tool.h"
 
-int parse_kv(const struct command *command, const char *text, mh_dtype *dtype)
+int parse_choice(const struct command *command, const char *name, const char *text,
+                 const char *first, const char *second, bool *is_second)
 {
-    *dtype = MH_F32;
-    if (!text || !strcmp(text, "f32"))
+    *is_second = text && !strcmp(text, second);
+    if (!text || *is_second || !strcmp(text, first))
         return -1;
-    *dtype = MH_BF16;
-    if (!strcmp(text, "bf16"))
-        return -1;
-    return usage_error(command, "--kv: '%s', must be f32 or bf16", text);
-}
-
-int parse_attention(const struct command *command, const char *text, uint32_t *attention)
-{
-    *attention = MH_ATTENTION_REPLICATED;
-    if (!text || !strcmp(text, "replicated"))
-        return -1;
-    *attention = MH_ATTENTION_SPLIT;
-    if (!strcmp(text, "split"))
-        return -1;
-    return usage_error(command, "--attention: '%s', must be replicated or split", text);
+    return usage_error(command, "--%s: '%s', must be %s or %s", name, text, first, second);
 }
 
 int parse_offload(const struct command *command, const char *text,
@@ -49,21 +36,21 @@ static int check_options(struct setup *setup, const struct command *command,
 {
     if (!o->model)
         return usage_error(command, "--model DIR is needed");
-    if (!o->profile || !strcmp(o->profile, "exact"))
-        setup->profile = MH_PROFILE_EXACT;
-    else if (!strcmp(o->profile, "fast"))
-        setup->profile = MH_PROFILE_FAST;
-    else
-        return usage_error(command, "--profile: '%s', must be exact or fast", o->profile);
-    int code = parse_kv(command, o->kv, &setup->kv);
+    bool fast, bf16 = false, split = false;
+    int code = parse_choice(command, "profile", o->profile, "exact", "fast", &fast);
+    if (code < 0)
+        code = parse_choice(command, "kv", o->kv, "f32", "bf16", &bf16);
     if (code < 0)
         code = parse_placement(command, o->placement, &setup->placement);
     if (code < 0)
-        code = parse_attention(command, o->attention, &setup->attention);
+        code = parse_choice(command, "attention", o->attention, "replicated", "split", &split);
     if (code < 0)
         code = parse_offload(command, o->offload, &setup->placement, &setup->expert_places);
     if (code >= 0)
         return code;
+    setup->profile = fast ? MH_PROFILE_FAST : MH_PROFILE_EXACT;
+    setup->kv = bf16 ? MH_BF16 : MH_F32;
+    setup->attention = split ? MH_ATTENTION_SPLIT : MH_ATTENTION_REPLICATED;
     size_t length = o->device ? strlen(o->device) : 0;
     if (length && (o->device[0] == ',' || o->device[length - 1] == ',' || strstr(o->device, ",,")))
         return usage_error(command, "--device: '%s': an empty name in the list", o->device);

@@ -118,9 +118,9 @@ struct placement_words {
 };
 /* Returns -1, or the exit status after telling why. text may be NULL. */
 int parse_placement(const struct command *command, const char *text, struct placement_words *words);
-/* The same of --kv, --attention and --offload. */
-int parse_kv(const struct command *command, const char *text, mh_dtype *dtype);
-int parse_attention(const struct command *command, const char *text, uint32_t *attention);
+/* The same of --offload; and of an option that knows two words, of which no text means the first. */
+int parse_choice(const struct command *command, const char *name, const char *text,
+                 const char *first, const char *second, bool *is_second);
 int parse_offload(const struct command *command, const char *text,
                   const struct placement_words *words, int64_t *places);
 
