@@ -32,6 +32,7 @@ static mh_status status_of(int result)
     case hipErrorLaunchTimeOut:
     case hipErrorAssert:
     case hipErrorLaunchFailure:
+    case hipErrorUnknown:
         return MH_DEVICE_LOST;
     default:
         return MH_VENDOR_ERROR;

@@ -46,6 +46,7 @@ enum {
     hipErrorPeerAccessAlreadyEnabled = 704,
     hipErrorAssert = 710,
     hipErrorLaunchFailure = 719,
+    hipErrorUnknown = 999, /* a GPU that is gone, too */
     hipDeviceAttributeMultiprocessorCount = 63,
     hipDeviceAttributeWarpSize = 87,
     hipStreamNonBlocking = 1,

@@ -29,14 +29,21 @@ static const int symbol_versions[] = {
 
 static mh_status status_of(CUresult result)
 {
-    if (result == CUDA_SUCCESS)
-        return MH_OK;
-    if (result == CUDA_ERROR_OUT_OF_MEMORY)
-        return MH_OUT_OF_MEMORY;
-    if (result == CUDA_ERROR_ECC_UNCORRECTABLE ||
-        (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED + 1))
+    if (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED + 1)
         return MH_DEVICE_LOST;
-    return MH_VENDOR_ERROR;
+    switch (result) {
+    case CUDA_SUCCESS:
+        return MH_OK;
+    case CUDA_ERROR_OUT_OF_MEMORY:
+        return MH_OUT_OF_MEMORY;
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_CONTAINED:
+    case CUDA_ERROR_UNKNOWN:
+        return MH_DEVICE_LOST;
+    default:
+        return MH_VENDOR_ERROR;
+    }
 }
 
 mh_status nv_check(const struct instance *instance, CUresult result, const char *call,

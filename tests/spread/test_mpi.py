@@ -3,6 +3,7 @@
 argv: as command.py; then the folder of the transport, dying.so, saving, the folders of backends, and
 quick|full. Exit status 77 without mpirun.
 """
+import itertools
 import json
 import os
 import pathlib
@@ -198,23 +199,27 @@ class Processes(unittest.TestCase):
         self.assertIn("nowhere", err)
 
     def test_a_device_that_is_lost_ends_all_with_the_cause(self):
-        """The first kernels are of loading, the last ones of decoding."""
+        """The first kernels are of loading, the last ones of decoding. Gone, or with a broken memory."""
         backends = {"MOEHAL_BACKENDS": BACKENDS}
-        if '"nvidia:0"' not in moehal("devices", "--virtual", "--json", env=backends)[1]:
-            self.skipTest("this build has no virtual NVIDIA GPU")
+        listed = moehal("devices", "--virtual", "--json", env=backends)[1]
         script = ('if [ "$OMPI_COMM_WORLD_RANK" = "$1" ]; then export MOEHAL_VIRTUAL_FAULTS="$2"; fi; '
-                  'exec "$0" generate --model "$3" --ids "0 5 9 17 3" --max-tokens 20 --device nvidia:0 --virtual')
-        for rank in range(3):
-            for place, fault in enumerate(("ecc:5", "ecc:60", "ecc:200")):
-                if FORM == "quick" and rank != place:
-                    continue
-                with self.subTest(rank=rank, fault=fault):
-                    run = start(3, "-c", script, TOOL, str(rank), fault, os.path.join(GOLDEN, "v2"),
-                                program="sh", env=backends)
-                    told = until(run, " is lost: ", 120)
-                    status, _, _ = finish(run, 10)
-                    self.assertNotEqual(status, 0)
-                    self.assertRegex(told, "device nvidia:[0-9] is lost: ")
+                  'exec "$0" generate --model "$3" --ids "0 5 9 17 3" --max-tokens 20 --device "$4" --virtual')
+        faults = [(vendor, kind, launch) for vendor in ("nvidia", "amd") for kind in ("lost", "ecc")
+                  for launch in (5, 60, 200)]
+        for rank, (vendor, kind, launch) in itertools.product(range(3), faults):
+            if FORM == "quick" and (rank, vendor, kind, launch) not in (
+                    (0, "nvidia", "lost", 200), (1, "amd", "lost", 60), (2, "nvidia", "ecc", 5)):
+                continue
+            if f'"{vendor}:0"' not in listed:
+                print(f"not tried: this build has no virtual {vendor}", file=sys.stderr)
+                continue
+            with self.subTest(rank=rank, vendor=vendor, fault=kind, launch=launch):
+                run = start(3, "-c", script, TOOL, str(rank), f"{kind}:{launch}",
+                            os.path.join(GOLDEN, "v2"), f"{vendor}:0", program="sh", env=backends)
+                told = until(run, " is lost: ", 120)
+                status, _, _ = finish(run, 10)
+                self.assertNotEqual(status, 0)
+                self.assertRegex(told, f"device {vendor}:[0-9] is lost: ")
 
     def test_a_transport_that_is_not_there(self):
         arguments = ("generate", "--model", os.path.join(GOLDEN, "v3"), *IDS, "--device", "host")
