@@ -361,6 +361,7 @@ struct mh_stream {
     void *handle;
     atomic_uint_fast64_t last;      /* device->sequence of its newest work */
     atomic_uint_fast64_t completed; /* everything up to this number is done */
+    uint64_t marked, mark;          /* `mark`, if not 0, is behind everything up to `marked` */
     atomic_uint_fast64_t native;    /* launches; the thread that encodes is the only one to count */
     struct mh_stream *next, *previous;
     bool wrapped;          /* the embedder's queue: it may hold more than this library knows of */

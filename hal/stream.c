@@ -345,6 +345,20 @@ mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, m
 
 /* ---- waiting ---- */
 
+/* A mark behind all that the stream has now. Whoever polls needs one mark, and a backend may have
+ * room for so many alone that are on their way. */
+static mh_status mark_now(mh_stream *stream, uint64_t upto)
+{
+    mh_device *device = stream->encoder.device;
+    if (stream->mark && stream->marked == upto && !stream->wrapped)
+        return MH_OK;
+    mh_status status =
+        hal_backend_status(device, device->table->mark(stream->handle, &stream->mark));
+    stream->mark = status ? 0 : stream->mark;
+    stream->marked = upto;
+    return status;
+}
+
 mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns)
 {
     if (!stream)
@@ -353,11 +367,12 @@ mh_status mh_stream_wait(mh_stream *stream, uint64_t timeout_ns)
     mh_status status = hal_check_device(device, stream->encoder.generation, "stream");
     if (status)
         return status;
-    uint64_t upto = stream->last, mark;
+    uint64_t upto = stream->last;
     bool idle = stream->completed == upto && !stream->wrapped;
-    status = hal_backend_status(device, device->table->mark(stream->handle, &mark));
+    status = mark_now(stream, upto);
     if (!status)
-        status = hal_wait_status(device, device->table->wait(stream->handle, mark, timeout_ns));
+        status =
+            hal_wait_status(device, device->table->wait(stream->handle, stream->mark, timeout_ns));
     if (status == MH_TIMEOUT && idle)
         status = MH_OK; /* nothing but the mark is on its way */
     if (!status)
