@@ -229,7 +229,8 @@ void vr_ended(struct vr_ends *ends, uint64_t ticket, unsigned device)
     ends->of[0].reached = vr_reached(device);
 }
 
-uint32_t vr_reached_by(const struct vr_ends *ends, uint64_t ticket)
+/* 0: nothing. */
+static uint32_t reached_by(const struct vr_ends *ends, uint64_t ticket)
 {
     enum { COUNT = sizeof ends->of / sizeof ends->of[0] };
     uint32_t reached = 0;
@@ -241,6 +242,12 @@ uint32_t vr_reached_by(const struct vr_ends *ends, uint64_t ticket)
             return reached;
     }
     return ends->of[COUNT - 1].ticket ? reached : 0;
+}
+
+void vr_wait_for(uint32_t after[VC_MAX_DEVICES], const struct vr_ends *ends, uint64_t ticket,
+                 unsigned device)
+{
+    after[device] = vr_later(reached_by(ends, ticket), after[device]);
 }
 
 void vr_unload(const void *code)

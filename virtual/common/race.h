@@ -165,8 +165,10 @@ struct vr_ends {
     } of[16];
 };
 void vr_ended(struct vr_ends *ends, uint64_t ticket, unsigned device);
-/* What comes before whoever waited for the ticket. 0: nothing. */
-uint32_t vr_reached_by(const struct vr_ends *ends, uint64_t ticket);
+/* Whoever waits for the ticket, of a stream of `device`, comes after what it stands for: `after` is
+ * what comes before, of each device. */
+void vr_wait_for(uint32_t after[VC_MAX_DEVICES], const struct vr_ends *ends, uint64_t ticket,
+                 unsigned device);
 /* Nothing runs: if all that ran comes before all that will, as `seen` by device tells, nothing of
  * it is remembered any more. */
 void vr_forget(const uint32_t seen[VC_MAX_DEVICES]);

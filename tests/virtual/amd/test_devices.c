@@ -78,13 +78,14 @@ static void clear(void)
     moehal_virtual_reports_clear();
 }
 
-static void schedule(int i)
+static void send_and_take(uint32_t n)
 {
-    char text[40] = "round-robin";
-    if (i)
-        snprintf(text, sizeof text, "%s:%d", i % 2 ? "random" : "adversarial", i);
-    assert_int_equal(moehal_virtual_set("schedule", text), 0);
+    launch(0, 1, "send", "again", n);
+    launch(1, 1, "take", "again", n);
 }
+
+#define INSTRUCTIONS "wave_instructions"
+#include "../seeds.h"
 
 static void assert_taken(uint32_t n)
 {
@@ -225,48 +226,10 @@ static void edges(void **state)
     }
 }
 
-/* ---- one seed, one run ---- */
-
-static uint64_t instructions(void)
-{
-    uint64_t value, all = 0;
-    for (int d = 0; d < DEVICES; d++) {
-        assert_int_equal(moehal_virtual_counter(d, "wave_instructions", &value), 0);
-        all = all * 1000003 + value;
-        assert_int_equal(moehal_virtual_counters_reset(d), 0);
-    }
-    return all;
-}
-
-/* How often devices looked at flags in vain depends on who went on when. */
-static uint64_t run_once(const char *order)
-{
-    clear();
-    assert_int_equal(moehal_virtual_set("schedule", order), 0);
-    instructions();
-    for (uint32_t n = 1; n <= 6; n++) {
-        launch(0, 1, "send", "again", n);
-        launch(1, 1, "take", "again", n);
-    }
-    wait_for_all();
-    assert_int_equal(moehal_virtual_report_count(), 0);
-    return instructions();
-}
-
 static void seeds(void **state)
 {
     (void)state;
-    static const char *const orders[] = {"round-robin", "random:1",      "random:2",
-                                         "random:3",    "adversarial:1", "adversarial:2"};
-    enum { ORDERS = sizeof orders / sizeof orders[0] };
-    uint64_t found[ORDERS];
-    for (int i = 0; i < ORDERS; i++) {
-        found[i] = run_once(orders[i]);
-        for (int again = 0; again < 3; again++)
-            assert_int_equal(run_once(orders[i]), found[i]);
-        for (int other = 0; other < i; other++)
-            assert_int_not_equal(found[i], found[other]);
-    }
+    try_seeds();
 }
 
 int main(int argc, char **argv)

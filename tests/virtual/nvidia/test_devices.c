@@ -115,13 +115,14 @@ static void clear(void)
     moehal_virtual_reports_clear();
 }
 
-static void schedule(int i)
+static void send_and_take(uint32_t n)
 {
-    char text[40] = "round-robin";
-    if (i)
-        snprintf(text, sizeof text, "%s:%d", i % 2 ? "random" : "adversarial", i);
-    assert_int_equal(moehal_virtual_set("schedule", text), 0);
+    launch(0, "send", n);
+    launch(1, "take", n);
 }
+
+#define INSTRUCTIONS "warp_instructions"
+#include "../seeds.h"
 
 /* ---- flags ---- */
 
@@ -275,49 +276,11 @@ static void edges(void **state)
     unload();
 }
 
-/* ---- one seed, one run ---- */
-
-static uint64_t instructions(void)
-{
-    uint64_t value, all = 0;
-    for (int d = 0; d < DEVICES; d++) {
-        assert_int_equal(moehal_virtual_counter(d, "warp_instructions", &value), 0);
-        all = all * 1000003 + value;
-        assert_int_equal(moehal_virtual_counters_reset(d), 0);
-    }
-    return all;
-}
-
-/* How often devices looked at flags in vain depends on who went on when. */
-static uint64_t run_once(const char *order)
-{
-    clear();
-    assert_int_equal(moehal_virtual_set("schedule", order), 0);
-    instructions();
-    for (uint32_t n = 1; n <= 6; n++) {
-        launch(0, "send", n);
-        launch(1, "take", n);
-    }
-    wait_for_all();
-    assert_int_equal(moehal_virtual_report_count(), 0);
-    return instructions();
-}
-
 static void seeds(void **state)
 {
     (void)state;
-    static const char *const orders[] = {"round-robin", "random:1",      "random:2",
-                                         "random:3",    "adversarial:1", "adversarial:2"};
-    enum { ORDERS = sizeof orders / sizeof orders[0] };
-    uint64_t found[ORDERS];
     load(SEND_AGAIN, TAKE_AGAIN);
-    for (int i = 0; i < ORDERS; i++) {
-        found[i] = run_once(orders[i]);
-        for (int again = 0; again < 3; again++)
-            assert_int_equal(run_once(orders[i]), found[i]);
-        for (int other = 0; other < i; other++)
-            assert_int_not_equal(found[i], found[other]);
-    }
+    try_seeds();
     unload();
 }
 

@@ -51,8 +51,7 @@ static bool anything_queued(void)
 
 void host_sees(hipStream_t stream, uint64_t ticket)
 {
-    uint32_t *seen = &driver.seen[stream->device->ordinal];
-    *seen = vr_later(vr_reached_by(&stream->ends, ticket), *seen);
+    vr_wait_for(driver.seen, &stream->ends, ticket, (unsigned)stream->device->ordinal);
     if (!anything_queued())
         vr_forget(driver.seen);
 }
@@ -171,8 +170,8 @@ static void come_after(hipStream_t stream, struct command *c)
     struct device *device = stream->device;
     for (unsigned i = 0; i < c->waits; i++) {
         const struct ihipStream_t *other = c->wait[i].stream;
-        uint32_t *after = &stream->after[other->device->ordinal];
-        *after = vr_later(vr_reached_by(&other->ends, c->wait[i].ticket), *after);
+        vr_wait_for(stream->after, &other->ends, c->wait[i].ticket,
+                    (unsigned)other->device->ordinal);
     }
     for (int d = 0; d < VC_MAX_DEVICES; d++)
         stream->after[d] = vr_later(c->after[d], stream->after[d]);

@@ -51,8 +51,7 @@ static bool anything_queued(void)
 
 void host_sees(CUstream stream, uint64_t ticket)
 {
-    unsigned device = (unsigned)stream->context->device->ordinal;
-    driver.seen[device] = vr_later(vr_reached_by(&stream->ends, ticket), driver.seen[device]);
+    vr_wait_for(driver.seen, &stream->ends, ticket, (unsigned)stream->context->device->ordinal);
     if (!anything_queued())
         vr_forget(driver.seen);
 }
@@ -178,8 +177,8 @@ static void come_after(CUstream stream, struct command *c)
     struct device *device = stream->context->device;
     for (unsigned i = 0; i < c->waits; i++) {
         const struct CUstream_st *other = c->wait[i].stream;
-        uint32_t *after = &stream->after[other->context->device->ordinal];
-        *after = vr_later(vr_reached_by(&other->ends, c->wait[i].ticket), *after);
+        vr_wait_for(stream->after, &other->ends, c->wait[i].ticket,
+                    (unsigned)other->context->device->ordinal);
     }
     for (int d = 0; d < VC_MAX_DEVICES; d++)
         stream->after[d] = vr_later(c->after[d], stream->after[d]);
