@@ -27,6 +27,7 @@ struct work {
     mh_device *devices[MOST];
     mh_dtype dtype;
     struct array x, y, experts, source, arrived, number, fault;
+    uint8_t got[ROOM];
 };
 
 struct operation {
@@ -342,14 +343,13 @@ static bool upload(struct core *c, struct work *w, struct array *t)
 
 static bool compare(struct core *c, struct work *w, struct array *t, const char *name)
 {
-    static uint8_t got[ROOM];
     for (uint32_t r = 0; t->count && r < w->ranks; r++) {
-        TRY(mh_buffer_read(t->of[r].buffer, 0, got, bytes_of(t)));
+        TRY(mh_buffer_read(t->of[r].buffer, 0, w->got, bytes_of(t)));
         for (uint64_t i = 0; i < bytes_of(t); i++)
-            CHECK(got[i] == t->want[r][i],
+            CHECK(w->got[i] == t->want[r][i],
                   "%s of rank %u of %u, %s: byte %llu of %llu is %02x, must be %02x", name, r,
                   w->ranks, mh_device_uri(w->devices[r]), (unsigned long long)i,
-                  (unsigned long long)bytes_of(t), got[i], t->want[r][i]);
+                  (unsigned long long)bytes_of(t), w->got[i], t->want[r][i]);
     }
     return true;
 }

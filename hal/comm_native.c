@@ -165,16 +165,11 @@ static mh_status find_owners(mh_comm *comm, const uint32_t *owners, int64_t coun
 
 /* ---- memory that is given back between operations only ---- */
 
-static void hold(mh_comm *comm)
+/* So many operations more, or fewer, are on their way. */
+static void hold(mh_comm *comm, int more)
 {
     for (uint32_t r = 0; r < comm->info.count; r++)
-        atomic_fetch_add(&device_of(comm, r)->exchanging, 1);
-}
-
-static void let_go(mh_comm *comm)
-{
-    for (uint32_t r = 0; r < comm->info.count; r++)
-        atomic_fetch_sub(&device_of(comm, r)->exchanging, 1);
+        atomic_fetch_add(&device_of(comm, r)->exchanging, more);
 }
 
 static void collect(mh_comm *comm)
@@ -192,7 +187,7 @@ void comm_native_close(mh_comm *comm)
     }
     close_ranks(comm);
     if (comm->holds) {
-        let_go(comm);
+        hold(comm, -1);
         collect(comm);
     }
 }
@@ -480,7 +475,7 @@ mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *
 {
     mh_comm_rows rows;
     mh_status status = comm_check_running(comm);
-    hold(comm);
+    hold(comm, 1);
     for (uint32_t r = 0; !status && r < comm->info.count; r++) {
         mh_comm_op own = *op;
         own.phases = MH_COMM_SEND | MH_COMM_RECEIVE;
@@ -498,7 +493,7 @@ mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *
         if (status && r) /* the others wait for this one */
             mh_comm_stop(comm);
     }
-    let_go(comm);
+    hold(comm, -1);
     comm->info.operations += status != MH_UNSUPPORTED;
     return status;
 }
@@ -532,7 +527,7 @@ mh_status mh_comm_encode(mh_comm *comm, uint32_t rank, mh_encoder *encoder, cons
     comm->info.operations += !status && own.phases & MH_COMM_SEND;
     if (!status && !comm->holds) {
         comm->holds = true;
-        hold(comm);
+        hold(comm, 1);
     }
     return status ? status : encode(comm, rank, encoder, &own);
 }

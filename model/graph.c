@@ -114,13 +114,20 @@ static void mark(struct builder *b, const mh_op *which)
         b->status = b->emit(b->context, which, NULL);
 }
 
+/* What attention takes, of all keys or of some. */
+#define TAKE_KEYS(op)                                                                              \
+    do {                                                                                           \
+        (op).q = b->step->query, (op).cache = b->step->cache[b->layer];                            \
+        (op).positions = b->step->positions, (op).slots = b->step->slots;                          \
+        (op).page_table = b->step->page_table, (op).fault = b->step->fault;                        \
+        (op).scale = (float)mh_config_softmax_scale(b->config);                                    \
+    } while (0)
+
 static void attend_all(struct builder *b)
 {
-    const struct model_step *s = b->step;
     mh_op_attention op = MH_OP_INIT(attention, ATTENTION);
-    op.y = s->attended, op.q = s->query, op.cache = s->cache[b->layer];
-    op.positions = s->positions, op.slots = s->slots, op.page_table = s->page_table;
-    op.fault = s->fault, op.scale = (float)mh_config_softmax_scale(b->config);
+    TAKE_KEYS(op);
+    op.y = b->step->attended;
     PUT(op, "attention", NULL);
 }
 
@@ -129,9 +136,8 @@ static void attend_part(struct builder *b)
 {
     const struct model_step *s = b->step;
     mh_op_attention_part op = MH_OP_INIT(attention_part, ATTENTION_PART);
-    op.y = s->own_part, op.q = s->query, op.cache = s->cache[b->layer];
-    op.positions = s->positions, op.slots = s->slots, op.page_table = s->page_table;
-    op.fault = s->fault, op.scale = (float)mh_config_softmax_scale(b->config);
+    TAKE_KEYS(op);
+    op.y = s->own_part;
     op.first = b->rank->number, op.stride = s->parts;
     PUT(op, "attention", NULL);
     mark(b, &model_gather);

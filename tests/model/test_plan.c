@@ -85,28 +85,43 @@ static void a_session_takes_what_was_planned(void **state)
     take_what_was_planned(MH_ATTENTION_SPLIT);
 }
 
-/* DeepSeek-V3 in FP8, by its published shape: 256 experts of 3 x 7168 x 2048 in 58 layers. */
+/* DeepSeek-V3 in FP8, by its published shape: 256 experts of 3 x 7168 x 2048 in 58 layers; with a
+ * scale of 4 bytes for 128 x 128 values. */
+enum { COUNT = 8, LAYERS = 58, EXPERTS = 256 };
+#define VALUES (UINT64_C(3) * 7168 * 2048)
+static const uint64_t v3_expert = VALUES + VALUES / (128 * 128) * 4;
+
+static mh_plan_params v3_params(mh_config *config, int64_t context)
+{
+    mh_plan_params params = MH_INIT(mh_plan_params);
+    *config = MH_INIT(mh_config);
+    OK(mh_synth_config("v3", 0, MH_SYNTH_FP8, config));
+    params.config = config;
+    params.context = context;
+    params.kv_dtype = MH_BF16;
+    return params;
+}
+
+static int64_t plan_v3(const mh_plan_params *params, uint64_t gib, mh_plan_rank ranks[COUNT])
+{
+    int64_t missing;
+    for (int i = 0; i < COUNT; i++) {
+        ranks[i] = MH_INIT(mh_plan_rank);
+        ranks[i].memory = gib << 30;
+    }
+    OK(mh_plan(params, ranks, COUNT, &missing));
+    return missing;
+}
+
 static void v3_on_eight_devices(void **state)
 {
     (void)state;
-    enum { COUNT = 8, LAYERS = 58, EXPERTS = 256 };
-    const uint64_t values = UINT64_C(3) * 7168 * 2048;
-    const uint64_t expert = LAYERS * (values + values / (128 * 128) * 4);
-    mh_config config = MH_INIT(mh_config);
+    const uint64_t expert = LAYERS * v3_expert;
+    mh_config config;
     mh_plan_rank ranks[COUNT];
-    int64_t missing;
-    OK(mh_synth_config("v3", 0, MH_SYNTH_FP8, &config));
-    mh_plan_params params = MH_INIT(mh_plan_params);
-    params.config = &config;
-    params.context = 4096;
-    params.kv_dtype = MH_BF16;
+    mh_plan_params params = v3_params(&config, 4096);
     for (uint64_t gib = 80; gib <= 141; gib += 61) {
-        for (int i = 0; i < COUNT; i++) {
-            ranks[i] = MH_INIT(mh_plan_rank);
-            ranks[i].memory = gib << 30;
-        }
-        OK(mh_plan(&params, ranks, COUNT, &missing));
-        int64_t all = missing;
+        int64_t missing = plan_v3(&params, gib, ranks), all = missing;
         uint64_t out = 0;
         for (int i = 0; i < COUNT; i++) {
             const mh_plan_rank *r = &ranks[i];
@@ -141,31 +156,20 @@ static void v3_on_eight_devices(void **state)
 static void v3_on_eight_smaller_devices(void **state)
 {
     (void)state;
-    enum { COUNT = 8 };
-    const uint64_t values = UINT64_C(3) * 7168 * 2048;
-    mh_config config = MH_INIT(mh_config);
+    mh_config config;
     mh_plan_rank ranks[COUNT];
     int64_t missing;
-    OK(mh_synth_config("v3", 0, MH_SYNTH_FP8, &config));
-    mh_plan_params params = MH_INIT(mh_plan_params);
-    params.config = &config;
-    params.context = 8192;
-    params.kv_dtype = MH_BF16;
+    mh_plan_params params = v3_params(&config, 8192);
     params.attention = MH_ATTENTION_SPLIT;
     for (int64_t wanted = -1; wanted <= 40; wanted += wanted < 0 ? 6 : 35) {
         params.expert_places = wanted;
-        for (int i = 0; i < COUNT; i++) {
-            ranks[i] = MH_INIT(mh_plan_rank);
-            ranks[i].memory = UINT64_C(80) << 30;
-        }
-        OK(mh_plan(&params, ranks, COUNT, &missing));
-        assert_int_equal(missing, 0);
+        assert_int_equal(plan_v3(&params, 80, ranks), 0);
         for (int i = 0; i < COUNT; i++) {
             const mh_plan_rank *r = &ranks[i];
             assert_int_equal(r->experts, 32);
             assert_true(r->room < 32);
             assert_int_equal(r->places, wanted == 5 ? 5 : r->room);
-            assert_int_equal(r->miss_bytes, values + values / (128 * 128) * 4);
+            assert_int_equal(r->miss_bytes, v3_expert);
             assert_int_equal(r->expert_bytes, 58 * r->miss_bytes * (uint64_t)r->places);
             /* 32 segments of 256, four each. */
             assert_int_equal(r->cache_bytes, UINT64_C(4) * 256 * 576 * 2 * 61);
