@@ -10,7 +10,7 @@ struct plan {
     const mh_config *config;
     mh_plan_params params;
     struct model_sizes sizes;
-    mh_plan_rank *ranks; /* as this library knows them */
+    mh_plan_rank *ranks;    /* as this library knows them */
     int64_t *room, *places; /* of each: experts it may get; where it fetches, places for them */
     struct placement placement;
     uint32_t count;
@@ -33,10 +33,11 @@ static mh_status check_params(struct plan *plan, const mh_plan_params *params)
     session.kv_dtype = p->kv_dtype, session.context = p->context, session.chunk = p->chunk;
     session.attention = p->attention;
     if (p->expert_places < -1 || p->reserved || (p->expert_places && p->redundant))
-        return mh_fail(MH_INVALID_ARGUMENT,
-                       "mh_plan_params: expert_places is %lld, must be -1 or more, and not together "
-                       "with redundant",
-                       (long long)p->expert_places);
+        return mh_fail(
+            MH_INVALID_ARGUMENT,
+            "mh_plan_params: expert_places is %lld, must be -1 or more, and not together "
+            "with redundant",
+            (long long)p->expert_places);
     status = model_session_params(plan->config, &session);
     p->kv_dtype = session.kv_dtype, p->context = session.context, p->chunk = session.chunk;
     return status;
@@ -54,7 +55,8 @@ static uint64_t moe_layers(const mh_config *c)
 static void count_exchange(const struct plan *plan, uint32_t index, mh_plan_rank *r)
 {
     const mh_config *c = plan->config;
-    double slots = (double)moe_layers(c) * (double)c->num_experts_per_tok * 4 * (double)c->hidden_size;
+    double slots =
+        (double)moe_layers(c) * (double)c->num_experts_per_tok * 4 * (double)c->hidden_size;
     double share = placement_share(&plan->placement, index, plan->params.expert_load);
     r->bytes_out += (uint64_t)(slots * share + 0.5);
     r->bytes_in += (uint64_t)(slots * (1 - share) + 0.5);
@@ -75,6 +77,11 @@ static void count_experts(struct plan *plan, uint32_t index)
     plan->fetches |= r->places != 0;
 }
 
+static bool has_head(const mh_plan_rank *r, uint32_t index)
+{
+    return !index || r->flags & MH_PLAN_FIRST;
+}
+
 static void fill_rank(const struct plan *plan, uint32_t index)
 {
     const mh_config *c = plan->config;
@@ -83,8 +90,7 @@ static void fill_rank(const struct plan *plan, uint32_t index)
     bool on_host = r->flags & MH_DEVICE_HOST_MEMORY;
     bool spread = plan->count > 1;
     uint64_t pages = (uint64_t)(p->context + MODEL_PAGE - 1) / MODEL_PAGE, cached = pages;
-    struct model_step step = {
-        .rows = p->chunk, .head_rows = 1, .split = spread || plan->fetches};
+    struct model_step step = {.rows = p->chunk, .head_rows = 1, .split = spread || plan->fetches};
     if (spread && p->attention == MH_ATTENTION_SPLIT) {
         step.segments = model_segments(p->context, plan->count), step.parts = plan->count;
         step.rows = model_split_chunk(c, step.segments, step.parts, step.rows, 1);
@@ -94,7 +100,7 @@ static void fill_rank(const struct plan *plan, uint32_t index)
     }
     if (!on_host && step.rows > 8)
         step.rows = (step.rows + 7) / 8 * 8;
-    r->weight_bytes = plan->sizes.others + (index ? 0 : plan->sizes.head);
+    r->weight_bytes = plan->sizes.others + (has_head(r, index) ? plan->sizes.head : 0);
     if (c->n_routed_experts) {
         uint64_t each = plan->sizes.experts / (uint64_t)c->n_routed_experts;
         r->expert_bytes = each * (uint64_t)(r->places ? r->places : r->experts);
@@ -123,7 +129,8 @@ static mh_status read_ranks(struct plan *plan, const mh_plan_rank *from)
         uint32_t flags = r->flags;
         *r = (mh_plan_rank){.struct_size = sizeof(*r), .memory = memory, .flags = flags};
         bool on_host = flags & MH_DEVICE_HOST_MEMORY;
-        r->room = plan->room[i] = model_room(plan->config, &plan->sizes, memory, on_host, !i);
+        r->room = plan->room[i] =
+            model_room(plan->config, &plan->sizes, memory, on_host, has_head(r, i));
         if (!plan->params.expert_places || on_host || !r->room)
             continue;
         bool all = plan->params.expert_places < 0 || plan->params.expert_places > r->room;

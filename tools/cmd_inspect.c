@@ -142,49 +142,84 @@ static json_t *facts_json(const struct inputs *in, const mh_config *c, const str
 
 #define MOST_DEVICES 64
 
+struct rank {
+    char uri[64];
+    uint64_t memory;
+    uint32_t flags, process;
+};
+
 struct devices {
-    char uri[MOST_DEVICES][64];
+    mh_runtime *runtime;
+    mh_transport *transport; /* or NULL */
+    struct rank asked[MOST_DEVICES];
     mh_plan_rank ranks[MOST_DEVICES];
     uint32_t count;
     int64_t missing; /* experts of a layer that have no place */
 };
 
-static mh_status ask_device(mh_runtime *runtime, const char *uri, struct devices *d)
+static mh_status ask_device(void *user, const char *uri)
 {
+    struct devices *d = user;
     mh_device *device;
     mh_device_info info = MH_INIT(mh_device_info);
     mh_memory_info memory = MH_INIT(mh_memory_info);
     if (d->count == MOST_DEVICES)
         return mh_fail(MH_INVALID_ARGUMENT, "--device: more than %d devices", MOST_DEVICES);
-    mh_status status = mh_device_open(runtime, uri, NULL, &device);
+    mh_status status = mh_device_open(d->runtime, uri, NULL, &device);
     if (status)
         return status;
     status = mh_device_get_info(device, &info);
     if (!status)
         status = mh_device_memory(device, &memory);
-    mh_plan_rank *r = &d->ranks[d->count];
-    *r = MH_INIT(mh_plan_rank);
+    struct rank *r = &d->asked[d->count];
     r->memory = memory.available;
-    r->flags = info.flags;
-    snprintf(d->uri[d->count++], sizeof(d->uri[0]), "%s", mh_device_uri(device));
+    r->flags = info.flags | (d->count ? 0 : MH_PLAN_FIRST);
+    r->process = mh_transport_process(d->transport);
+    snprintf(r->uri, sizeof(r->uri), "%s", mh_device_uri(device));
+    d->count++;
     mh_device_release(device);
+    return status;
+}
+
+/* What the other processes were told of their devices. */
+static mh_status ask_processes(struct devices *d)
+{
+    uint32_t processes = mh_transport_processes(d->transport), first, all;
+    uint32_t *counts = calloc(processes, sizeof(*counts));
+    uint64_t *parts = calloc(processes, sizeof(*parts));
+    mh_status status =
+        counts && parts
+            ? mh_transport_ranks(d->transport, d->count, counts, &first, &all)
+            : mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for %u processes", processes);
+    if (!status && all > MOST_DEVICES)
+        status = mh_fail(MH_INVALID_ARGUMENT, "--device: %u devices of %u processes, at most %d",
+                         all, processes, MOST_DEVICES);
+    if (!status) {
+        memmove(&d->asked[first], d->asked, d->count * sizeof(d->asked[0]));
+        for (uint32_t p = 0; p < processes; p++)
+            parts[p] = counts[p] * sizeof(d->asked[0]);
+        status = mh_transport_gather(d->transport, d->asked, parts);
+        d->count = all;
+    }
+    free(counts);
+    free(parts);
     return status;
 }
 
 static mh_status ask_devices(const char *uris, struct devices *d)
 {
-    mh_runtime *runtime;
-    mh_status status = mh_runtime_create(NULL, &runtime);
-    if (status)
-        return status;
-    while (!status && *uris) {
-        char uri[128];
-        size_t length = strcspn(uris, ",");
-        snprintf(uri, sizeof(uri), "%.*s", (int)length, uris);
-        status = ask_device(runtime, uri, d);
-        uris += length + (uris[length] == ',');
+    mh_status status = mh_runtime_create(NULL, &d->runtime);
+    if (!status)
+        status = open_transport(d->runtime, true, &d->transport);
+    if (!status)
+        status = for_each_device(uris, d->transport, ask_device, d);
+    if (!status && d->transport)
+        status = ask_processes(d);
+    for (uint32_t i = 0; i < d->count; i++) {
+        d->ranks[i] = MH_INIT(mh_plan_rank);
+        d->ranks[i].memory = d->asked[i].memory;
+        d->ranks[i].flags = d->asked[i].flags;
     }
-    mh_runtime_release(runtime);
     return status;
 }
 
@@ -208,12 +243,17 @@ static void print_plan(const struct devices *d, const mh_config *c, int64_t cont
 {
     double mb = 1e-6;
     uint64_t exchanged = 0;
+    bool alone = mh_transport_processes(d->transport) == 1;
+    if (!alone)
+        printf("process ");
     printf("%-12s %12s %10s %8s %12s %10s %10s  MB, for a context of %lld\n", "device", "memory",
            "weights", "experts", "of them", "cache", "scratch", (long long)context);
     for (uint32_t i = 0; i < d->count; i++) {
         const mh_plan_rank *r = &d->ranks[i];
         exchanged += r->bytes_in;
-        printf("%-12s ", d->uri[i]);
+        if (!alone)
+            printf("%-7u ", d->asked[i].process);
+        printf("%-12s ", d->asked[i].uri);
         if (r->memory)
             printf("%12.1f", mb * (double)r->memory);
         else
@@ -231,7 +271,7 @@ static void print_plan(const struct devices *d, const mh_config *c, int64_t cont
         if (d->ranks[i].places)
             printf("fetched      %s has %lld places a layer; an expert that is in none is %llu "
                    "bytes\n",
-                   d->uri[i], (long long)d->ranks[i].places,
+                   d->asked[i].uri, (long long)d->ranks[i].places,
                    (unsigned long long)d->ranks[i].miss_bytes);
     if (d->count > 1)
         printf("exchange     %llu bytes a token arrive, on all devices together\n",
@@ -248,18 +288,17 @@ static json_t *plan_json(const struct devices *d, int64_t context)
         const mh_plan_rank *r = &d->ranks[i];
         json_array_append_new(
             list,
-            json_pack("{s:s, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+            json_pack("{s:s, s:i, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
                       "s:I}",
-                      "device",
-                      d->uri[i], "memory_bytes", (json_int_t)r->memory, "fits", (int)r->fits,
-                      "context_tokens", (json_int_t)cache_tokens(r, context), "expert_room",
-                      (json_int_t)r->room, "experts", (json_int_t)r->experts, "weight_bytes",
+                      "device", d->asked[i].uri, "process", (int)d->asked[i].process,
+                      "memory_bytes", (json_int_t)r->memory, "fits", (int)r->fits, "context_tokens",
+                      (json_int_t)cache_tokens(r, context), "expert_room", (json_int_t)r->room,
+                      "experts", (json_int_t)r->experts, "weight_bytes",
                       (json_int_t)r->weight_bytes, "expert_bytes", (json_int_t)r->expert_bytes,
                       "cache_bytes", (json_int_t)r->cache_bytes, "scratch_bytes",
                       (json_int_t)r->scratch_bytes, "bytes_out_per_token", (json_int_t)r->bytes_out,
-                      "bytes_in_per_token", (json_int_t)r->bytes_in,
-                      "expert_places", (json_int_t)r->places, "bytes_per_miss",
-                      (json_int_t)r->miss_bytes));
+                      "bytes_in_per_token", (json_int_t)r->bytes_in, "expert_places",
+                      (json_int_t)r->places, "bytes_per_miss", (json_int_t)r->miss_bytes));
     }
     return list;
 }
@@ -308,27 +347,36 @@ static mh_status plan_devices(const struct inputs *in, const struct subject *sub
     return status;
 }
 
-static mh_status show(const struct inputs *in, const struct subject *subject,
-                      const struct facts *facts)
+static void print_all(const struct inputs *in, const mh_config *config, const struct facts *facts,
+                      const struct devices *devices)
 {
-    struct devices devices = {0};
-    mh_status status = in->device ? plan_devices(in, subject, &devices) : MH_OK;
-    if (status)
-        return status;
-    int64_t context = context_of(in, subject->config);
+    int64_t context = context_of(in, config);
     if (!in->json) {
-        print_text(in, subject->config, facts);
-        if (devices.count)
-            print_plan(&devices, subject->config, context);
-        return MH_OK;
+        print_text(in, config, facts);
+        if (devices->count)
+            print_plan(devices, config, context);
+        return;
     }
-    json_t *object = facts_json(in, subject->config, facts);
-    json_object_set_new(object, "devices", plan_json(&devices, context));
-    json_object_set_new(object, "missing_experts", json_integer((json_int_t)devices.missing));
+    json_t *object = facts_json(in, config, facts);
+    json_object_set_new(object, "devices", plan_json(devices, context));
+    json_object_set_new(object, "missing_experts", json_integer((json_int_t)devices->missing));
     json_dumpf(object, stdout, JSON_INDENT(1));
     putchar('\n');
     json_decref(object);
-    return MH_OK;
+}
+
+static int show(const struct inputs *in, const struct subject *subject, const struct facts *facts)
+{
+    struct devices devices = {0};
+    mh_status status = in->device ? plan_devices(in, subject, &devices) : MH_OK;
+    if (!status)
+        print_all(in, subject->config, facts, &devices);
+    int code = status ? report_failure(status) : EXIT_DONE;
+    if (code) /* the others may be waiting for this process */
+        mh_transport_abort(devices.transport, code);
+    mh_transport_release(devices.transport);
+    mh_runtime_release(devices.runtime);
+    return code;
 }
 
 static int run(int argc, char **argv)
@@ -365,9 +413,9 @@ static int run(int argc, char **argv)
         mh_checkpoint_release(subject.checkpoint);
         return report_bad_input(status);
     }
-    status = show(&in, &subject, &facts);
+    code = show(&in, &subject, &facts);
     mh_checkpoint_release(subject.checkpoint);
-    return status ? report_failure(status) : EXIT_DONE;
+    return code;
 }
 
 const struct command command_inspect = {

@@ -60,15 +60,22 @@ static int check_options(struct setup *setup, const struct command *command,
     return -1;
 }
 
-static mh_status open_one(struct setup *setup, const char *uri, const mh_device_params *params)
+struct opening {
+    struct setup *setup;
+    const mh_device_params *params;
+};
+
+static mh_status open_one(void *user, const char *uri)
 {
+    const struct opening *opening = user;
+    struct setup *setup = opening->setup;
     const uint64_t most = sizeof(setup->devices) / sizeof(setup->devices[0]);
     if (setup->device_count == most)
         return mh_fail(MH_INVALID_ARGUMENT, "--device: more than %llu devices",
                        (unsigned long long)most);
     mh_device **device = &setup->devices[setup->device_count];
     mh_device_info info = MH_INIT(mh_device_info);
-    mh_status status = mh_device_open(setup->runtime, uri, params, device);
+    mh_status status = mh_device_open(setup->runtime, uri, opening->params, device);
     if (status)
         return status;
     setup->device_count++;
@@ -93,7 +100,7 @@ static uint32_t told(const char *open_mpi, const char *mpich, uint32_t otherwise
 }
 
 /* Under mpirun: MPI; else, and with MOEHAL_TRANSPORT=none, nothing. */
-static mh_status open_transport(struct setup *setup, bool joins)
+mh_status open_transport(mh_runtime *runtime, bool joins, mh_transport **out)
 {
     const char *name = getenv("MOEHAL_TRANSPORT");
     if (!name)
@@ -102,25 +109,23 @@ static mh_status open_transport(struct setup *setup, bool joins)
         return MH_OK;
     if (!joins)
         return mh_fail(MH_UNSUPPORTED, "transport %s: this command runs in one process", name);
-    mh_status status = mh_transport_open(setup->runtime, name, &setup->transport);
-    setup->quiet = !status && mh_transport_process(setup->transport);
-    if (setup->quiet && !freopen("/dev/null", "w", stdout))
+    mh_status status = mh_transport_open(runtime, name, out);
+    if (!status && mh_transport_process(*out) && !freopen("/dev/null", "w", stdout))
         status = mh_fail(MH_IO_ERROR, "/dev/null could not be opened");
     return status;
 }
 
-/* `uris` with commas between; NULL: whatever is best. Of several processes on a machine each takes
- * its own, in turn; where there are fewer, they share. */
-static mh_status open_devices(struct setup *setup, const char *uris, const mh_device_params *params)
+mh_status for_each_device(const char *uris, const mh_transport *transport,
+                          mh_status (*take)(void *user, const char *uri), void *user)
 {
     uint32_t self = 0, count = 1, given = 1, number = 0;
     if (!uris)
-        return open_one(setup, NULL, params);
-    if (setup->transport) {
-        self = told("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
-                    mh_transport_process(setup->transport));
+        return take(user, NULL);
+    if (transport) {
+        self =
+            told("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", mh_transport_process(transport));
         count = told("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
-                     mh_transport_processes(setup->transport));
+                     mh_transport_processes(transport));
     }
     for (const char *at = uris; (at = strchr(at, ',')); at++)
         given++;
@@ -133,7 +138,7 @@ static mh_status open_devices(struct setup *setup, const char *uris, const mh_de
         memcpy(uri, at, length);
         uri[length] = '\0';
         if (given < count ? number == self % given : number % count == self)
-            status = open_one(setup, uri, params);
+            status = take(user, uri);
         at += length + 1;
     }
     return status;
@@ -155,8 +160,11 @@ static mh_status open_device(struct setup *setup, const struct setup_options *o)
     }
     params.timeline = setup->timeline;
     if (!status)
-        status = open_transport(setup, o->joins);
-    return status ? status : open_devices(setup, o->device, &params);
+        status = open_transport(setup->runtime, o->joins, &setup->transport);
+    setup->quiet = mh_transport_process(setup->transport) != 0;
+    return status ? status
+                  : for_each_device(o->device, setup->transport, open_one,
+                                    &(struct opening){setup, &params});
 }
 
 static mh_status open_tokenizer(struct setup *setup, const char *dir)

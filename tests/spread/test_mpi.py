@@ -107,6 +107,32 @@ class Processes(unittest.TestCase):
             self.assertIn("mh_sequence_save: the cache is split, and part of it in another process", err)
             self.assertEqual(os.listdir(folder), [])
 
+    def test_one_plan_of_all_processes(self):
+        """What each is to have, and what generate then says it has; the head is in each process."""
+        model = os.path.join(GOLDEN, "v3")
+        count = read_json(model, "config.json")["n_routed_experts"]
+        status, out, err = finish(start(3, "inspect", model, "--device", "host,host,host,host", "--json"), 30)
+        self.assertEqual(status, 0, err)
+        plan = json.loads(out)  # of one process alone
+        ranks = plan["devices"]
+        self.assertEqual([rank["process"] for rank in ranks], [0, 0, 1, 2])
+        self.assertEqual([rank["experts"] for rank in ranks], [count // 4] * 4)
+        head = ranks[0]["weight_bytes"] - ranks[1]["weight_bytes"]
+        self.assertEqual(head, 2 * read_json(model, "config.json")["vocab_size"] *
+                         read_json(model, "config.json")["hidden_size"])
+        self.assertEqual({rank["weight_bytes"] for rank in ranks[2:]}, {ranks[0]["weight_bytes"]})
+        status, out, err = finish(start(3, "generate", "--model", model, *IDS, "--device",
+                                        "host,host,host,host", "--threads", "1", "--json"), 60)
+        self.assertEqual(status, 0, err)
+        self.assertEqual(json.loads(out)["experts"], [rank["experts"] for rank in ranks])
+        status, out, err = finish(start(2, "inspect", model, "--device", "host,host"), 30)
+        self.assertEqual(status, 0, err)
+        self.assertRegex(out, r"(?m)^0 +host:0 .*fits")
+        self.assertRegex(out, r"(?m)^1 +host:0 .*fits")
+        status, _, err = finish(start(2, "inspect", model, "--device", "host,nowhere:0"), 30)
+        self.assertNotEqual(status, 0)
+        self.assertIn("nowhere", err)
+
     def test_copies_of_experts(self):
         model = os.path.join(GOLDEN, "v2")
         ids = ("--ids", "0 5 9 17 3 2 8", "--max-tokens", "3")

@@ -1,6 +1,6 @@
 """Experts spread over devices: the tokens and the logit hash of one device, over whatever mixture.
 
-argv: as command.py; then the folders of backends, and quick|full. Devices that this build has no
+argv: as command.py; then the folders of backends, and quick|slow|full. Devices that this build has no
 backend for are left out, and said. The virtual GPUs are virtual.
 """
 import json
@@ -16,34 +16,38 @@ from command import FAIRY, GOLDEN, generate, good, moehal, read_json, read_safet
 
 IDS = ("--ids", "0 5 9 17 3", "--max-tokens", 3)
 ENV = {"MOEHAL_BACKENDS": BACKENDS}
-MIXTURES = {
-    "quick": ["host,host,host", "nvidia:0,nvidia:1", "amd:0,amd:1", "nvidia:0,amd:0,host"],
-    "full": [",".join(f"{vendor}:{i}" for i in range(count))
-             for vendor, count in (("nvidia", 4), ("nvidia", 8), ("amd", 8))] +
-            ["opencl:0,nvidia:0,amd:0,host"],
-}
-MODELS = {"quick": ["v3"], "full": ["v2", "v2-lite", "v3", "v3-fp8", "moonlight"]}
+SMALL = ["host,host,host", "nvidia:0,nvidia:1", "amd:0,amd:1", "nvidia:0,amd:0,host"]
+LARGE = [",".join(f"{vendor}:{i}" for i in range(count))
+         for vendor, count in (("nvidia", 4), ("nvidia", 8), ("amd", 8))] + ["opencl:0,nvidia:0,amd:0,host"]
+MODELS = ["v3", "v2", "v2-lite", "v3-fp8", "moonlight"]
+# slow: one model on all, and each of the others on one of them.
+RUNS = {"quick": [("v3", devices) for devices in SMALL],
+        "slow": [("v3", devices) for devices in LARGE] + list(zip(MODELS[1:], LARGE[1:] + LARGE[:1])),
+        "full": [(model, devices) for model in MODELS for devices in SMALL + LARGE]}
 
 
 class Spread(unittest.TestCase):
     def test_bits_are_those_of_one_device(self):
         listed = good("devices", "--virtual", "--json", env=ENV)
-        for model in MODELS[FORM]:
+        alone = {}
+        for model, devices in RUNS[FORM]:
             path = os.path.join(GOLDEN, model)
-            one = generate(*IDS, "--device", "host", model=path)
-            for devices in MIXTURES[FORM]:
-                missing = [d for d in devices.split(",") if d != "host" and f'"{d}"' not in listed]
-                if missing:
-                    print(f"{model} on {devices}: not tried: this build has no {missing[0]}")
-                    continue
-                with self.subTest(model=model, devices=devices):
-                    many = generate(*IDS, "--device", devices, "--virtual", "--strict", model=path,
-                                    env=ENV)
-                    for key in ("token_ids", "logit_hash"):
-                        self.assertEqual(many[key], one[key], key)
-                    self.assertEqual(len(many["device"].split(",")), len(devices.split(",")))
-                    self.assertEqual(many["fallbacks"], {})
+            missing = [d for d in devices.split(",") if d != "host" and f'"{d}"' not in listed]
+            if missing:
+                print(f"{model} on {devices}: not tried: this build has no {missing[0]}")
+                continue
+            if model not in alone:
+                alone[model] = generate(*IDS, "--device", "host", model=path)
+            with self.subTest(model=model, devices=devices):
+                many = generate(*IDS, "--device", devices, "--virtual", "--strict", model=path, env=ENV)
+                for key in ("token_ids", "logit_hash"):
+                    self.assertEqual(many[key], alone[model][key], key)
+                self.assertEqual(len(many["device"].split(",")), len(devices.split(",")))
+                self.assertEqual(many["fallbacks"], {})
 
+
+@unittest.skipUnless(FORM == "quick", "in the quick form")
+class Placement(unittest.TestCase):
     def test_experts_go_where_they_are_chosen_least(self):
         listed = good("devices", "--virtual", "--json", env=ENV)
         path = os.path.join(GOLDEN, "v3")

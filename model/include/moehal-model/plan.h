@@ -23,13 +23,17 @@ typedef struct mh_plan_params {
     uint32_t reserved;
 } mh_plan_params;
 
-/* A rank: a device of one process. The caller sets struct_size, the same in all, and what is given.
+/* In the flags of a rank: it is the first device of its process, which has the head. The first rank
+ * is, without it too. */
+#define MH_PLAN_FIRST 0x80000000u
+
+/* A rank: a device of a process. The caller sets struct_size, the same in all, and what is given.
  */
 typedef struct mh_plan_rank {
     uint64_t struct_size;
     /* given */
     uint64_t memory; /* bytes that are free; 0: not known, and no limit */
-    uint32_t flags;  /* of the device: MH_DEVICE_HOST_MEMORY */
+    uint32_t flags;  /* of the device: MH_DEVICE_HOST_MEMORY; MH_PLAN_FIRST */
     /* found */
     uint32_t fits;          /* 1: all of the below is within `memory` */
     int64_t room;           /* for how many experts of every layer, with what is kept free */
@@ -40,9 +44,9 @@ typedef struct mh_plan_rank {
     uint64_t scratch_bytes; /* activations of a chunk, angles; a backend may take more */
     /* A token at the end of the context: experts' outputs, chosen as the load says, or alike, and
      * where attention is split what the ranks find of their segments. */
-    uint64_t bytes_out; /* that leave this rank, counted once */
-    uint64_t bytes_in;  /* that come from the others */
-    int64_t places;     /* of a layer, for experts that are fetched; 0: all it has are there */
+    uint64_t bytes_out;  /* that leave this rank, counted once */
+    uint64_t bytes_in;   /* that come from the others */
+    int64_t places;      /* of a layer, for experts that are fetched; 0: all it has are there */
     uint64_t miss_bytes; /* to fetch an expert of a layer */
 } mh_plan_rank;
 
