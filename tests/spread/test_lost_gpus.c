@@ -1,10 +1,12 @@
 /*
- * A model over several devices, virtual GPUs among them, of which one is gone from its nth launch on,
- * for every n: the run ends with an error that names the device and says that it is lost, all that was
- * made can be released, and nothing hangs. Each run is a process of its own: such a GPU does not come
- * back. The order of two devices' launches may differ from run to run; which one is lost is drawn so.
+ * A model over several devices, virtual GPUs among them, of which one is gone from its nth launch
+ * on, for every n: the run ends with an error that names the device and says that it is lost, all
+ * that was made can be released, and nothing hangs. Each run is a process of its own: such a GPU
+ * does not come back. The order of two devices' launches may differ from run to run; which one is
+ * lost is drawn so.
  *
- * argv: MODEL_DIR URIS STRIDE DRIVER...; a driver is the path of a virtual one, whose launches count.
+ * argv: MODEL_DIR URIS STRIDE DRIVER...; a driver is the path of a virtual one, whose launches
+ * count.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -224,7 +226,8 @@ int main(int argc, char **argv)
         return 2;
     model_dir = argv[1], uri_list = argv[2], stride = strtoull(argv[3], NULL, 10);
     drivers = argv + 4;
-    outcome = mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    outcome =
+        mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (outcome == MAP_FAILED)
         return 2;
     return cmocka_run_group_tests(tests, NULL, NULL);
