@@ -149,8 +149,8 @@ static void run(const char *driver, uint64_t nth)
     mh_runtime_release(runtime);
 }
 
-/* In a process of its own, which must be over in time. */
-static void run_apart(const char *driver, uint64_t nth)
+/* In a process of its own; false: it is not over in time. */
+static bool run_in_time(const char *driver, uint64_t nth)
 {
     int status = 0;
     *outcome = (struct outcome){0};
@@ -167,11 +167,19 @@ static void run_apart(const char *driver, uint64_t nth)
             continue;
         kill(child, SIGKILL);
         waitpid(child, &status, 0);
-        fail_msg("launch %llu: hangs", (unsigned long long)nth);
+        return false;
     }
     if (!WIFEXITED(status) || WEXITSTATUS(status))
         fail_msg("launch %llu: ends with 0x%x", (unsigned long long)nth, (unsigned)status);
     assert_false(outcome->left);
+    return true;
+}
+
+/* A busy machine may not keep the time once. */
+static void run_apart(const char *driver, uint64_t nth)
+{
+    if (!run_in_time(driver, nth) && !run_in_time(driver, nth))
+        fail_msg("launch %llu: hangs", (unsigned long long)nth);
 }
 
 /* That which the message names is one that the library holds for lost. */

@@ -168,6 +168,8 @@ class Processes(unittest.TestCase):
     def test_a_killed_process_ends_all(self):
         for rank in range(3):
             for after in ("the start", "a token"):
+                if FORM == "quick" and (rank + (after == "a token")) % 2:
+                    continue
                 with self.subTest(rank=rank, after=after):
                     self.kill(rank, after)
 

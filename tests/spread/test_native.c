@@ -202,6 +202,9 @@ static void drop(struct tensors *t)
 
 /* Sizes: odd ones, round ones, such as take several windows unless they are to be short. */
 static bool brief;
+/* Tokens of more slots than a warp has lanes, all of them more than a block's warps look at at
+ * once. */
+static bool crowded;
 
 static int64_t length(void)
 {
@@ -256,8 +259,12 @@ static void make_rows(struct work *w, int64_t capacity)
 }
 
 /* Tokens, a row's length: few long ones, many short ones, none at all. */
-static void draw_tokens(int64_t *tokens, int64_t *columns)
+static void draw_tokens(int64_t *tokens, int64_t *slots, int64_t *columns)
 {
+    if (crowded) {
+        *tokens = 8, *slots = 33 + draw(4), *columns = 1 + draw(20);
+        return;
+    }
     switch (draw(6)) {
     case 0:
         *tokens = draw(3), *columns = length();
@@ -277,7 +284,7 @@ static void draw_tokens(int64_t *tokens, int64_t *columns)
 static void prepare_dispatch(struct work *w, mh_dtype dtype)
 {
     int64_t tokens, columns, slots = 1 + draw(draw(4) ? 5 : 40), most = 0;
-    draw_tokens(&tokens, &columns);
+    draw_tokens(&tokens, &slots, &columns);
     const int64_t x[] = {tokens, columns}, ids[] = {tokens, slots};
     int64_t need[MOST] = {0};
     int32_t *values = malloc(4 * (size_t)(tokens * slots + 1));
@@ -312,7 +319,7 @@ static void prepare_dispatch(struct work *w, mh_dtype dtype)
 static void prepare_return(struct work *w, mh_dtype dtype)
 {
     int64_t tokens, columns, slots = 1 + draw(6);
-    draw_tokens(&tokens, &columns);
+    draw_tokens(&tokens, &slots, &columns);
     const int64_t e[] = {tokens, slots, columns}, all = tokens * slots * ranks;
     const int64_t y[] = {all / ranks * (1 + draw(3)) + draw(20), columns};
     int32_t *sources[MOST];
@@ -489,12 +496,29 @@ static void in_streams(uint32_t round)
     compare(comm, works, BATCH, 1, "streams");
 }
 
+/* Dispatches, with nothing between, and returns. */
+static void in_a_row(bool crowd)
+{
+    struct work works[BATCH];
+    mh_comm_params params = any_params();
+    crowded = crowd;
+    params.blocks = 1;
+    for (uint32_t i = 0; i < BATCH; i++)
+        prepare(&works[i], i < 3 ? MH_COMM_DISPATCH : MH_COMM_RETURN);
+    mh_comm *comm = meet_native(&params);
+    for (int i = 0; i < BATCH; i++)
+        OK(run(comm, &works[i], NATIVE));
+    compare(comm, works, BATCH, 1, "in a row");
+    crowded = false;
+}
+
 static void many_at_once(void **state)
 {
     (void)state;
     seed = (uint64_t)atoi(text_of("MOEHAL_TEST_SEED", "1"));
     for (uint32_t round = 0; round < rounds; round++)
         in_streams(round);
+    in_a_row(true);
 }
 
 /* Each rank's graph has all operations, some of them in halves with another op between. */
@@ -596,6 +620,7 @@ static void schedules(void **state)
             seed = first + i;
             in_streams(i);
             in_graphs(i);
+            in_a_row(false);
             traces[again] = trace() - before;
             before = trace();
         }
