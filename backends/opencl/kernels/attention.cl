@@ -151,7 +151,7 @@ APART void gather(float *o, int first, const float *alpha, const float *p, keys_
 
 #else
 #define HEADS 1
-#define SPACE (KEYS * STRIPES)
+#define SPACE (KEYS * PITCH)
 #define SHARED local
 
 void score(global const float *const *q, keys_in keys, local const long *rows, long count,
@@ -171,17 +171,10 @@ void score(global const float *const *q, keys_in keys, local const long *rows, l
         }
 #pragma unroll
         for (int i = 0; i < KEYS; i++)
-            space[i * STRIPES + LANE] = a[i];
-        SYNC();
-        for (int h = STRIPES / 2; h; h /= 2) {
-            for (int i = LANE; i < KEYS * h; i += LANES) {
-                int at = i / h * STRIPES + i % h;
-                space[at] = space[at] + space[at + h];
-            }
-            SYNC();
-        }
+            space[i * PITCH + LANE] = a[i];
+        fold_upper(space, KEYS);
         if (LANE < many)
-            scores[begin + LANE] = (space[LANE * STRIPES] + 0.0f) * scale;
+            scores[begin + LANE] = (fold_8(space + LANE * PITCH, 1) + 0.0f) * scale;
         SYNC();
     }
 }

@@ -222,10 +222,8 @@ KERNEL void many(MANY_ARGUMENTS)
         for (int side = 0; side <= has_up && ids.begin <= ids.last; side++) {
             if (down)
                 pack_columns(PASS_WEIGHT(w), expert, row, in, begin, out, panel);
-            else if (side)
-                pack_rows(PASS_WEIGHT(up), expert, row + begin, row + out - 1, in, panel);
             else
-                pack_rows(PASS_WEIGHT(w), expert, row + begin, row + out - 1, in, panel);
+                pack_rows(PICK_WEIGHT(side, w, up), expert, row + begin, row + out - 1, in, panel);
             for (long n = ids.begin; n <= ids.last;) {
                 global const float *xs[MOST_ROWS];
                 float results[MOST_ROWS * PANEL];
@@ -267,10 +265,7 @@ KERNEL void many(MANY_ARGUMENTS)
             xs[i] = ROW2(x, id / slots, x_by_slot ? id % slots : 0);
         }
         for (int side = 0; side <= has_up; side++) {
-            if (side)
-                weight_rows(PASS_WEIGHT(up), rows, expert, row + begin, row + out - 1);
-            else
-                weight_rows(PASS_WEIGHT(w), rows, expert, row + begin, row + out - 1);
+            weight_rows(PICK_WEIGHT(side, w, up), rows, expert, row + begin, row + out - 1);
             tile(MANY, rows, xs, in, side ? more : results, space);
         }
         for (int i = LANE; i < BLOCK * MANY; i += LANES) {

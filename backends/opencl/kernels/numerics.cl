@@ -33,6 +33,13 @@
 #define APART
 #endif
 
+/* The same for what has no lanes and is called once or twice, on any device that is a CPU. */
+#if defined(FORM_CPU) || defined(PREFETCH)
+#define RARE __attribute__((noinline))
+#else
+#define RARE
+#endif
+
 /* In front of a loop that is not worth vectors or copies of itself, which take a compiler long. */
 #ifdef FORM_CPU
 #define COLD _Pragma("clang loop vectorize(disable) unroll(disable)")
@@ -298,18 +305,34 @@ APART float group_dot(global const float *x, global const float *w, long count,
 typedef float wide;
 #define WIDE 1
 
+/* Rule 2's fold is a tree: eight values that lie `apart`, in three of its six levels. */
+float fold_8(local const float *p, int apart)
+{
+    return ((p[0] + p[4 * apart]) + (p[2 * apart] + p[6 * apart])) +
+           ((p[apart] + p[5 * apart]) + (p[3 * apart] + p[7 * apart]));
+}
+
+/* Of several sums, whose stripes lie PITCH apart, the upper three levels; after the call every lane
+ * may read the lower ones with fold_8(of, 1). PITCH keeps lanes in different banks. */
+#define PITCH (STRIPES + 8)
+
+void fold_upper(local float *stripes, int sums)
+{
+    SYNC();
+    for (int i = LANE; i < 8 * sums; i += LANES) {
+        local float *at = stripes + i / 8 * PITCH + i % 8;
+        *at = fold_8(at, 8);
+    }
+    SYNC();
+}
+
 /* Rule 2's fold of one value a lane; all lanes get it. */
 float group_fold(float value, local float *stripes)
 {
     SYNC(); /* stripes may still be read */
     stripes[LANE] = value;
-    SYNC();
-    for (int h = STRIPES / 2; h; h /= 2) {
-        if (LANE < h)
-            stripes[LANE] = stripes[LANE] + stripes[LANE + h];
-        SYNC();
-    }
-    return stripes[0] + 0.0f;
+    fold_upper(stripes, 1);
+    return fold_8(stripes, 1) + 0.0f;
 }
 
 APART float group_dot(global const float *x, global const float *w, long count,
@@ -321,25 +344,26 @@ APART float group_dot(global const float *x, global const float *w, long count,
     return group_fold(a, stripes);
 }
 
-#define GROUP_REDUCE(value, space, combined)                                                       \
+/* All lanes read all values: two barriers instead of a tree's eight. */
+#define GROUP_REDUCE(value, space, combine)                                                        \
+    ulong all = 0;                                                                                 \
     SYNC();                                                                                        \
     space[LANE] = value;                                                                           \
     SYNC();                                                                                        \
-    for (int h = LANES / 2; h; h /= 2) {                                                           \
-        if (LANE < h)                                                                              \
-            space[LANE] = combined;                                                                \
-        SYNC();                                                                                    \
-    }                                                                                              \
-    return space[0];
+    for (int i = 0; i < LANES; i++)                                                                \
+        all = combine(all, space[i]);                                                              \
+    return all;
+
+#define PLUS(a, b) ((a) + (b))
 
 ulong group_max(ulong value, local ulong *space)
 {
-    GROUP_REDUCE(value, space, max(space[LANE], space[LANE + h]))
+    GROUP_REDUCE(value, space, max)
 }
 
 ulong group_sum(ulong value, local ulong *space)
 {
-    GROUP_REDUCE(value, space, space[LANE] + space[LANE + h])
+    GROUP_REDUCE(value, space, PLUS)
 }
 
 #define GROUP_MAX(value, space) group_max(value, space)

@@ -22,7 +22,7 @@ KERNEL void argmax(TENSOR(int, y), TENSOR(const float, logits), const long count
 }
 
 /* Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011): two words of the block of (counter, 0). */
-ulong philox(ulong seed, ulong counter)
+RARE ulong philox(ulong seed, ulong counter)
 {
     uint x0 = (uint)counter, x1 = (uint)(counter >> 32), x2 = 0, x3 = 0;
     uint k0 = (uint)seed, k1 = (uint)(seed >> 32);

@@ -17,6 +17,10 @@
         global const uchar *name##_3, const long name##_part, const long4 name##_data,             \
         const long4 name##_scale
 #define PASS_WEIGHT(name) name, name##_1, name##_2, name##_3, name##_part, name##_data, name##_scale
+/* One of two: what follows is compiled once for both. */
+#define PICK_WEIGHT(second, a, b)                                                                  \
+    second ? b : a, second ? b##_1 : a##_1, second ? b##_2 : a##_2, second ? b##_3 : a##_3,        \
+        second ? b##_part : a##_part, second ? b##_data : a##_data, second ? b##_scale : a##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
 
 /* BLOCK rows of a matrix are a group's. */
@@ -116,9 +120,6 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 /* ---- BLOCK rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
  * read after the call. Rows behind `last` give anything. ---- */
 
-#define TIMES(name, expert, row, last, x, count, results, space)                                   \
-    rows_times(PASS_WEIGHT(name), expert, row, last, x, count, results, space)
-
 #ifdef FORM_CPU
 #define TILE_SPACE 1
 
@@ -204,7 +205,7 @@ APART void rows_times(WEIGHT(w), long expert, long row, long last, global const 
 #else
 #define MOST_SUMS 32
 #define MOST_TOKENS 8
-#define TILE_SPACE (MOST_SUMS * STRIPES) /* floats */
+#define TILE_SPACE (MOST_SUMS * PITCH) /* floats */
 
 /* results[r * tokens + t] = rows[r] . x[t]; tokens is a constant where it is called, so that loops
  * unroll and sums stay in registers. */
@@ -231,17 +232,10 @@ __attribute__((always_inline)) void tile(const int tokens, const weight_row *w,
     }
 #pragma unroll
     for (int i = 0; i < BLOCK * tokens; i++)
-        space[i * STRIPES + LANE] = a[i];
-    SYNC();
-    for (int h = STRIPES / 2; h; h /= 2) {
-        for (int i = LANE; i < BLOCK * tokens * h; i += LANES) {
-            int at = i / h * STRIPES + i % h;
-            space[at] = space[at] + space[at + h];
-        }
-        SYNC();
-    }
+        space[i * PITCH + LANE] = a[i];
+    fold_upper(space, BLOCK * tokens);
     for (int i = LANE; i < BLOCK * tokens; i += LANES)
-        results[i] = space[i * STRIPES] + 0.0f;
+        results[i] = fold_8(space + i * PITCH, 1) + 0.0f;
     SYNC();
 }
 
