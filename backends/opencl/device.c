@@ -71,7 +71,8 @@ static mh_status start(struct device *device, const struct entry *e, const mh_ba
     device->most_bytes = number(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
     status = lower_limit(device);
     opencl_find_commands(device, e->platform);
-    device->compute_units = e->info.compute_units;
+    /* One at least, where the driver does not tell: no launch may be empty. */
+    device->compute_units = e->info.compute_units ? e->info.compute_units : 1;
     if (!status)
         status = choose_form(device, e->info.kind);
     bool divides = number(device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT;
