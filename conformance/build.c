@@ -247,6 +247,11 @@ static const struct conf_operand *in_place_of(struct conf_build *b, const char *
     return NULL;
 }
 
+bool conf_is_table(const char *name)
+{
+    return !strcmp(name, "page_table") || !strcmp(name, "expert_map");
+}
+
 /* Inputs first, so that outputs find whose place they may take. */
 static void lay_out(struct conf_build *b, const mh_operand *info)
 {
@@ -271,7 +276,9 @@ static void lay_out(struct conf_build *b, const mh_operand *info)
     if (c->layout == LAYOUT_SHIFTED)
         at += unit * (1 + conf_below(&b->random, 15));
     o->view.offset = at;
-    b->bytes[o->buffer] = at + span + (own ? GUARD : 0);
+    /* What is only read ends where its buffer does, which shows who reads on. */
+    bool guarded = own && (info->flags & MH_OPERAND_WRITTEN || !span || conf_is_table(info->name));
+    b->bytes[o->buffer] = at + span + (guarded ? GUARD : 0);
 }
 
 static bool make_images(struct conf_build *b)

@@ -72,6 +72,9 @@ double conf_decode(mh_dtype dtype, const void *bytes);
 double conf_value(const struct conf_build *b, const struct conf_operand *o, int64_t i, int64_t j,
                   int64_t k);
 int32_t conf_index(const struct conf_build *b, const struct conf_operand *o, int64_t i, int64_t j);
+/* page_table, expert_map: what lies between and behind such a table's rows is a good index, so that
+ * whoever looks one place too far finds something. */
+bool conf_is_table(const char *name);
 /* A row of a weight, decoded (rule 1): out[in]. */
 void conf_weight_row(const struct conf_weight *w, int64_t expert, int64_t row, double *out);
 

@@ -34,7 +34,8 @@ static mh_status make_room(struct conf_side *side, uint32_t i, uint64_t bytes)
 {
     if (bytes <= side->room[i])
         return MH_OK;
-    uint64_t room = bytes + bytes / 2 + 4096;
+    /* The first one just as large, so that a case alone shows who reads past its end. */
+    uint64_t room = side->room[i] ? bytes + bytes / 2 + 4096 : bytes;
     mh_buffer_release(side->buffers[i]);
     free(side->after[i]);
     side->buffers[i] = NULL;

@@ -279,9 +279,7 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
     } else {
         permute(b, order, count < MOST ? count : MOST, dim['S']);
     }
-    /* What lies between and behind a table's rows is a good index: whoever looks one place too far
-     * finds something. */
-    if (!strcmp(name, "page_table") || !strcmp(name, "expert_map"))
+    if (conf_is_table(name))
         memset(b->image[o->buffer] + o->view.offset, 0,
                (size_t)(o->view.shape[0] * o->view.stride[0]) + GUARD);
     /* The first that is none is the limit itself. */

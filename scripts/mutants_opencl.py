@@ -75,7 +75,7 @@ CASES = {
                      "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad"],
     "experts_linear": ["experts_gate_up/{}/T2.J2.D70.I9.S4.E6/gaps/random/map",
                        "experts_down/{}/T2.J2.D9.I70.S4.E4/gaps/random/bad"],
-    "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain",
+    "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/dense/random/plain",
                              "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent"],
     "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad"],
     "order": ["linear/{}/T7.O9.I130/gaps/random/plain", "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
@@ -148,20 +148,20 @@ def program_of(kernel):
 
 
 def functions_behind(kernel):
-    """The kernel and what it uses, in its program: {(file, function)}"""
+    """The kernel and what it calls, by way of macros too, in its program, in either form: {(file, function)}"""
     bodies = {}
     for name in program_of(kernel):
         text = (KERNELS / f"{name}.cl").read_text().replace(INLINE, "_" * len(INLINE))
-        for m in re.finditer(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\([^;{]*?\)\s*\{(.*?)^\}", text, re.M | re.S):
-            bodies.setdefault(m[1], []).append((name, m[2]))
-    reached, queue = set(), [kernel]
-    while queue:
-        function = queue.pop()
-        for name, body in bodies.get(function, []):
-            if (name, function) not in reached:
-                reached.add((name, function))
-                queue += [other for other in bodies if re.search(rf"\b{other}\b", body, re.I)]
-    return reached
+        for m in re.finditer(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\([^;{]*?\)\s*\{(.*?)^\}"
+                             r"|^#define (\w+)\(((?:[^\n]*\\\n)*[^\n]*)", text, re.M | re.S):
+            bodies.setdefault(m[1] or m[3], []).append((name, m[2] or m[4]))
+    reached, queue = {kernel}, [kernel]
+    for function in queue:
+        for _, body in bodies.get(function, []):
+            called = {other for other in bodies if re.search(rf"\b{other}\(", body)} - reached
+            reached |= called
+            queue += sorted(called)
+    return {(name, function) for function in reached for name, _ in bodies.get(function, [])}
 
 
 def every_site():

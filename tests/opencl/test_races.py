@@ -27,7 +27,7 @@ router_linear/{}/T2.E40.I70.J4.G8.W3/gaps/random/sigmoid-bias-groups
 experts_gate_up/{}/T2.J2.D70.I9.S4.E6/gaps/random/map
 experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/absent
 experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/bad
-experts_down_combine/{}/T2.J2.D9.I70.S4.E4/inplace/random/plain
+experts_down_combine/{}/T2.J2.D9.I70.S4.E4/dense/random/plain
 experts_down_combine/{}/T5.J2.D9.I70.S4.E6/gaps/random/map
 """
 FUSED = """
