@@ -148,7 +148,8 @@ def program_of(kernel):
 
 
 def functions_behind(kernel):
-    """The kernel and what it calls, by way of macros too, in its program, in either form: {(file, function)}"""
+    """The kernel and what it calls, by way of macros too, in its program, in either form: {(file, function)}.
+    Not soft_rcp and soft_sqrt, which PoCL and oclgrind do not need."""
     bodies = {}
     for name in program_of(kernel):
         text = (KERNELS / f"{name}.cl").read_text().replace(INLINE, "_" * len(INLINE))
@@ -158,7 +159,8 @@ def functions_behind(kernel):
     reached, queue = {kernel}, [kernel]
     for function in queue:
         for _, body in bodies.get(function, []):
-            called = {other for other in bodies if re.search(rf"\b{other}\(", body)} - reached
+            called = {other for other in bodies if re.search(rf"\b{other}\(", body)
+                      and not other.startswith("soft_")} - reached
             reached |= called
             queue += sorted(called)
     return {(name, function) for function in reached for name, _ in bodies.get(function, [])}

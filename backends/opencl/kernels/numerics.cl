@@ -326,10 +326,9 @@ void fold_upper(local float *stripes, int sums)
     SYNC();
 }
 
-/* Rule 2's fold of one value a lane; all lanes get it. */
+/* Rule 2's fold of one value a lane; all lanes get it. Nobody may still read the stripes. */
 float group_fold(float value, local float *stripes)
 {
-    SYNC(); /* stripes may still be read */
     stripes[LANE] = value;
     fold_upper(stripes, 1);
     return fold_8(stripes, 1) + 0.0f;
