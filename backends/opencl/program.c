@@ -186,6 +186,7 @@ static void make_kernel(struct device *device, int k, mh_format format)
         device->programs[kernels[k].program][format].program, kernels[k].name, &code);
     device->kernels[k][format] = kernel;
     if (!kernel) {
+        device->checked[k][format] = false; /* no verdict: another time it may be had */
         snprintf(broken, BROKEN, "clCreateKernel: %s",
                  opencl_name(code) ? opencl_name(code) : "unknown error");
         return;
