@@ -244,6 +244,13 @@ static mh_status wait_all(mh_comm *comm, mh_status status, char *all)
     return status;
 }
 
+/* Says that every rank has `bytes` for the others. */
+static void part_alike(mh_comm *comm, uint64_t bytes)
+{
+    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
+        comm->parts[p] = bytes * comm->counts[p];
+}
+
 /* x of all ranks, one behind the other. */
 static mh_status take_all(mh_comm *comm, const mh_tensor *x, char **out)
 {
@@ -254,8 +261,7 @@ static mh_status take_all(mh_comm *comm, const mh_tensor *x, char **out)
     mh_status status = take_staging(comm, all, out);
     if (status)
         return status;
-    for (uint32_t p = 0; p < mh_transport_processes(comm->transport); p++)
-        comm->parts[p] = bytes * comm->counts[p];
+    part_alike(comm, bytes);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)
         status = take(comm, r, &x[r], 0, *out + (comm->info.first + r) * bytes, bytes);
     return wait_all(comm, status, *out);
@@ -301,6 +307,30 @@ mh_status mh_comm_broadcast(mh_comm *comm, const mh_tensor *x, uint32_t root)
     return status;
 }
 
+/* Where the transport itself finds the only rank's y; NULL if staging has to help. */
+static char *in_reach(const mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
+{
+    if (!comm->transport || comm->info.count != 1 || y->buffer == x->buffer)
+        return NULL;
+    const mh_buffer *memory = y->buffer;
+    if (memory->device->is_host)
+        return (char *)memory->view.host + y->offset;
+    if (transport_takes(comm->transport, memory->device))
+        return (char *)memory->view.handle + y->offset; /* of nvidia and amd, the device's pointer */
+    return NULL;
+}
+
+static mh_status gather_in_place(mh_comm *comm, const mh_tensor *y, const mh_tensor *x, char *all)
+{
+    uint64_t bytes = comm_bytes(x), own = y->offset + comm->info.first * bytes;
+    comm->info.operations++;
+    comm->info.bytes_out += bytes;
+    comm->info.bytes_in += comm_bytes(y);
+    part_alike(comm, bytes);
+    return wait_all(
+        comm, mh_stream_copy(comm->streams[0], y->buffer, own, x->buffer, x->offset, bytes), all);
+}
+
 mh_status mh_comm_all_gather(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
@@ -311,6 +341,8 @@ mh_status mh_comm_all_gather(mh_comm *comm, const mh_tensor *y, const mh_tensor 
         status = check_pair(comm, "mh_comm_all_gather", "y", y, x, comm->info.ranks);
     if (!status && comm_is_native(comm))
         return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_ALL_GATHER}, y, x, NULL);
+    if (!status && (all = in_reach(comm, y, x)))
+        return gather_in_place(comm, y, x, all);
     if (!status)
         status = take_all(comm, x, &all);
     for (uint32_t r = 0; !status && r < comm->info.count; r++)

@@ -44,6 +44,11 @@ struct mh_comm {
     struct comm_owners *owners;
 };
 
+/* ---- transport.c ---- */
+
+/* Whether it reads and writes a device's memory by itself. */
+bool transport_takes(mh_transport *transport, const mh_device *device);
+
 /* ---- comm.c ---- */
 
 /* Bytes of a tensor whose shape has been checked. */

@@ -7,7 +7,7 @@
 
 #include <moehal/transport.h>
 
-#include "hal.h"
+#include "comm_impl.h"
 
 #define REASON 256
 #define MOST_RANKS 65536u
@@ -74,7 +74,7 @@ static mh_status load(mh_runtime *runtime, const char *path, const mh_transport_
         return hal_fail(runtime, MH_ABI_MISMATCH,
                         "%.256s: was built for MH_TRANSPORT_ABI %u, this library has %u", path,
                         t->abi, MH_TRANSPORT_ABI);
-    if (t->struct_size < sizeof(*t) || !t->name || !t->open || !t->close || !t->gather || !t->abort)
+    if (t->struct_size < offsetof(mh_transport_table, takes) || !t->name || !t->open || !t->close || !t->gather || !t->abort)
         return hal_fail(runtime, MH_BAD_DATA, "%.256s: its table lacks a function", path);
     *out = t;
     return MH_OK;
@@ -157,6 +157,14 @@ mh_status mh_transport_gather(mh_transport *transport, void *all, const uint64_t
     return status ? hal_fail(transport->runtime, status, "transport %.64s: %.255s",
                              transport->table->name, reason)
                   : MH_OK;
+}
+
+bool transport_takes(mh_transport *transport, const mh_device *device)
+{
+    const mh_transport_table *t = transport->table;
+    const char *allowed = hal_environment(transport->runtime, "MOEHAL_GPU_AWARE");
+    return allowed && !strcmp(allowed, "1") && t->struct_size >= sizeof(*t) && t->takes &&
+           t->takes(transport->instance, device->table->name);
 }
 
 static mh_status gather_counts(mh_transport *transport, uint32_t *counts)

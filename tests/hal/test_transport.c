@@ -1,8 +1,10 @@
-/* Whose ranks are which: with other processes that say what they like. argv[1]: crowd.c's module.
- */
+/* Whose ranks are which: with other processes that say what they like; and whose memory a transport
+ * is given. argv: crowd.c's module, the null backend's. */
+#include <moehal/backend.h>
+
 #include "world.h"
 
-static const char *crowd_path;
+static const char *crowd_path, *null_folder;
 
 struct crowd {
     mh_runtime *runtime;
@@ -105,14 +107,65 @@ static void a_communicator_asks(void **state)
     go_home(&c);
 }
 
+/* Where the crowd is told to leave what all ranks have. */
+static const char *all_gather(const struct crowd *c, const char *uri)
+{
+    mh_device *device;
+    mh_stream *stream;
+    mh_comm *comm;
+    mh_buffer *x, *y;
+    char zeros[12] = {0};
+    OK(mh_device_open(c->runtime, uri, NULL, &device));
+    OK(mh_stream_create(device, &stream));
+    OK(mh_comm_create(&stream, 1, c->transport, &comm));
+    OK(mh_buffer_create(device, 64, 0, &x));
+    OK(mh_buffer_create(device, 256, 0, &y));
+    OK(mh_stream_write(stream, x, 0, zeros, sizeof(zeros)));
+    mh_tensor from = mh_tensor_make(x, 0, MH_I32, 1, (int64_t[]){3});
+    mh_tensor to = mh_tensor_make(y, 128, MH_I32, 1, (int64_t[]){12});
+    OK(mh_comm_all_gather(comm, &to, &from));
+    void *module = dlopen(crowd_path, RTLD_NOW | RTLD_NOLOAD);
+    const char *saw = *(const char **)dlsym(module, "crowd_saw");
+    dlclose(module);
+    const mh_buffer_view *view = mh_view_buffer(y);
+    const char *where = view->host && saw == (const char *)view->host + 128 ? "host"
+                        : saw == (const char *)view->handle + 128           ? "device"
+                                                                            : "staging";
+    mh_buffer_release(x);
+    mh_buffer_release(y);
+    mh_comm_release(comm);
+    mh_stream_release(stream);
+    mh_device_release(device);
+    return where;
+}
+
+static void memory_in_reach_is_not_staged(void **state)
+{
+    (void)state;
+    setenv("MOEHAL_BACKENDS", null_folder, 1);
+    struct crowd c = gather_round();
+    says(&c, 1, 1, 1);
+    assert_string_equal(all_gather(&c, "host"), "host");
+    assert_string_equal(all_gather(&c, "null"), "staging");
+    setenv("MOEHAL_GPU_AWARE", "1", 1);
+    assert_string_equal(all_gather(&c, "host"), "host");
+    assert_string_equal(all_gather(&c, "null"), "device");
+    setenv("MOEHAL_GPU_AWARE", "0", 1);
+    assert_string_equal(all_gather(&c, "null"), "staging");
+    unsetenv("MOEHAL_GPU_AWARE");
+    go_home(&c);
+}
+
 int main(int argc, char **argv)
 {
-    assert_int_equal(argc, 2);
+    assert_int_equal(argc, 3);
     crowd_path = argv[1];
+    null_folder = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_go_by_processes),
         cmocka_unit_test(counts_that_cannot_be_are_refused),
         cmocka_unit_test(a_communicator_asks),
+        cmocka_unit_test(memory_in_reach_is_not_staged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,10 @@
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#ifdef OPEN_MPI
+#include <mpi-ext.h> /* what it was built with */
+#endif
 
 #include <moehal/transport.h>
 
@@ -114,6 +118,21 @@ static void end_all(void *self, int32_t exit_status)
     abort(); /* it does not return */
 }
 
+/* GPU-aware MPI. Untested: Debian's is not, and no virtual GPU can show it. */
+static uint32_t takes(void *self, const char *backend)
+{
+    (void)self, (void)backend;
+#if defined(MPIX_CUDA_AWARE_SUPPORT) && MPIX_CUDA_AWARE_SUPPORT
+    if (!strcmp(backend, "nvidia"))
+        return MPIX_Query_cuda_support() == 1;
+#endif
+#if defined(MPIX_ROCM_AWARE_SUPPORT) && MPIX_ROCM_AWARE_SUPPORT
+    if (!strcmp(backend, "amd"))
+        return MPIX_Query_rocm_support() == 1;
+#endif
+    return 0;
+}
+
 static const mh_transport_table table = {
     .abi = MH_TRANSPORT_ABI,
     .struct_size = sizeof(table),
@@ -122,6 +141,7 @@ static const mh_transport_table table = {
     .close = leave,
     .gather = gather,
     .abort = end_all,
+    .takes = takes,
 };
 
 MH_API const mh_transport_table *mh_transport_entry(void);

@@ -27,10 +27,13 @@ typedef struct mh_transport_table {
     mh_status (*open)(void **instance, uint32_t *process, uint32_t *processes, char *reason);
     void (*close)(void *instance);
     /* Collective. `all` has a part for each process, one behind the other, of parts[process] bytes;
-     * in: this process's own part; out: all of them. */
+     * in: this process's own part; out: all of them. In host memory, or see `takes`. */
     mh_status (*gather)(void *instance, void *all, const uint64_t *parts, char *reason);
     /* Ends all processes with this exit status. Does not return. */
     void (*abort)(void *instance, int32_t exit_status);
+    /* May `all` be memory of this backend's devices: "nvidia", pointers of CUDA, "amd", of HIP? Not
+     * where it is NULL. Asked only where MOEHAL_GPU_AWARE=1 allows it. */
+    uint32_t (*takes)(void *instance, const char *backend);
 } mh_transport_table;
 
 typedef const mh_transport_table *(*mh_transport_entry_fn)(void);
