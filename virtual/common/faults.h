@@ -2,7 +2,7 @@
  *
  * A list of faults, separated by commas, from MOEHAL_VIRTUAL_FAULTS or from a call:
  *
- *   fail:NAME:N[:CODE]  the Nth call of NAME from now on fails, with CODE (default: unknown error)
+ *   fail:NAME:N[:CODE]  the Nth call of NAME from now on fails, with CODE (or 304, the system's)
  *   oom:BYTES[:DEVICE]  no device (or only DEVICE) has more than BYTES; suffixes K, M, G
  *   ecc:N               an uncorrectable memory error in the Nth launch
  *   lost:N              the device falls off the bus in the Nth launch

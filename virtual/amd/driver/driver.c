@@ -76,7 +76,7 @@ hipError_t call_enter(const char *name)
         return result;
     if (vc_faults_call(driver.faults, name, &code)) {
         vc_log(driver.reports, "%s: fails on request", name);
-        return code < 0 ? hipErrorUnknown : (hipError_t)code;
+        return code < 0 ? hipErrorOperatingSystem : (hipError_t)code;
     }
     return hipSuccess;
 }

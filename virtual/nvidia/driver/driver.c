@@ -37,7 +37,7 @@ CUresult call_enter(const char *name)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (vc_faults_call(driver.faults, name, &code)) {
         vc_log(driver.reports, "%s: fails on request", name);
-        return code < 0 ? CUDA_ERROR_UNKNOWN : (CUresult)code;
+        return code < 0 ? CUDA_ERROR_OPERATING_SYSTEM : (CUresult)code;
     }
     return CUDA_SUCCESS;
 }
