@@ -148,13 +148,13 @@ struct setup {
     mh_dtype kv;
 };
 
-/* Opens everything but the session. Returns -1, or the exit status after telling why. */
 /* The other processes, under mpirun; NULL: there are none. All but the first lose their stdout. */
 mh_status open_transport(mh_runtime *runtime, bool joins, mh_transport **out);
 /* Each name of a list with commas between, or NULL: whatever is best. Of several processes on a
  * machine each takes its own, in turn; where there are fewer, they share. */
 mh_status for_each_device(const char *uris, const mh_transport *transport,
                           mh_status (*take)(void *user, const char *uri), void *user);
+/* Opens everything but the session. Returns -1, or the exit status after telling why. */
 int setup_open(struct setup *setup, const struct command *command,
                const struct setup_options *options);
 /* Returns `code`, unless the timeline could not be written. */

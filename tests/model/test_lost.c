@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <moehal-model/session.h>
+#include "few_tokens.h"
 
 enum { DEVICES = 3 };
 static const char *model_dir, *null_module;
@@ -25,28 +25,9 @@ static uint64_t stride;
             fail_msg("%s: %s", #call, mh_last_message());                                          \
     } while (0)
 
-/* A prompt and two tokens. */
-static mh_status write_some(mh_model *model, int32_t tokens[2])
-{
-    static const int32_t prompt[] = {0, 5, 9, 17, 3};
-    mh_session_params p = MH_INIT(mh_session_params);
-    mh_session *session = NULL;
-    p.context = 16;
-    mh_status status = mh_session_create(model, &p, &session);
-    if (!status)
-        status = mh_session_run(session, prompt, 5, NULL);
-    for (int i = 0; !status && i < 2; i++) {
-        status = mh_session_next(session, &tokens[i]);
-        if (!status)
-            status = mh_session_run(session, &tokens[i], 1, NULL);
-    }
-    mh_session_release(session);
-    return status;
-}
-
 /* What came of it, with `faults` on one of the devices; the calls that device was asked for. */
 static mh_status run(uint32_t victim, const mh_faults *faults, mh_fault_report *report,
-                     int32_t tokens[2])
+                     int32_t tokens[TOKENS])
 {
     static const char *const uris[DEVICES] = {"host", "null", "host"};
     mh_runtime *runtime;
@@ -87,7 +68,7 @@ static void each_device_lost_at_each_call(void **state)
     (void)state;
     static const uint32_t kinds[] = {MH_CALL_ENCODE, MH_CALL_COPY, MH_CALL_WAIT, MH_CALL_MARK};
     const mh_faults none = MH_INIT(mh_faults);
-    int32_t want[2], got[2];
+    int32_t want[TOKENS], got[TOKENS];
     uint64_t tried = 0;
     for (uint32_t d = 0; d < DEVICES; d++) {
         mh_fault_report calls = MH_INIT(mh_fault_report);

@@ -25,9 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <moehal-model/session.h>
+#include "../model/few_tokens.h"
 
-enum { MOST = 8, TOKENS = 2, SECONDS = 10 };
+enum { MOST = 8, SECONDS = 10 };
 
 struct outcome { /* shared with the process that runs */
     mh_status status;
@@ -83,25 +83,6 @@ static void lose(const char *driver, uint64_t nth)
     snprintf(fault, sizeof(fault), "lost:%llu", (unsigned long long)nth);
     if (faults(fault))
         _exit(3);
-}
-
-/* A prompt and two tokens. */
-static mh_status write_some(mh_model *model, int32_t *tokens)
-{
-    static const int32_t prompt[] = {0, 5, 9, 17, 3};
-    mh_session_params p = MH_INIT(mh_session_params);
-    mh_session *session = NULL;
-    p.context = 16;
-    mh_status status = mh_session_create(model, &p, &session);
-    if (!status)
-        status = mh_session_run(session, prompt, 5, NULL);
-    for (int i = 0; !status && i < TOKENS; i++) {
-        status = mh_session_next(session, &tokens[i]);
-        if (!status)
-            status = mh_session_run(session, &tokens[i], 1, NULL);
-    }
-    mh_session_release(session);
-    return status;
 }
 
 static uint32_t open_devices(mh_runtime *runtime, mh_device **devices)
