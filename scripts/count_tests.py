@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Sums up Meson's test reports: lists what failed and what was skipped, with the reason, and ends
-with the line `N passed, N failed, N skipped`. Exit status 1 on a failure, or if nothing ran.
+"""Sums up Meson's test reports: lists what was skipped, with the reason, and what failed, with the
+end of what it printed, and ends with the line `N passed, N failed, N skipped`. Exit status 1 on a failure, or if nothing ran.
 
 usage: count_tests.py [--also-failed N] FOLDER     (FOLDER: RUN.json, each a meson testlog.json)
 
@@ -16,6 +16,7 @@ import sys
 CMOCKA_SKIPPED = re.compile(r"^\[  SKIPPED \] (\S+)$")
 REASON = re.compile(r"^SKIP: (.+)$")
 NO_REASON = "it gives no reason"
+LAST_LINES, LINE_LENGTH = 10, 200
 
 
 def program_reason(output):
@@ -33,6 +34,13 @@ def skipped_within(output):
             found.setdefault(match[1], reason)
             reason = NO_REASON
     return found
+
+
+def print_failure(where, test, output):
+    print(f"FAILED   {where} ({test['result'].lower()}, status {test.get('returncode')}, "
+          f"{test.get('duration', 0):.0f} s)")
+    for line in output.strip().splitlines()[-LAST_LINES:]:
+        print(f"         | {line[:LINE_LENGTH]}")
 
 
 def main():
@@ -57,7 +65,7 @@ def main():
                 print(f"skipped  {where}: {program_reason(output)}")
             else:
                 failed += 1
-                print(f"FAILED   {where} ({test['result'].lower()})")
+                print_failure(where, test, output)
     if passed + failed == 0:
         print("no test ran")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
