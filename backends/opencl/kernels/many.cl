@@ -47,7 +47,7 @@ long id_at(ids_of ids, long i)
 
 #ifdef FORM_CPU
 #define PANEL 48
-#define MOST_ROWS 8
+#define ROWS 4
 
 /* Of each quarter of two vectors in turn: words 0 and 1, words 2 and 3, the first pair of words,
  * the second. */
@@ -151,8 +151,7 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
     }
 }
 
-#define EACH_4(DO) DO(0) DO(1) DO(2) DO(3)
-#define EACH_8(DO) EACH_4(DO) DO(4) DO(5) DO(6) DO(7)
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3)
 #define BEGIN_SUMS(r) float16 a##r = 0, b##r = 0, c##r = 0;
 #define ADD_TERMS(r)                                                                               \
     {                                                                                              \
@@ -167,38 +166,35 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
     VECTOR(, float, to, 3 * r) = a##r + 0.0f, VECTOR(, float, to, 3 * r + 1) = b##r + 0.0f,        \
                         VECTOR(, float, to, 3 * r + 2) = c##r + 0.0f;
 
-/* to[r] = the panel's outputs for input r, of `rows`: sums are named one by one, so that they are
- * in registers. */
-#define MULTIPLY(rows)                                                                             \
-    APART void multiply_##rows(global const float *panel, long in, global const float *const *x,   \
-                               float *to)                                                          \
-    {                                                                                              \
-        float16 waiting[6][3 * rows];                                                              \
-        long terms = (in + STRIPES - 1) / STRIPES, pitch = panel_pitch(in), i = 0;                 \
-        EACH_##rows(NAME_INPUT) for (int s = 0;; s++, panel += pitch)                              \
-        {                                                                                          \
-            int level = 0;                                                                         \
-            global const float *w = panel;                                                         \
-            EACH_##rows(BEGIN_SUMS) for (long end = i + terms; i < end; i++, w += PANEL)           \
-            {                                                                                      \
-                float16 w0 = VECTOR(global const, float, w, 0);                                    \
-                float16 w1 = VECTOR(global const, float, w, 1);                                    \
-                float16 w2 = VECTOR(global const, float, w, 2);                                    \
-                EACH_##rows(ADD_TERMS)                                                             \
-            }                                                                                      \
-            for (; s >> level & 1; level++) {                                                      \
-                const float16 *there = waiting[level];                                             \
-                EACH_##rows(ADD_WAITING)                                                           \
-            }                                                                                      \
-            if (level == 6) {                                                                      \
-                EACH_##rows(GIVE) return;                                                          \
-            }                                                                                      \
-            float16 *there = waiting[level];                                                       \
-            EACH_##rows(WAIT)                                                                      \
-        }                                                                                          \
+/* to[r] = the panel's outputs for input r, of ROWS: sums are named one by one, so that they are in
+ * registers. */
+APART void multiply(global const float *panel, long in, global const float *const *x, float *to)
+{
+    float16 waiting[6][3 * ROWS];
+    long terms = (in + STRIPES - 1) / STRIPES, pitch = panel_pitch(in), i = 0;
+    EACH(NAME_INPUT)
+    for (int s = 0;; s++, panel += pitch) {
+        int level = 0;
+        global const float *w = panel;
+        EACH(BEGIN_SUMS)
+        for (long end = i + terms; i < end; i++, w += PANEL) {
+            float16 w0 = VECTOR(global const, float, w, 0);
+            float16 w1 = VECTOR(global const, float, w, 1);
+            float16 w2 = VECTOR(global const, float, w, 2);
+            EACH(ADD_TERMS)
+        }
+        for (; s >> level & 1; level++) {
+            const float16 *there = waiting[level];
+            EACH(ADD_WAITING)
+        }
+        if (level == 6) {
+            EACH(GIVE)
+            return;
+        }
+        float16 *there = waiting[level];
+        EACH(WAIT)
     }
-MULTIPLY(4)
-MULTIPLY(8)
+}
 
 /* An input's results to where they belong; the second product's with the first one's. */
 APART void finish(global float *y, global const float *residual, const float *from, int second,
@@ -225,18 +221,14 @@ KERNEL void many(MANY_ARGUMENTS)
             else
                 pack_rows(PICK_WEIGHT(side, w, up), expert, row + begin, row + out - 1, in, panel);
             for (long n = ids.begin; n <= ids.last;) {
-                global const float *xs[MOST_ROWS];
-                float results[MOST_ROWS * PANEL];
-                int rows = ids.last - n < 4 ? 4 : 8;
-                for (int r = 0; r < rows; r++) {
+                global const float *xs[ROWS];
+                float results[ROWS * PANEL];
+                for (int r = 0; r < ROWS; r++) {
                     long id = id_at(ids, min(n + r, ids.last));
                     xs[r] = ROW2(x, id / slots, x_by_slot ? id % slots : 0);
                 }
-                if (rows == 4)
-                    multiply_4(panel, in, xs, results);
-                else
-                    multiply_8(panel, in, xs, results);
-                for (int r = 0; r < rows && n <= ids.last; r++, n++) {
+                multiply(panel, in, xs, results);
+                for (int r = 0; r < ROWS && n <= ids.last; r++, n++) {
                     long id = id_at(ids, n), t = id / slots, j = id % slots;
                     finish(ROW2(y, t, j) + begin,
                            has_residual ? ROW2(residual, t, j) + begin : 0, results + r * PANEL,
