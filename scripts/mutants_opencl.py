@@ -92,7 +92,8 @@ def sites(name, text):
     plain = text.replace(INLINE, "_" * len(INLINE))
     found = [m for m in base.sites(f"backends/opencl/kernels/{name}", plain)
              if not (m.old == "*" and re.search(r"\b(float|int|uint|uchar|ushort|ulong|histogram) $",
-                                                plain[:m.offset]))]  # a pointer's
+                                                plain[:m.offset]))  # a pointer's
+             and not re.search(r"FETCH|ahead", m.line)]  # a prefetch changes no result
     for match in re.finditer(r"^ +(SYNC(?:_GLOBAL)?\(\));", plain, re.M):
         names = re.findall(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\(", plain[:match.start()], re.M)
         if plain[match.end():].split("\n", 1)[0].endswith("\\"):  # a macro's: who uses it first

@@ -166,9 +166,12 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
     VECTOR(, float, to, 3 * r) = a##r + 0.0f, VECTOR(, float, to, 3 * r + 1) = b##r + 0.0f,        \
                         VECTOR(, float, to, 3 * r + 2) = c##r + 0.0f;
 
+#define FETCH_AHEAD(r) FETCH(ahead + r * ahead_pitch + line);
+
 /* to[r] = the panel's outputs for input r, of ROWS: sums are named one by one, so that they are in
- * registers. */
-APART void multiply(global const float *panel, long in, global const float *const *x, float *to)
+ * registers. ROWS rows of weights from `ahead` on are prefetched beside it, a part with each stripe. */
+APART void multiply(global const float *panel, long in, global const float *const *x, float *to,
+                    global const uchar *ahead, long ahead_pitch)
 {
     float16 waiting[6][3 * ROWS];
     long terms = (in + STRIPES - 1) / STRIPES, pitch = panel_pitch(in), i = 0;
@@ -177,6 +180,10 @@ APART void multiply(global const float *panel, long in, global const float *cons
         int level = 0;
         global const float *w = panel;
         EACH(BEGIN_SUMS)
+        for (long line = 0; line < terms * WEIGHT_BYTES; line += 64) {
+            EACH(FETCH_AHEAD)
+        }
+        ahead += terms * WEIGHT_BYTES;
         for (long end = i + terms; i < end; i++, w += PANEL) {
             float16 w0 = VECTOR(global const, float, w, 0);
             float16 w1 = VECTOR(global const, float, w, 1);
@@ -206,9 +213,17 @@ APART void finish(global float *y, global const float *residual, const float *fr
     }
 }
 
+/* The first row of a stretch. */
+weight_row stretch_row(WEIGHT(w), int has_lists, long item, long stretches, long head_rows,
+                       long first)
+{
+    long g = item / stretches, begin = item % stretches * PANEL;
+    return WEIGHT_ROW(w, has_lists ? g : 0, (has_lists ? 0 : g * head_rows + first) + begin);
+}
+
 KERNEL void many(MANY_ARGUMENTS)
 {
-    long stretches = (out + PANEL - 1) / PANEL;
+    long stretches = (out + PANEL - 1) / PANEL, units = get_num_groups(0);
     global float *panel = ROW1(panels, get_group_id(0));
     for (long item = atomic_inc(next + next_at); item < groups * stretches;
          item = atomic_inc(next + next_at)) {
@@ -220,6 +235,12 @@ KERNEL void many(MANY_ARGUMENTS)
                 pack_columns(PASS_WEIGHT(w), expert, row, in, begin, out, panel);
             else
                 pack_rows(PICK_WEIGHT(side, w, up), expert, row + begin, row + out - 1, in, panel);
+            /* What is likely packed next: the other side's rows, or another work-item takes as long. */
+            int ahead_up = side < has_up;
+            long ahead_item = ahead_up ? item : min(item + units, groups * stretches - 1);
+            long ahead_pitch = ahead_up ? up_data.s2 : w_data.s2;
+            weight_row ahead = stretch_row(PICK_WEIGHT(ahead_up, w, up), has_lists, ahead_item,
+                                           stretches, head_rows, first);
             for (long n = ids.begin; n <= ids.last;) {
                 global const float *xs[ROWS];
                 float results[ROWS * PANEL];
@@ -227,7 +248,9 @@ KERNEL void many(MANY_ARGUMENTS)
                     long id = id_at(ids, min(n + r, ids.last));
                     xs[r] = ROW2(x, id / slots, x_by_slot ? id % slots : 0);
                 }
-                multiply(panel, in, xs, results);
+                multiply(panel, in, xs, results,
+                         ahead.data + min(n - ids.begin, (long)PANEL - ROWS) * ahead_pitch,
+                         ahead_pitch);
                 for (int r = 0; r < ROWS && n <= ids.last; r++, n++) {
                     long id = id_at(ids, n), t = id / slots, j = id % slots;
                     finish(ROW2(y, t, j) + begin,
