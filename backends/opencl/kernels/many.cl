@@ -235,7 +235,8 @@ KERNEL void many(MANY_ARGUMENTS)
                 pack_columns(PASS_WEIGHT(w), expert, row, in, begin, out, panel);
             else
                 pack_rows(PICK_WEIGHT(side, w, up), expert, row + begin, row + out - 1, in, panel);
-            /* What is likely packed next: the other side's rows, or another work-item takes as long. */
+            /* What is likely packed next: the other side's rows or, where work-items take as long as
+             * each other, the stretch after theirs. */
             int ahead_up = side < has_up;
             long ahead_item = ahead_up ? item : min(item + units, groups * stretches - 1);
             long ahead_pitch = ahead_up ? up_data.s2 : w_data.s2;
