@@ -164,12 +164,13 @@ APART void pack_columns(WEIGHT(w), long expert, long row, long in, long column, 
 #define NAME_INPUT(r) global const float *x##r = x[r];
 #define GIVE(r)                                                                                    \
     VECTOR(, float, to, 3 * r) = a##r + 0.0f, VECTOR(, float, to, 3 * r + 1) = b##r + 0.0f,        \
-                        VECTOR(, float, to, 3 * r + 2) = c##r + 0.0f;
+                            VECTOR(, float, to, 3 * r + 2) = c##r + 0.0f;
 
 #define FETCH_AHEAD(r) FETCH(ahead + r * ahead_pitch + line);
 
 /* to[r] = the panel's outputs for input r, of ROWS: sums are named one by one, so that they are in
- * registers. ROWS rows of weights from `ahead` on are prefetched beside it, a part with each stripe. */
+ * registers. ROWS rows of weights from `ahead` on are prefetched beside it, a part with each
+ * stripe. */
 APART void multiply(global const float *panel, long in, global const float *const *x, float *to,
                     global const uchar *ahead, long ahead_pitch)
 {
@@ -235,8 +236,8 @@ KERNEL void many(MANY_ARGUMENTS)
                 pack_columns(PASS_WEIGHT(w), expert, row, in, begin, out, panel);
             else
                 pack_rows(PICK_WEIGHT(side, w, up), expert, row + begin, row + out - 1, in, panel);
-            /* What is likely packed next: the other side's rows or, where work-items take as long as
-             * each other, the stretch after theirs. */
+            /* What is likely packed next: the other side's rows or, where work-items take as long
+             * as each other, the stretch after theirs. */
             int ahead_up = side < has_up;
             long ahead_item = ahead_up ? item : min(item + units, groups * stretches - 1);
             long ahead_pitch = ahead_up ? up_data.s2 : w_data.s2;
@@ -254,9 +255,8 @@ KERNEL void many(MANY_ARGUMENTS)
                          ahead_pitch);
                 for (int r = 0; r < ROWS && n <= ids.last; r++, n++) {
                     long id = id_at(ids, n), t = id / slots, j = id % slots;
-                    finish(ROW2(y, t, j) + begin,
-                           has_residual ? ROW2(residual, t, j) + begin : 0, results + r * PANEL,
-                           side, min(out - begin, (long)PANEL));
+                    finish(ROW2(y, t, j) + begin, has_residual ? ROW2(residual, t, j) + begin : 0,
+                           results + r * PANEL, side, min(out - begin, (long)PANEL));
                 }
             }
         }
