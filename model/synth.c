@@ -71,6 +71,30 @@ static uint16_t to_bf16(float value)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
+/* Nearest even, of a magnitude below 65520. */
+static uint16_t to_f16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7FFFFFFF;
+    if (rest < 0x38800000) { /* below 2^-14: steps of 2^-24 */
+        float magnitude;
+        memcpy(&magnitude, &rest, 4);
+        magnitude += 0.5f; /* whose last place is 2^-24 */
+        memcpy(&bits, &magnitude, 4);
+        return (uint16_t)(sign | (bits - 0x3F000000));
+    }
+    rest += 0xFFF + (rest >> 13 & 1);
+    return (uint16_t)(sign | (rest - 0x38000000) >> 13);
+}
+
+/* What is neither FP8 nor f32. */
+static void put_half(struct synth *s, int64_t i, float value)
+{
+    ((uint16_t *)(void *)s->out)[i] =
+        s->params->dtype == MH_SYNTH_F16 ? to_f16(value) : to_bf16(value);
+}
+
 /* e4m3fn, nearest even, of a magnitude of at most 448. */
 static uint8_t to_fp8(float value)
 {
@@ -145,7 +169,7 @@ static mh_status write_vector(struct synth *s, mh_safetensors_writer *w,
         if (t->id == TENSOR_ROUTER_BIAS)
             s->rows[i] = 2.0f + 0.3f * uniform;
         else
-            ((uint16_t *)(void *)s->out)[i] = to_bf16(0.5f + uniform);
+            put_half(s, i, 0.5f + uniform);
     }
     if (t->id == TENSOR_ROUTER_BIAS)
         return append(s, w, s->rows, 4 * (uint64_t)t->rows);
@@ -187,7 +211,7 @@ static mh_status write_matrix(struct synth *s, mh_safetensors_writer *w, const s
             quantise(s, rows, t->columns, scales + r / BLOCK * blocks);
         else
             for (int64_t i = 0; i < count; i++)
-                ((uint16_t *)(void *)s->out)[i] = to_bf16(s->rows[i]);
+                put_half(s, i, s->rows[i]);
         status = append(s, w, s->out, (uint64_t)count * (e->fp8 ? 1 : 2));
     }
     if (!status && e->fp8)
@@ -233,9 +257,10 @@ static mh_status write_shard(struct synth *s, uint64_t first, uint64_t end)
         const struct model_tensor *t = &e->tensor;
         list[used++] = (mh_safetensors_entry){
             .name = t->name,
-            .dtype = e->fp8                        ? MH_ST_F8_E4M3
-                     : t->id == TENSOR_ROUTER_BIAS ? MH_ST_F32
-                                                   : MH_ST_BF16,
+            .dtype = e->fp8                             ? MH_ST_F8_E4M3
+                     : t->id == TENSOR_ROUTER_BIAS      ? MH_ST_F32
+                     : s->params->dtype == MH_SYNTH_F16 ? MH_ST_F16
+                                                        : MH_ST_BF16,
             .rank = t->columns ? 2 : 1,
             .shape = {t->rows, t->columns},
         };
@@ -360,6 +385,8 @@ static mh_status read_config(struct synth *s)
     json_object_set_new(s->json, "num_nextn_predict_layers", json_integer(0)); /* none are made */
     if (p->dtype != MH_SYNTH_AS_GIVEN)
         json_object_del(s->json, "quantization_config");
+    if (p->dtype == MH_SYNTH_F16)
+        json_object_set_new(s->json, "torch_dtype", json_string("float16"));
     if (p->dtype == MH_SYNTH_FP8)
         json_object_set_new(s->json, "quantization_config",
                             json_pack("{s:s, s:s, s:s, s:[i,i]}", "activation_scheme", "dynamic",
@@ -444,7 +471,7 @@ mh_status mh_synth(const mh_synth_params *params)
         return status;
     if (!p.name || !p.out)
         return mh_fail(MH_INVALID_ARGUMENT, "mh_synth_params: %s is NULL", p.name ? "out" : "name");
-    if (p.dtype > MH_SYNTH_FP8 || p.layers < 0 || strlen(p.out) > 3900)
+    if ((p.dtype > MH_SYNTH_FP8 && p.dtype != MH_SYNTH_F16) || p.layers < 0 || strlen(p.out) > 3900)
         return mh_fail(MH_INVALID_ARGUMENT,
                        "mh_synth_params: dtype %u, layers %lld or the length of out is "
                        "out of range",
@@ -468,7 +495,7 @@ mh_status mh_synth(const mh_synth_params *params)
 
 mh_status mh_synth_config(const char *name, int64_t layers, uint32_t dtype, mh_config *out)
 {
-    if (!name || layers < 0 || dtype > MH_SYNTH_AS_GIVEN)
+    if (!name || layers < 0 || dtype > MH_SYNTH_F16)
         return mh_fail(MH_INVALID_ARGUMENT,
                        "mh_synth_config: name is NULL, or layers %lld or dtype %u out of range",
                        (long long)layers, dtype);

@@ -11,7 +11,8 @@ static int run(int argc, char **argv)
     const struct option options[] = {
         {"out", OPTION_TEXT, &out, "DIR", "directory to write; must hold no checkpoint"},
         {"layers", OPTION_INTEGER, &layers, "N", "layers to make; default all", 1, 4096},
-        {"dtype", OPTION_TEXT, &dtype, "bf16|fp8", "of the projections; default bf16"},
+        {"dtype", OPTION_TEXT, &dtype, "bf16|f16|fp8",
+         "of the weights; fp8: of the projections; default bf16"},
         {"seed", OPTION_INTEGER, &seed, "S", "of the generator; default 0", 0, 9007199254740991.0},
         {0},
     };
@@ -20,14 +21,16 @@ static int run(int argc, char **argv)
         return code;
     if (!name || !out)
         return usage_error(&command_synth, "%s is needed", name ? "--out DIR" : "NAME");
-    if (strcmp(dtype, "bf16") && strcmp(dtype, "fp8"))
-        return usage_error(&command_synth, "--dtype: '%s', must be bf16 or fp8", dtype);
+    if (strcmp(dtype, "bf16") && strcmp(dtype, "f16") && strcmp(dtype, "fp8"))
+        return usage_error(&command_synth, "--dtype: '%s', must be bf16, f16 or fp8", dtype);
     struct progress progress = {.what = "writing", .bytes = true};
     mh_synth_params params = MH_INIT(mh_synth_params);
     params.name = name;
     params.out = out;
     params.layers = layers;
-    params.dtype = strcmp(dtype, "fp8") ? MH_SYNTH_BF16 : MH_SYNTH_FP8;
+    params.dtype = !strcmp(dtype, "fp8")   ? MH_SYNTH_FP8
+                   : !strcmp(dtype, "f16") ? MH_SYNTH_F16
+                                           : MH_SYNTH_BF16;
     params.seed = (uint64_t)seed;
     params.progress = show_progress;
     params.user = &progress;

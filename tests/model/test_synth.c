@@ -126,6 +126,46 @@ static float bf16_at(const void *data, int64_t i)
     return value;
 }
 
+static float f16_at(const void *data, int64_t i)
+{
+    uint16_t bits;
+    memcpy(&bits, (const char *)data + 2 * i, 2);
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double magnitude = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+    return (float)(bits & 0x8000 ? -magnitude : magnitude);
+}
+
+/* The same values as bf16's but for rounding, some of them denormal. */
+static void f16_holds_the_same_values(void **state)
+{
+    (void)state;
+    char *f16 = synth(shape_v2_lite, MH_SYNTH_F16, 7),
+         *bf16 = synth(shape_v2_lite, MH_SYNTH_BF16, 7);
+    mh_checkpoint *a = open_clean(f16), *b = open_clean(bf16);
+    mh_checkpoint_tensor x = MH_INIT(mh_checkpoint_tensor), y = x;
+    int64_t small = 0;
+    assert_int_equal(mh_checkpoint_count(a), mh_checkpoint_count(b));
+    for (uint64_t t = 0; t < mh_checkpoint_count(a); t++) {
+        OK(mh_checkpoint_at(a, t, &x));
+        y = find(b, x.name);
+        assert_int_equal(x.dtype, MH_ST_F16);
+        assert_int_equal(x.bytes, y.bytes);
+        for (int64_t i = 0; i < (int64_t)(x.bytes / 2); i++) {
+            float got = f16_at(x.data, i), near = bf16_at(y.data, i);
+            /* Half a step of each. */
+            if (fabsf(got - near) > fabsf(near) * (0x1p-8f + 0x1.1p-11f) + 0x1p-25f)
+                fail_msg("%s: value %lld is %a, bf16 has %a", x.name, (long long)i, (double)got,
+                         (double)near);
+            small += fabsf(got) < 0x1p-14f;
+        }
+    }
+    assert_true(small > 0);
+    mh_checkpoint_release(a);
+    mh_checkpoint_release(b);
+    test_remove_dir(f16);
+    test_remove_dir(bf16);
+}
+
 static float e4m3(uint8_t code)
 {
     int exponent = code >> 3 & 15, mantissa = code & 7;
@@ -496,6 +536,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_seed_gives_the_same_bytes_everywhere),
         cmocka_unit_test(clean_and_as_configured),
+        cmocka_unit_test(f16_holds_the_same_values),
         cmocka_unit_test(values_are_in_their_ranges),
         cmocka_unit_test(fp8_stands_for_the_same_values),
         cmocka_unit_test(shards_hold_the_same),

@@ -6,14 +6,14 @@
 
 MH_BEGIN_DECLS
 
-enum { MH_SYNTH_BF16 = 0, MH_SYNTH_FP8 = 1, MH_SYNTH_AS_GIVEN = 2 };
+enum { MH_SYNTH_BF16 = 0, MH_SYNTH_FP8 = 1, MH_SYNTH_AS_GIVEN = 2, MH_SYNTH_F16 = 3 };
 
 typedef struct mh_synth_params {
     uint64_t struct_size;
     const char *name; /* "v3", "v2-lite", "v2", "moonlight", or the path of a config.json */
     const char *out;  /* directory, made if need be; a checkpoint already there is refused */
     int64_t layers;   /* 0: all of the configuration's */
-    uint32_t dtype;   /* MH_SYNTH_BF16, MH_SYNTH_FP8 */
+    uint32_t dtype;   /* MH_SYNTH_BF16, MH_SYNTH_FP8, MH_SYNTH_F16 */
     uint32_t reserved;
     uint64_t seed;
     /* Bytes written; non-zero ends with MH_CANCELLED and removes what was written. May be NULL. */
