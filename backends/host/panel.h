@@ -29,11 +29,32 @@ void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const
 void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
                    int64_t rows, const struct next *next, float (*out)[STRETCH]);
 
+/* Memory that is wanted next. */
+struct ahead {
+    const unsigned char *at;
+    int64_t bytes;
+};
+
+/* Part `part` of `parts`, in whole lines. */
+static inline struct ahead ahead_part(struct ahead all, int64_t part, int64_t parts)
+{
+    int64_t begin = all.bytes * part / parts + 63, end = all.bytes * (part + 1) / parts + 63;
+    return (struct ahead){all.at + begin / 64 * 64, end / 64 * 64 - begin / 64 * 64};
+}
+
+/* Into the second cache. */
+static inline void fetch(struct ahead all)
+{
+    for (int64_t at = 0; at < all.bytes; at += 64)
+        __builtin_prefetch(all.at + at, 0, 2);
+}
+
 void K(permute)(float *to, const float *x, int64_t in);
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel);
-/* out[i][r] = dot of input x[i], permuted, and output r of the panel; rows <= ROW_BLOCK. */
-void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
-                   float (*out)[STRETCH]);
+/* out[i][r] = dot of input x[i], permuted, and output r of the panel's `count`; rows <= ROW_BLOCK.
+ * Meanwhile `next` is fetched. */
+void K(panel_rows)(const float *panel, int64_t in, int64_t count, const float *const *x,
+                   int64_t rows, struct ahead next, float (*out)[STRETCH]);
 
 /* simd/attention.c: a block's most tokens and heads, and the bytes it wants. */
 #define ATTENTION_TOKENS 8

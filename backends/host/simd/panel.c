@@ -11,14 +11,25 @@
 #else
 #define ROWS 4
 #endif
-#define PANEL (3 * LANES) /* outputs */
+#define PANEL (3 * LANES) /* outputs, the most */
 #define KEYS (2 * LANES)  /* the same of a panel of attention's keys: 64 are whole panels */
+
+/* Outputs of a panel that holds `count`, PANEL at most, of a matrix: whole vectors. */
+static int64_t width_of(int64_t count)
+{
+    return count < PANEL ? (count + LANES - 1) / LANES * LANES : PANEL;
+}
 
 /* Floats from one stripe's weights to the next one's: not a multiple of a page's part, so that
  * stores down the stripes spread over the cache. */
 static int64_t pitch_of(int64_t terms, int64_t width)
 {
     return terms * width + 16;
+}
+
+static int64_t panel_floats(int64_t in, int64_t width)
+{
+    return pitch_of(permuted_floats(in) / STRIPES, width) * STRIPES;
 }
 
 /* Where stripe j comes in the order: its six bits reversed. */
@@ -212,15 +223,17 @@ load_columns(mh_format format, const struct columns *c, int64_t k, vf w[PARTS])
 static inline __attribute__((always_inline)) void
 pack_rows_of(mh_format format, const struct columns *c, float *panel)
 {
-    int64_t terms = permuted_floats(c->m->in) / STRIPES, pitch = pitch_of(terms, PANEL);
+    int64_t terms = permuted_floats(c->m->in) / STRIPES;
     for (int64_t k = 0; k < terms * STRIPES; k++) {
         vf w[PARTS] = {v_zero()};
         if (k < c->m->in)
             load_columns(format, c, k, w);
-        for (int v = 0; v < PARTS; v++) {
-            float *sub = panel + v * LANES / PANEL * pitch * STRIPES + v * LANES % PANEL;
-            v_store(sub + place[k % STRIPES] * pitch + k / STRIPES * PANEL,
-                    k < c->m->in ? w[v] : v_zero());
+        for (int64_t v = 0; v < PARTS; v++) {
+            int64_t before = v * LANES / PANEL * PANEL, width = width_of(c->count - before);
+            float *to = panel + before / PANEL * panel_floats(c->m->in, PANEL) + v * LANES % PANEL;
+            if (v * LANES < c->count)
+                v_store(to + place[k % STRIPES] * pitch_of(terms, width) + k / STRIPES * width,
+                        k < c->m->in ? w[v] : v_zero());
         }
     }
 }
@@ -274,13 +287,13 @@ static void pack_outputs(const struct matrix *m, int64_t begin, int64_t count, f
         for (int64_t r = 0; r < LANES; r++)
             rows[r] =
                 weight_row(m->w, m->slot, m->first + begin + (g + r < count ? g + r : count - 1));
-        pack_rows(rows, m->in, PANEL, panel + g);
+        pack_rows(rows, m->in, width_of(count), panel + g);
     }
 }
 
 void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *panel)
 {
-    int64_t size = pitch_of(permuted_floats(m->in) / STRIPES, PANEL) * STRIPES;
+    int64_t size = panel_floats(m->in, PANEL);
     if (m->transposed)
         pack_columns(m, begin, count, panel);
     for (int64_t done = 0; !m->transposed && done < count; done += PANEL, panel += size)
@@ -289,7 +302,7 @@ void K(panel_pack)(const struct matrix *m, int64_t begin, int64_t count, float *
 
 void K(panel_keys)(const struct weight_row *keys, int64_t count, int64_t in, float *panel)
 {
-    int64_t size = pitch_of(permuted_floats(in) / STRIPES, KEYS) * STRIPES;
+    int64_t size = panel_floats(in, KEYS);
     for (int64_t g = 0; g < count; g += LANES) {
         struct weight_row rows[LANES];
         for (int64_t r = 0; r < LANES; r++)
@@ -321,11 +334,12 @@ static inline __attribute__((always_inline)) void add_terms(int rows, int vector
 }
 
 /* Row r's results go to out + r * out_pitch. Stripes come by fours: how far the counter carries
- * after three of them is known when compiling, and no branch is guessed wrong. */
+ * after three of them is known when compiling, and no branch is guessed wrong. What comes next is
+ * fetched with each stripe a little: the processor waits when many lines are asked for at once. */
 static inline __attribute__((always_inline)) void multiply(int rows, int vectors,
                                                            const float *panel, int64_t terms,
-                                                           const float *const *x, float *out,
-                                                           int64_t out_pitch)
+                                                           const float *const *x, struct ahead next,
+                                                           float *out, int64_t out_pitch)
 {
     vf sums[6][ROWS][3];
     int64_t pitch = pitch_of(terms, vectors * LANES);
@@ -334,6 +348,7 @@ static inline __attribute__((always_inline)) void multiply(int rows, int vectors
         for (int q = 0; q < 4; q++) {
             int s = four + q, level = 0;
             vf a[ROWS][3];
+            fetch(ahead_part(next, s, STRIPES));
             add_terms(rows, vectors, panel + s * pitch, terms, x, s * terms, a);
             for (; level < 2 ? q >> level & 1 : s >> level & 1; level++)
                 for (int r = 0; r < rows; r++)
@@ -349,37 +364,40 @@ static inline __attribute__((always_inline)) void multiply(int rows, int vectors
         }
 }
 
-typedef void multiply_fn(const float *panel, int64_t terms, const float *const *x, float *out,
-                         int64_t out_pitch);
+typedef void multiply_fn(const float *panel, int64_t terms, const float *const *x,
+                         struct ahead next, float *out, int64_t out_pitch);
 
 #define FOR_ROWS(rows, vectors)                                                                    \
     static __attribute__((noinline)) void multiply_##rows##_##vectors(                             \
-        const float *panel, int64_t terms, const float *const *x, float *out, int64_t out_pitch)   \
+        const float *panel, int64_t terms, const float *const *x, struct ahead next, float *out,   \
+        int64_t out_pitch)                                                                         \
     {                                                                                              \
-        multiply(rows, vectors, panel, terms, x, out, out_pitch);                                  \
+        multiply(rows, vectors, panel, terms, x, next, out, out_pitch);                            \
     }
 #define FOR_VECTORS(vectors)                                                                       \
     FOR_ROWS(1, vectors) FOR_ROWS(2, vectors) FOR_ROWS(3, vectors) FOR_ROWS(4, vectors)
 FOR_VECTORS(3)
 FOR_VECTORS(2)
+FOR_VECTORS(1)
 #if ROWS == 8
 #define MORE_FOR_VECTORS(vectors)                                                                  \
     FOR_ROWS(5, vectors) FOR_ROWS(6, vectors) FOR_ROWS(7, vectors) FOR_ROWS(8, vectors)
 MORE_FOR_VECTORS(3)
 MORE_FOR_VECTORS(2)
+MORE_FOR_VECTORS(1)
 #endif
 
-/* by_rows: for 1 to ROWS rows. */
-static void multiply_all(multiply_fn *const *by_rows, int64_t width, int64_t outputs,
-                         const float *panel, int64_t in, const float *const *x, int64_t rows,
-                         float *out)
+/* A panel's outputs of up to ROW_BLOCK rows; by_rows: for 1 to ROWS rows. */
+static void multiply_all(multiply_fn *const *by_rows, const float *panel, int64_t in,
+                         const float *const *x, int64_t rows, struct ahead next, float *out,
+                         int64_t out_pitch)
 {
-    int64_t terms = permuted_floats(in) / STRIPES, size = pitch_of(terms, width) * STRIPES;
-    for (int64_t o = 0; o < outputs; o += width, panel += size)
-        for (int64_t r = 0, step; r < rows; r += step) {
-            step = rows - r < ROWS ? rows - r : ROWS;
-            by_rows[step - 1](panel, terms, x + r, out + r * outputs + o, outputs);
-        }
+    int64_t steps = (rows + ROWS - 1) / ROWS;
+    for (int64_t i = 0; i < steps; i++) {
+        int64_t r = i * ROWS, count = rows - r < ROWS ? rows - r : ROWS;
+        by_rows[count - 1](panel, permuted_floats(in) / STRIPES, x + r, ahead_part(next, i, steps),
+                           out + r * out_pitch, out_pitch);
+    }
 }
 
 #if ROWS == 8
@@ -389,17 +407,23 @@ static void multiply_all(multiply_fn *const *by_rows, int64_t width, int64_t out
 #else
 #define BY_ROWS(v) multiply_1_##v, multiply_2_##v, multiply_3_##v, multiply_4_##v
 #endif
-static multiply_fn *const by_outputs[] = {BY_ROWS(3)};
-static multiply_fn *const by_keys[] = {BY_ROWS(2)};
+static multiply_fn *const by_rows[][ROWS] = {{BY_ROWS(1)}, {BY_ROWS(2)}, {BY_ROWS(3)}};
 
-void K(panel_rows)(const float *panel, int64_t in, const float *const *x, int64_t rows,
-                   float (*out)[STRETCH])
+void K(panel_rows)(const float *panel, int64_t in, int64_t count, const float *const *x,
+                   int64_t rows, struct ahead next, float (*out)[STRETCH])
 {
-    multiply_all(by_outputs, PANEL, STRETCH, panel, in, x, rows, &out[0][0]);
+    int64_t panels = (count + PANEL - 1) / PANEL;
+    for (int64_t i = 0; i < panels; i++, panel += panel_floats(in, PANEL)) {
+        int64_t vectors = width_of(count - i * PANEL) / LANES;
+        multiply_all(by_rows[vectors - 1], panel, in, x, rows, ahead_part(next, i, panels),
+                     &out[0][i * PANEL], STRETCH);
+    }
 }
 
 void K(panel_scores)(const float *panel, int64_t in, const float *const *x, int64_t rows,
                      float (*out)[STRIPES])
 {
-    multiply_all(by_keys, KEYS, STRIPES, panel, in, x, rows, &out[0][0]);
+    for (int64_t o = 0; o < STRIPES; o += KEYS, panel += panel_floats(in, KEYS))
+        multiply_all(by_rows[KEYS / LANES - 1], panel, in, x, rows, (struct ahead){NULL, 0},
+                     &out[0][o], STRIPES);
 }

@@ -5,17 +5,14 @@
 #include "../fast.h"
 #include "../panel.h"
 
-/* Rows of weights that come next, into the second cache, while others are multiplied: part `part`
- * of `parts`. */
-static void fetch(const struct next *next, int64_t part, int64_t parts)
+static struct ahead ahead_of(const struct next *next)
 {
-    int64_t bytes = next->m.w ? next->m.w->row_stride[0] : 0;
-    for (int64_t r = next->count * part / parts; r < next->count * (part + 1) / parts; r++) {
-        struct weight_row row =
-            weight_row(next->m.w, next->m.slot, next->m.first + next->begin + r);
-        for (int64_t at = 0; at < bytes; at += 64)
-            __builtin_prefetch(row.data + at, 0, 2);
-    }
+    if (!next->count)
+        return (struct ahead){NULL, 0};
+    return (struct ahead){
+        weight_row(next->m.w, next->m.slot, next->m.first + next->begin).data,
+        next->count * next->m.w->row_stride[0],
+    };
 }
 
 static bool wants_fast(const struct product_job *job, int64_t rows)
@@ -40,6 +37,7 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
     const float *permuted = (const float *)(const void *)job->shared;
     /* Blocks as equal as can be: the panel is read once for each, however few its rows. */
     int64_t all = group.end - group.begin, blocks = (all + ROW_BLOCK - 1) / ROW_BLOCK;
+    struct ahead ahead = ahead_of(next);
     K(panel_pack)(&m, o, count, panel);
     for (int64_t b = 0; b < blocks; b++) {
         int64_t i = group.begin + all * b / blocks;
@@ -48,8 +46,7 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
         float out[ROW_BLOCK][STRETCH];
         for (int64_t r = 0; r < rows; r++)
             x[r] = permuted + product_id(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
-        fetch(next, b, blocks);
-        K(panel_rows)(panel, p->in, x, rows, out);
+        K(panel_rows)(panel, p->in, count, x, rows, ahead_part(ahead, b, blocks), out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
 }
@@ -87,7 +84,7 @@ static void multiply_fast(const struct product_job *job, int which, int64_t g, i
     for (int64_t i = group.begin; i < group.end; i += FAST_BLOCK) {
         int64_t rows = group.end - i < FAST_BLOCK ? group.end - i : FAST_BLOCK;
         float out[FAST_BLOCK][STRETCH];
-        fetch(next, (i - group.begin) / FAST_BLOCK, blocks);
+        fetch(ahead_part(ahead_of(next), (i - group.begin) / FAST_BLOCK, blocks));
         job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
