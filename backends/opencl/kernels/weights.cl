@@ -130,7 +130,7 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 
 #if defined(PREFETCH) && defined(__has_builtin)
 #if __has_builtin(__builtin_prefetch)
-#define FETCH(pointer) __builtin_prefetch((const void *)(size_t)(pointer))
+#define FETCH(pointer) __builtin_prefetch((const void *)(size_t)(pointer), 0, 2)
 #endif
 #endif
 #ifndef FETCH
