@@ -345,12 +345,12 @@ mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, m
 
 /* ---- waiting ---- */
 
-/* A mark behind all that the stream has now. Whoever polls needs one mark, and a backend may have
- * room for so many alone that are on their way. */
+/* A mark behind all that the stream has now. Whoever polls what is on its way needs one mark, and a
+ * backend may have room for so many alone; once it is done, a new one shows that the device is there. */
 static mh_status mark_now(mh_stream *stream, uint64_t upto)
 {
     mh_device *device = stream->encoder.device;
-    if (stream->mark && stream->marked == upto && !stream->wrapped)
+    if (stream->mark && stream->marked == upto && stream->completed != upto && !stream->wrapped)
         return MH_OK;
     mh_status status =
         hal_backend_status(device, device->table->mark(stream->handle, &stream->mark));

@@ -294,7 +294,7 @@ static void what_is_wrong_is_told(void **state)
     OK(mh_expert_load_create(&other, &params.expert_load));
     assert_int_equal(mh_plan(&params, &rank, 1, &missing), MH_INVALID_ARGUMENT);
     mh_expert_load_release(params.expert_load);
-    assert_int_equal(mh_synth_config("v2-lite", 0, 3, &config), MH_INVALID_ARGUMENT);
+    assert_int_equal(mh_synth_config("v2-lite", 0, 4, &config), MH_INVALID_ARGUMENT);
     assert_int_equal(mh_synth_config("v9", 0, 0, &config), MH_NOT_FOUND);
 }
 

@@ -164,8 +164,9 @@ CU_API CUresult cuEventQuery(CUevent event)
     bool done = !event->recorded || stream_reached(event->stream, event->ticket);
     if (done && event->recorded)
         host_sees(event->stream, event->ticket);
+    result = (CUresult)event->context->error; /* after which nothing more runs, and all is reached */
     unlock();
-    return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    return result != CUDA_SUCCESS ? result : done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 CU_API CUresult cuEventSynchronize(CUevent event)
