@@ -346,7 +346,8 @@ mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, m
 /* ---- waiting ---- */
 
 /* A mark behind all that the stream has now. Whoever polls what is on its way needs one mark, and a
- * backend may have room for so many alone; once it is done, a new one shows that the device is there. */
+ * backend may have room for so many alone; once it is done, a new one shows that the device is
+ * there. */
 static mh_status mark_now(mh_stream *stream, uint64_t upto)
 {
     mh_device *device = stream->encoder.device;

@@ -3,8 +3,8 @@
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
  * many rows of weights are read side by side, for two half as many. Rows side by side are far
  * apart, each the next of a stream of its own, so that the hardware sees a few long streams; AHEAD
- * columns on they are prefetched, since it stops at each page; no nearer than into the second cache,
- * where more can be on its way (on Zen 4 a fifth more than into the first).
+ * columns on they are prefetched, since it stops at each page; no nearer than into the second
+ * cache, where more can be on its way (on Zen 4 a fifth more than into the first).
  */
 #include "fold.h"
 #include "in_place.h"
