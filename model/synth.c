@@ -71,21 +71,29 @@ static uint16_t to_bf16(float value)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/* Nearest even, of a magnitude below 65520. */
+/* A narrower format's bits, without the sign: `fraction` bits after those of the exponent, whose least
+ * normal number is 2^least. Nearest even, of a magnitude that the format has. */
+static uint32_t narrowed(float value, int fraction, int least)
+{
+    uint32_t bits, shift = 23 - (uint32_t)fraction;
+    float magnitude = fabsf(value);
+    memcpy(&bits, &magnitude, 4);
+    if (bits < (uint32_t)(127 + least) << 23) { /* steps of 2^(least - fraction) */
+        uint32_t added = (uint32_t)(150 + least - fraction) << 23; /* a step is its last place */
+        float base;
+        memcpy(&base, &added, 4);
+        magnitude += base;
+        memcpy(&bits, &magnitude, 4);
+        return bits - added;
+    }
+    bits += (1u << (shift - 1)) - 1 + (bits >> shift & 1);
+    return (bits - ((uint32_t)(126 + least) << 23)) >> shift;
+}
+
+/* Of a magnitude below 65520. */
 static uint16_t to_f16(float value)
 {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7FFFFFFF;
-    if (rest < 0x38800000) { /* below 2^-14: steps of 2^-24 */
-        float magnitude;
-        memcpy(&magnitude, &rest, 4);
-        magnitude += 0.5f; /* whose last place is 2^-24 */
-        memcpy(&bits, &magnitude, 4);
-        return (uint16_t)(sign | (bits - 0x3F000000));
-    }
-    rest += 0xFFF + (rest >> 13 & 1);
-    return (uint16_t)(sign | (rest - 0x38000000) >> 13);
+    return (uint16_t)((signbit(value) ? 0x8000u : 0) | narrowed(value, 10, -14));
 }
 
 /* What is neither FP8 nor f32. */
@@ -95,22 +103,11 @@ static void put_half(struct synth *s, int64_t i, float value)
         s->params->dtype == MH_SYNTH_F16 ? to_f16(value) : to_bf16(value);
 }
 
-/* e4m3fn, nearest even, of a magnitude of at most 448. */
+/* e4m3fn, of a magnitude of at most 448. */
 static uint8_t to_fp8(float value)
 {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    uint32_t sign = bits >> 24 & 0x80, rest = bits & 0x7FFFFFFF;
-    if (rest < 0x3C800000) { /* below 2^-6: steps of 2^-9 */
-        float magnitude;
-        memcpy(&magnitude, &rest, 4);
-        magnitude += 16384.0f; /* whose last place is 2^-9 */
-        memcpy(&bits, &magnitude, 4);
-        return (uint8_t)(sign | (bits - 0x46800000));
-    }
-    rest += 0x7FFFF + (rest >> 20 & 1);
-    uint32_t code = (rest - 0x3C000000) >> 20;
-    return (uint8_t)(sign | (code > 0x7E ? 0x7E : code));
+    uint32_t code = narrowed(value, 3, -6);
+    return (uint8_t)((signbit(value) ? 0x80u : 0) | (code > 0x7E ? 0x7E : code));
 }
 
 /* Values that keep activations in a sane range through any number of layers. */
