@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Sums up Meson's test reports: lists what was skipped, with the reason, and what failed, with the
-end of what it printed, and ends with the line `N passed, N failed, N skipped`. Exit status 1 on a failure, or if nothing ran.
+end of what it printed, and ends with the line `N passed, N failed, N skipped`. Exit status 1 on a
+failure, or if nothing ran.
 
 usage: count_tests.py [--also-failed N] FOLDER     (FOLDER: RUN.json, each a meson testlog.json)
 

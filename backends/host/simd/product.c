@@ -80,11 +80,12 @@ static void multiply_fast(const struct product_job *job, int which, int64_t g, i
     struct matrix m = product_matrix(p, which, &group);
     const uint16_t *x = (const uint16_t *)(void *)job->shared;
     int64_t blocks = (group.end - group.begin + FAST_BLOCK - 1) / FAST_BLOCK;
+    struct ahead ahead = ahead_of(next);
     job->fast->pack(&m, o, count, panel);
     for (int64_t i = group.begin; i < group.end; i += FAST_BLOCK) {
         int64_t rows = group.end - i < FAST_BLOCK ? group.end - i : FAST_BLOCK;
         float out[FAST_BLOCK][STRETCH];
-        fetch(ahead_part(ahead_of(next), (i - group.begin) / FAST_BLOCK, blocks));
+        fetch(ahead_part(ahead, (i - group.begin) / FAST_BLOCK, blocks));
         job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows, out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
