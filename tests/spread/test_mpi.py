@@ -49,6 +49,15 @@ def children(pid):
     return found
 
 
+def is_known(pid):
+    """Does mpirun know the process? Of one that dies before, it tells no signal. Open MPI loads the ways
+    to other processes after it has met mpirun."""
+    try:
+        return "/mca_btl_" in pathlib.Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
 def finish(mpirun, timeout):
     """A hang is an exception."""
     try:
@@ -152,7 +161,7 @@ class Processes(unittest.TestCase):
         began = time.monotonic()
         run = start(3, "generate", "--model", FAIRY, "--prompt", "Once", "--max-tokens", "100000",
                     "--threads", "1", "--device", "host")
-        while not (ranks := children(run.pid)) or len(ranks) < 3:
+        while len(ranks := children(run.pid)) < 3 or not all(map(is_known, ranks.values())):
             self.assertLess(time.monotonic() - began, 60, "three processes have not started")
             time.sleep(0.01)
         if after == "a token":
@@ -161,8 +170,7 @@ class Processes(unittest.TestCase):
         killed = time.monotonic()
         status, _, err = finish(run, 10)
         self.assertNotEqual(status, 0)
-        # mpirun tells of whom it met first: the killed one, or one that could not start without it.
-        self.assertRegex(err, "signal 9|non-zero exit code" if after == "the start" else "signal 9")
+        self.assertIn("signal 9", err)
         print(f"rank {rank}, killed after {after}: all ended within "
               f"{time.monotonic() - killed:.1f} s", file=sys.stderr)
 
