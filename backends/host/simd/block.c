@@ -38,7 +38,7 @@ struct block {
     const float *x[PANEL_ROWS];
     int64_t in, count;
     float last[OUTPUTS][STRIPES];    /* the last in % 64 weights */
-    vf sums[2][PANEL_ROWS][OUTPUTS]; /* of parts 0 and 2; of 1 and 3 */
+    vf sums[STEP][PANEL_ROWS][OUTPUTS]; /* of parts 0 and 2, and 1 and 3; by fours of each */
 };
 
 /* One part of the outputs from o on; rows, outputs and whether it is an odd one are known when
@@ -47,8 +47,10 @@ static inline __attribute__((always_inline)) void
 add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int half, int64_t o)
 {
     int64_t terms = permuted_floats(b->in) / STRIPES, whole = b->in / STRIPES;
-    int64_t from = (2 * half + odd) * terms * LANES, stride = b->stride;
-    const unsigned char *data = b->row[o].data + half * 32 * format_bytes(format);
+    int part = 2 * half + odd;
+    int64_t from = part * terms * LANES, stride = b->stride;
+    const unsigned char *data =
+        b->row[o].data + (by_fours(format) ? 0 : half * 32 * format_bytes(format));
     /* Of the rows that come next a quarter a part, as if they lay one after the other. */
     const int step = outputs * 16 * (int)format_bytes(format), lines = (step + 63) / 64;
     const unsigned char *then = b->then[o] + (2 * odd + half) * whole * step;
@@ -64,7 +66,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
         __asm__("" : "+r"(stride)); /* no pointer for each output: there are too few registers */
 #pragma GCC unroll 6
         for (int c = 0; c < outputs; c++)
-            weights[c] = v_decode_part(format, data + c * stride, 0, odd,
+            weights[c] = v_decode_part(format, data + c * stride, 0, by_fours(format) ? part : odd,
                                        v_scale_at(format, &b->row[o + c], i * STRIPES));
 #pragma GCC unroll 6
         for (int line = 0; line < lines; line++)
@@ -80,13 +82,13 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
-        vf *sums = b->sums[odd][r] + o;
+        vf *sums = b->sums[by_fours(format) ? part : odd][r] + o;
 #pragma GCC unroll 6
         for (int c = 0; c < outputs; c++) {
             if (terms > whole)
                 a[r][c] = v_fma(v_load(x[r] + whole * LANES),
-                                v_load(b->last[o + c] + (2 * half + odd) * LANES), a[r][c]);
-            sums[c] = half ? v_add(sums[c], a[r][c]) : a[r][c];
+                                v_load(b->last[o + c] + part * LANES), a[r][c]);
+            sums[c] = half && !by_fours(format) ? v_add(sums[c], a[r][c]) : a[r][c];
         }
     }
 }
@@ -164,8 +166,12 @@ void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const f
         for (int64_t r = 0; r < rows; r++)
             for (int64_t c = 0; c < b.count; c += FOLDED) {
                 float sums[FOLDED];
-                (by_pairs(m->w->format) ? fold_twos : fold_dots)(b.sums[0][r] + c, b.sums[1][r] + c,
-                                                                 sums);
+                const vf *const parts[] = {b.sums[0][r] + c, b.sums[1][r] + c, b.sums[2][r] + c,
+                                           b.sums[3][r] + c};
+                if (by_fours(m->w->format))
+                    fold_fours(parts, sums);
+                else
+                    (by_pairs(m->w->format) ? fold_twos : fold_dots)(parts[0], parts[1], sums);
                 int64_t n = b.count - c < FOLDED ? b.count - c : FOLDED;
                 memcpy(out[r] + o + c, sums, (size_t)n * 4);
             }

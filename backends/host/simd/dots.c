@@ -3,7 +3,7 @@
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
  * many rows of weights are read side by side, for two half as many. Rows side by side are far
  * apart, each the next of a stream of its own, so that the hardware sees a few long streams; AHEAD
- * columns on they are prefetched, since it stops at each page; no nearer than into the second
+ * bytes on they are prefetched, since it stops at each page; no nearer than into the second
  * cache, where more can be on its way (on Zen 4 a fifth more than into the first).
  */
 #include "fold.h"
@@ -15,8 +15,8 @@
 #define ROWS 1
 #endif
 
-/* Columns. Less comes too late. */
-#define AHEAD 1024
+/* Bytes. Less comes too late. */
+#define AHEAD 2048
 
 /* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. Dot d is row
  * d / tokens times input d % tokens. */
@@ -51,12 +51,18 @@ static inline __attribute__((always_inline)) void fold_sums(mh_format format, st
                                                             float sums[ROWS])
 {
 #ifdef __AVX512F__
-    vf low[ROWS], high[ROWS];
-    for (int d = 0; d < ROWS; d++) {
-        low[d] = v_add(s->a[d][0], s->a[d][2]);
-        high[d] = v_add(s->a[d][1], s->a[d][3]);
+    vf part[STEP][ROWS];
+    for (int j = 0; j < STEP; j++)
+        for (int d = 0; d < ROWS; d++)
+            part[j][d] = s->a[d][j];
+    if (by_fours(format)) {
+        fold_fours((const vf *const[]){part[0], part[1], part[2], part[3]}, sums);
+        return;
     }
-    (by_pairs(format) ? fold_twos : fold_dots)(low, high, sums);
+    for (int j = 0; j < 2; j++)
+        for (int d = 0; d < ROWS; d++)
+            part[j][d] = v_add(part[j][d], part[j + 2][d]);
+    (by_pairs(format) ? fold_twos : fold_dots)(part[0], part[1], sums);
 #else
     (void)format;
     *sums = v_fold(s->a[0]);
@@ -64,33 +70,52 @@ static inline __attribute__((always_inline)) void fold_sums(mh_format format, st
 }
 
 /* sums[r * tokens + t]. FP8 is plain. */
-static inline __attribute__((always_inline)) void dot_rows(mh_format format, bool bits, int rows,
-                                                           int tokens, const struct abreast *w,
+static inline __attribute__((always_inline)) void dot_rows(mh_format format, int rows, int tokens,
+                                                           const struct abreast *w,
                                                            const float *const *x, int64_t in,
                                                            float sums[ROWS])
 {
-    int64_t bytes = format_bytes(format), ahead = AHEAD * bytes,
-            turn = in * bytes - ahead; /* from there on what is ahead is of the rows after */
+    int64_t bytes = format_bytes(format), whole = in / STRIPES * STRIPES;
+    int64_t turn = in - AHEAD / bytes; /* from there on what is ahead is of the rows after */
+    int64_t k = 0, stop = turn < whole ? turn : whole;
+    const unsigned char *ahead[ROWS];
+    vf scale[ROWS];
     struct sums s;
     for (int d = 0; d < ROWS; d++)
         for (int j = 0; j < STEP; j++)
             s.a[d][j] = v_zero();
-    for (int64_t k = 0; k + STRIPES <= in; k += STRIPES) {
-        bool inside = k * bytes < turn;
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            const unsigned char *next = inside ? w->row[r].data + ahead : w->then[r] - turn;
-            vf weights[STEP];
-            for (int64_t line = 0; line < STRIPES * bytes; line += 64)
-                __builtin_prefetch(next + k * bytes + line, 0, 2);
-            v_decode_parts(format, bits, w->row[r].data, k, v_scale_at(format, &w->row[r], k),
-                           weights);
-#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        ahead[r] = w->row[r].data + AHEAD, scale[r] = v_zero();
+    while (k < whole) {
+        for (; k < stop; k += STRIPES) {
+            vf value[STEP][2];
             for (int j = 0; j < STEP; j++)
-                for (int t = 0; t < tokens; t++)
-                    s.a[r * tokens + t][j] = v_fma(input_at(x[t], in, k / STRIPES, j), weights[j],
-                                                   s.a[r * tokens + t][j]);
+                for (int t = 0; t < tokens; t++) {
+                    value[j][t] = input_at(x[t], in, k / STRIPES, j);
+                    if (rows > 1) /* loaded once, not by each fma */
+                        __asm__("" : "+v"(value[j][t]));
+                }
+            if (k % 128 == 0) {
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++)
+                    scale[r] = v_scale_at(format, &w->row[r], k);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                vf weights[STEP];
+                for (int64_t line = 0; line < STRIPES * bytes; line += 64)
+                    __builtin_prefetch(ahead[r] + k * bytes + line, 0, 2);
+                v_decode_parts(format, w->row[r].data, k, scale[r], weights);
+#pragma GCC unroll 8
+                for (int j = 0; j < STEP; j++)
+                    for (int t = 0; t < tokens; t++)
+                        s.a[r * tokens + t][j] =
+                            v_fma(value[j][t], weights[j], s.a[r * tokens + t][j]);
+            }
         }
+        for (int r = 0; r < rows; r++)
+            ahead[r] = w->then[r] - turn * bytes;
+        stop = whole;
     }
     if (in % STRIPES)
         add_tail(&s, format, rows, tokens, w->row, x, in);
@@ -98,7 +123,7 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, boo
 }
 
 static inline __attribute__((always_inline)) void
-dot_stretch(mh_format format, bool bits, int tokens, const struct matrix *m, int64_t begin,
+dot_stretch(mh_format format, int tokens, const struct matrix *m, int64_t begin,
             int64_t count, const float *const *x, float (*out)[STRETCH])
 {
     const int most = ROWS / tokens;
@@ -116,9 +141,9 @@ dot_stretch(mh_format format, bool bits, int tokens, const struct matrix *m, int
             plain &= format != MH_FORMAT_FP8 || block_is_plain(m, at);
         }
         if (plain && together)
-            dot_rows(format, bits, most, tokens, &w, x, m->in, sums);
+            dot_rows(format, most, tokens, &w, x, m->in, sums);
         else if (plain)
-            dot_rows(format, bits, 1, tokens, &w, x, m->in, sums);
+            dot_rows(format, 1, tokens, &w, x, m->in, sums);
         for (int64_t r = 0; r < step; r++)
             for (int t = 0; t < tokens; t++)
                 out[t][first + r * length] =
@@ -132,19 +157,16 @@ dot_stretch(mh_format format, bool bits, int tokens, const struct matrix *m, int
     {                                                                                              \
         switch (m->w->format) {                                                                    \
         case MH_FORMAT_F32:                                                                        \
-            dot_stretch(MH_FORMAT_F32, false, tokens, m, begin, count, x, out);                    \
+            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, out);                    \
             break;                                                                                 \
         case MH_FORMAT_BF16:                                                                       \
-            dot_stretch(MH_FORMAT_BF16, false, tokens, m, begin, count, x, out);                   \
+            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                   \
             break;                                                                                 \
         case MH_FORMAT_F16:                                                                        \
-            dot_stretch(MH_FORMAT_F16, false, tokens, m, begin, count, x, out);                    \
+            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, out);                    \
             break;                                                                                 \
         default:                                                                                   \
-            if (has_bit_matrices())                                                                \
-                dot_stretch(MH_FORMAT_FP8, true, tokens, m, begin, count, x, out);                 \
-            else                                                                                   \
-                dot_stretch(MH_FORMAT_FP8, false, tokens, m, begin, count, x, out);                \
+            dot_stretch(MH_FORMAT_FP8, tokens, m, begin, count, x, out);                           \
         }                                                                                          \
     }
 FOR_TOKENS(1)

@@ -63,6 +63,18 @@ static inline void fold_twos(const vf low[FOLDED], const vf high[FOLDED], float 
     store_fourths(fold_2(v, v), out);
 }
 
+/* The same where parts[p][d] has the stripes p, p + 4, p + 8, ... of dot d: the last two steps are
+ * between them. */
+static inline void fold_fours(const vf *const parts[4], float *out)
+{
+    vf v[4];
+    for (int p = 0; p < 4; p++)
+        v[p] = fold_4(fold_8(parts[p][0], parts[p][2]), fold_8(parts[p][1], parts[p][3]));
+    vf w = fold_1(fold_2(v[0], v[1]), fold_2(v[2], v[3])); /* of each dot parts 0, 2, 1, 3 */
+    w = fold_1(w, w);
+    store_fourths(fold_2(w, w), out);
+}
+
 #endif
 
 #endif

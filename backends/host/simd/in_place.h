@@ -45,7 +45,15 @@ static inline void place_parts(mh_format format, const float *x, vf to[STEP])
         to[2 * half] = _mm512_permutex2var_ps(a, even, b);
         to[2 * half + 1] = _mm512_permutex2var_ps(a, odd, b);
     }
-    if (by_pairs(format))
+    for (int part = 0; by_fours(format) && part < STEP; part++) {
+        const vi from =
+            v_addi(_mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28),
+                   v_set1i(part));
+        to[part] = _mm512_mask_blend_ps(
+            0xFF00, _mm512_permutex2var_ps(v_load(x), from, v_load(x + 16)),
+            _mm512_permutex2var_ps(v_load(x + 32), from, v_load(x + 48)));
+    }
+    if (by_pairs(format) || by_fours(format))
         return;
 #endif
     (void)format;
@@ -88,8 +96,12 @@ static inline float dot_generally(const struct weight_row *row, const float *x, 
     for (int64_t k = 0; k < in; k += STRIPES) {
         int64_t n = in - k < STRIPES ? in - k : STRIPES;
         decode_columns(row, k, n, w);
-        for (int part = 0; part < STEP; part++)
-            v_store(terms + LANES * part, input_at(x, in, k / STRIPES, part));
+        for (int part = 0; part < STEP; part++) {
+            float lanes[LANES];
+            v_store(lanes, input_at(x, in, k / STRIPES, part));
+            for (int i = 0; i < LANES; i++)
+                terms[by_fours(MH_FORMAT_FP8) ? 4 * i + part : LANES * part + i] = lanes[i];
+        }
         accumulate(a, terms, w, n);
     }
     return fold(a);

@@ -201,10 +201,16 @@ v_decode(mh_format format, const unsigned char *data, int64_t k, vf v_scale)
 
 /* Of 64 columns, which a dot's vectors hold: `part` of them. AVX-512 takes bf16 by pairs, since a
  * word of memory holds two: parts 0 and 1 are the even and the odd columns of the first 32, 2 and 3
- * of the others. Else a part is neighbours. */
+ * of the others. It takes FP8 by fours: part p is columns p, p + 4, p + 8, ... Else a part is
+ * neighbours. */
 static inline bool by_pairs(mh_format format)
 {
     return LANES == 16 && format == MH_FORMAT_BF16;
+}
+
+static inline bool by_fours(mh_format format)
+{
+    return LANES == 16 && format == MH_FORMAT_FP8;
 }
 
 /* Part `part` of the 64 columns from k; as v_decode. */
@@ -216,63 +222,31 @@ v_decode_part(mh_format format, const unsigned char *data, int64_t k, int part, 
         vi words = _mm512_loadu_si512(data + 2 * k + part / 2 * 64);
         return v_cast(part % 2 ? v_and(words, v_set1i((int)0xFFFF0000)) : v_shl(words, 16));
     }
+    if (by_fours(format)) { /* to the top; there the sign stays and the rest goes down */
+        vi top = _mm512_sll_epi32(_mm512_loadu_si512(data + k), _mm_cvtsi32_si128(24 - 8 * part));
+        return v_mul(v_cast(v_and(v_sar(top, 4), v_set1i((int)0x87F00000))), v_scale);
+    }
 #endif
     return v_decode(format, data, k + LANES * part, v_scale);
 }
 
-#ifdef __AVX512F__
-
-/* Whether the processor has GFNI and VBMI. */
-static inline bool has_bit_matrices(void)
-{
-    return __builtin_cpu_supports("gfni") && __builtin_cpu_supports("avx512vbmi");
-}
-
-/* 32 FP8 weights; by has_bit_matrices. A product of bit matrices makes f32's two upper bytes of
- * each, s0000eee in the lower half and emmm0000 in the upper one, which a shuffle of bytes brings
- * to their lane: three operations where v_decode has six. By name, since the compiler is not told
- * of these instructions: the form runs without them. */
-static inline void v_decode_by_bits(const unsigned char *data, vf v_scale, vf w[2])
-{
-    const vi split =
-        _mm512_set_epi64(0x01020408, 0x01020408, 0x01020408, 0x01020408, 0x1020400000000080,
-                         0x1020400000000080, 0x1020400000000080, 0x1020400000000080);
-    const vi lanes =
-        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                           v_set1i(0x01010000));
-    vi bytes = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)data)), found;
-    __asm__("vgf2p8affineqb $0, %2, %1, %0" : "=v"(bytes) : "v"(bytes), "v"(split));
-    for (int part = 0; part < 2; part++) {
-        vi from = _mm512_add_epi32(lanes, v_set1i(0x00200000 + 0x10100000 * part));
-        __asm__("vpermb %1, %2, %0 %{%3%}%{z%}"
-                : "=v"(found)
-                : "v"(bytes), "v"(from), "Yk"((__mmask64)0xCCCCCCCCCCCCCCCC));
-        w[part] = v_mul(v_cast(found), v_scale);
-    }
-}
-
-#else
-
-static inline bool has_bit_matrices(void)
-{
-    return false;
-}
-
-#endif
-
-/* All parts; `bits`: has_bit_matrices. */
-static inline __attribute__((always_inline)) void v_decode_parts(mh_format format, bool bits,
-                                                                 const unsigned char *data,
-                                                                 int64_t k, vf v_scale, vf w[STEP])
+/* All parts. */
+static inline __attribute__((always_inline)) void
+v_decode_parts(mh_format format, const unsigned char *data, int64_t k, vf v_scale, vf w[STEP])
 {
 #ifdef __AVX512F__
-    if (format == MH_FORMAT_FP8 && bits) {
-        v_decode_by_bits(data + k, v_scale, w);
-        v_decode_by_bits(data + k + 32, v_scale, w + 2);
+    if (by_fours(format)) { /* bytes become bf16 by shifts of two at a time, then as by pairs */
+        vi odd = _mm512_loadu_si512(data + k), even;
+        __asm__("" : "+v"(odd)); /* loaded once */
+        even = _mm512_slli_epi16(odd, 8);
+        for (int i = 0; i < 2; i++) {
+            vi words = v_and(_mm512_srai_epi16(i ? odd : even, 4), v_set1i((int)0x87F087F0));
+            w[i] = v_mul(v_cast(v_shl(words, 16)), v_scale);
+            w[i + 2] = v_mul(v_cast(v_and(words, v_set1i((int)0xFFFF0000))), v_scale);
+        }
         return;
     }
 #endif
-    (void)bits;
 #pragma GCC unroll 8
     for (int part = 0; part < STEP; part++)
         w[part] = v_decode_part(format, data, k, part, v_scale);
