@@ -124,24 +124,35 @@ static inline __attribute__((always_inline)) void multiply(int rows, const char 
             v_store(&out[r][16 * v], a[r][v]);
 }
 
-static void multiply_8(const char *panel, int64_t in, const uint16_t *x, float (*out)[STRETCH])
-{
-    multiply(8, panel, in, x, out);
-}
+#define FOR_ROWS(rows)                                                                             \
+    static void multiply_##rows(const char *panel, int64_t in, const uint16_t *x,                  \
+                                float(*out)[STRETCH])                                              \
+    {                                                                                              \
+        multiply(rows, panel, in, x, out);                                                         \
+    }
+FOR_ROWS(1)
+FOR_ROWS(2)
+FOR_ROWS(3)
+FOR_ROWS(4)
+FOR_ROWS(5)
+FOR_ROWS(6)
+FOR_ROWS(7)
+FOR_ROWS(8)
 
-static void multiply_1(const char *panel, int64_t in, const uint16_t *x, float (*out)[STRETCH])
-{
-    multiply(1, panel, in, x, out);
-}
-
+/* In blocks of one size, or nearly: a row alone waits for each of its products. */
 static void multiply_rows(const char *panel, int64_t in, const uint16_t *x, int64_t rows,
                           float (*out)[STRETCH])
 {
-    int64_t pitch = fast_pitch(in), r = 0;
-    for (; r + 8 <= rows; r += 8)
-        multiply_8(panel, in, x + r * pitch, out + r);
-    for (; r < rows; r++)
-        multiply_1(panel, in, x + r * pitch, out + r);
+    static void (*const multiply_some[])(const char *, int64_t, const uint16_t *,
+                                         float(*)[STRETCH]) = {
+        multiply_1, multiply_2, multiply_3, multiply_4,
+        multiply_5, multiply_6, multiply_7, multiply_8};
+    int64_t blocks = (rows + 7) / 8, begin = 0;
+    for (int64_t b = 1; b <= blocks; b++) {
+        int64_t end = rows * b / blocks;
+        multiply_some[end - begin - 1](panel, in, x + begin * fast_pitch(in), out + begin);
+        begin = end;
+    }
 }
 
 static void nothing(void)
