@@ -102,10 +102,13 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
             }
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
+                const unsigned char *next = ahead[r] + k * bytes;
                 vf weights[STEP];
-                for (int64_t line = 0; line < STRIPES * bytes; line += 64)
-                    __builtin_prefetch(ahead[r] + k * bytes + line, 0, 2);
                 v_decode_parts(format, w->row[r].data, k, scale[r], weights);
+                /* Not all rows' at once: Zen 4 drops what its queue has no room for. */
+                __asm__("" : "+r"(next) : "v"(weights[0]));
+                for (int64_t line = 0; line < STRIPES * bytes; line += 64)
+                    __builtin_prefetch(next + line, 0, 2);
 #pragma GCC unroll 8
                 for (int j = 0; j < STEP; j++)
                     for (int t = 0; t < tokens; t++)
