@@ -37,8 +37,8 @@ struct block {
     const unsigned char *then[OUTPUTS]; /* read after this block */
     const float *x[PANEL_ROWS];
     int64_t in, count;
-    float last[OUTPUTS][STRIPES];    /* the last in % 64 weights */
-    vf sums[STEP][PANEL_ROWS][OUTPUTS]; /* of parts 0 and 2, and 1 and 3; by fours of each */
+    float last[OUTPUTS][STRIPES];           /* the last in % 64 weights */
+    vf sums[STEP][PANEL_ROWS - 1][OUTPUTS]; /* of parts 0 and 2, and 1 and 3; by fours of each */
 };
 
 /* One part of the outputs from o on; rows, outputs and whether it is an odd one are known when
@@ -71,7 +71,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
 #pragma GCC unroll 6
         for (int line = 0; line < lines; line++)
             __builtin_prefetch(then + step * line / lines, 0, 2);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             vf value = v_load(x[r] + i * LANES);
             __asm__("" : "+v"(value)); /* loaded once, not by each fma */
@@ -80,7 +80,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
                 a[r][c] = v_fma(value, weights[c], a[r][c]);
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         vf *sums = b->sums[by_fours(format) ? part : odd][r] + o;
 #pragma GCC unroll 6
@@ -127,7 +127,6 @@ static inline __attribute__((always_inline)) void add_parts(mh_format format, in
 FOR_ROWS(4, 6)
 FOR_ROWS(6, 4)
 FOR_ROWS(8, 3)
-FOR_ROWS(12, 2)
 
 /* The outputs from `begin` on, of `left` that the stretch has still; then come other rows of it, or
  * `next`'s. */
@@ -155,7 +154,7 @@ static void find_outputs(struct block *b, const struct matrix *m, int64_t begin,
 void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
                    int64_t rows, const struct next *next, float (*out)[STRETCH])
 {
-    void (*add)(struct block * b) = rows > 8 ? add_12 : rows > 6 ? add_8 : rows > 4 ? add_6 : add_4;
+    void (*add)(struct block * b) = rows > 6 ? add_8 : rows > 4 ? add_6 : add_4;
     struct block b;
     b.in = m->in;
     for (int64_t r = 0; r < PANEL_ROWS; r++)
