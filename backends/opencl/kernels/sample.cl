@@ -133,6 +133,7 @@ APART int sample_row(global const float *from, global const uint *with, global u
     ulong seed = with[4] | (ulong)with[5] << 32, counter = with[6] | (ulong)with[7] << 32;
     ulong best = 0, most = 0, used = 0, total = 0;
     float r = RCP(temperature);
+    long weighed = temperature > 0 ? count : 0;
     for (long i = LANE; i < count; i += LANES) {
         float s = from[i] * r;
         best = max(best, ranked(from[i], (int)i));
@@ -142,7 +143,7 @@ APART int sample_row(global const float *from, global const uint *with, global u
     most = GROUP_MAX(most, space);
     uint key = (uint)(most >> 32);
     float m = key == 0 ? -INFINITY : as_float(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
-    for (long i = LANE; i < count; i += LANES) {
+    for (long i = LANE; i < weighed; i += LANES) {
         float s = from[i] * r;
         float p = exp_exact(s - m) * 0x1p30f;
         uint w = p == p ? (uint)p : 0;
@@ -167,10 +168,10 @@ APART int sample_row(global const float *from, global const uint *with, global u
             needed = 1;
         }
         needed = needed && !greedy;
-        chosen = find_place(weight, count, needed ? DIGITS : 0, step == 0, wanted, bins);
+        chosen = find_place(weight, weighed, needed ? DIGITS : 0, step == 0, wanted, bins);
         total = needed ? chosen.sum : total;
     }
-    int token = token_at(weight, count, chosen, found);
+    int token = token_at(weight, weighed, chosen, found);
     if (greedy && LANE == 0)
         token = index_of_rank(best);
     return token;
