@@ -45,25 +45,53 @@ KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global
         ROW1(y, t)[k] = decode_one(row, k);
 }
 
-/* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c] ----
- * A work-item has COLUMN_TILES * WIDE columns and makes their 64 stripes in an order in which rule 2's
- * fold is a binary counter: bit-reversed. Six sums wait at most. */
+/* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c]: a work-item has
+ * COLUMN_TILES * WIDE columns ---- */
 
 #ifdef FORM_CPU
-APART void store_columns(global float *y, long column, long columns, float16 value)
+#define TILE (COLUMN_TILES * WIDE)
+#define ROWS_AHEAD 48
+
+APART void store_columns(global float *y, long column, long columns, const float *values)
 {
-    float part[16];
-    VECTOR(, float, part, 0) = value;
-    if (column + 16 <= columns)
-        VECTOR(global, float, y + column, 0) = value;
-    else
-        COLD for (int i = 0; column + i < columns; i++)
-            y[column + i] = part[i];
+    COLD for (int i = 0; i < TILE && column + i < columns; i++)
+        y[column + i] = values[i];
+}
+
+/* Rows in turn, as memory has them: the stripes' sums are in the cache, and rule 2's fold comes
+ * last. Prefetched are rows that come later, and behind the last one those of the next columns. */
+APART void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
+                   global float *y)
+{
+    float sums[STRIPES * TILE] __attribute__((aligned(64)));
+    for (int i = 0; i < STRIPES * TILE / WIDE; i++)
+        VECTOR(, float, sums, i) = 0;
+    for (long r = 0; r < rows; r++) {
+        weight_row from = WEIGHT_ROW(w, 0, row + r);
+        long later = (r + ROWS_AHEAD) % rows;
+        weight_row ahead = WEIGHT_ROW(w, 0, row + later);
+        float *sum = sums + r % STRIPES * TILE;
+#pragma unroll
+        for (int line = 0; line < TILE * WEIGHT_BYTES; line += 64)
+            FETCH(ahead.data + (later > r ? column : column + TILE) * WEIGHT_BYTES + line);
+        if (column + TILE <= columns)
+#pragma unroll
+            for (int j = 0; j < COLUMN_TILES; j++)
+                VECTOR(, float, sum, j) =
+                    fma((wide)x[r], decode(from, column + j * WIDE), VECTOR(, float, sum, j));
+        else
+            COLD for (int j = 0; column + j < columns; j++)
+                sum[j] = fma(x[r], decode_one(from, column + j), sum[j]);
+    }
+    for (int half_size = STRIPES * TILE / 2; half_size >= TILE; half_size /= 2)
+        for (int i = 0; i < half_size / WIDE; i++)
+            VECTOR(, float, sums, i) =
+                VECTOR(, float, sums, i) + VECTOR(, float, sums + half_size, i);
+    for (int j = 0; j < COLUMN_TILES; j++)
+        VECTOR(, float, sums, j) = VECTOR(, float, sums, j) + 0.0f;
+    store_columns(y, column, columns, sums);
 }
 #else
-#define store_columns(y, column, columns, value) ((y)[column] = (value))
-#endif
-
 /* Counts with the bits the other way round: 0, 32, 16, 48, ... */
 int next_reversed(int s)
 {
@@ -73,40 +101,27 @@ int next_reversed(int s)
     return s | bit;
 }
 
-APART void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
-                   global float *y)
+/* Stripes in an order in which rule 2's fold is a binary counter: bit-reversed. Six sums wait at
+ * most. */
+void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
+             global float *y)
 {
-    wide waiting[6][COLUMN_TILES];
-    int whole = column + COLUMN_TILES * WIDE <= columns;
+    float waiting[6];
     for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
-        wide a[COLUMN_TILES];
-#pragma unroll
-        for (int j = 0; j < COLUMN_TILES; j++)
-            a[j] = 0;
-        for (long r = s; r < rows; r += STRIPES) {
-            weight_row from = WEIGHT_ROW(w, 0, row + r);
-#pragma unroll
-            for (int j = 0; j < COLUMN_TILES; j++) {
-                long c = column + j * WIDE;
-                wide terms = whole ? decode(from, c) : decode_columns(from, c, columns);
-                a[j] = fma((wide)x[r], terms, a[j]);
-            }
-        }
+        float a = 0;
+        for (long r = s; r < rows; r += STRIPES)
+            a = fma(x[r], decode(WEIGHT_ROW(w, 0, row + r), column), a);
         int level = 0;
         for (; i >> level & 1; level++)
-#pragma unroll
-            for (int j = 0; j < COLUMN_TILES; j++)
-                a[j] = waiting[level][j] + a[j];
+            a = waiting[level] + a;
         if (level == 6) {
-            for (int j = 0; j < COLUMN_TILES; j++)
-                store_columns(y, column + j * WIDE, columns, a[j] + 0.0f);
+            y[column] = a + 0.0f;
             return;
         }
-#pragma unroll
-        for (int j = 0; j < COLUMN_TILES; j++)
-            waiting[level][j] = a[j];
+        waiting[level] = a;
     }
 }
+#endif
 
 /* Rule 7. */
 APART void turn_pairs(global float *to, global const float *from, global const float *cosines,
