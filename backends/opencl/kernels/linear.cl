@@ -19,9 +19,8 @@ KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float,
     local float results[BLOCK], more[BLOCK], space[TILE_SPACE];
     long begin = (long)get_group_id(0) * BLOCK, t = get_group_id(1), h = get_group_id(2);
     long row = h * head_rows + first, last = row + out - 1;
-    for (int side = 0; side <= has_up; side++)
-        rows_times(PICK_WEIGHT(side, w, up), 0, row + begin, last, ROW2(x, t, h), in,
-                   side ? more : results, space);
+    rows_times(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, 0, row + begin, last, 0,
+               row + begin + BLOCK, ROW2(x, t, h), in, results, more, space);
     COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES) {
         float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
         if (has_residual)

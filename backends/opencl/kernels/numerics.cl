@@ -253,6 +253,9 @@ typedef struct __attribute__((packed, may_alias)) {
     float16 v;
 } float_vector;
 typedef struct __attribute__((packed, may_alias)) {
+    uint16 v;
+} uint_vector;
+typedef struct __attribute__((packed, may_alias)) {
     ushort16 v;
 } ushort_vector;
 typedef struct __attribute__((packed, may_alias)) {

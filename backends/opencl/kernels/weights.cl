@@ -35,20 +35,27 @@ typedef struct {
     global const float *scale; /* FP8: one for 128 columns */
 } weight_row;
 
-global const uchar *byte_of(WEIGHT(w), long at)
+/* Not in the first buffer. */
+APART global const uchar *later_byte_of(WEIGHT(w), long at)
 {
-    if (at < w_part)
-        return w + at;
     long i = at / w_part;
     return (i == 1 ? w_1 : i == 2 ? w_2 : w_3) + (at - i * w_part);
 }
 
-APART weight_row weight_row_of(WEIGHT(w), long expert, long row)
+global const uchar *byte_of(WEIGHT(w), long at)
+{
+    return at < w_part ? w + at : later_byte_of(PASS_WEIGHT(w), at);
+}
+
+weight_row weight_row_of(WEIGHT(w), long expert, long row)
 {
     weight_row r;
     r.data = byte_of(PASS_WEIGHT(w), w_data.s0 + expert * w_data.s1 + row * w_data.s2);
+    r.scale = 0;
+#if FORMAT == FP8
     r.scale = (global const float *)byte_of(
         PASS_WEIGHT(w), w_scale.s0 + expert * w_scale.s1 + row / 128 * w_scale.s2);
+#endif
     return r;
 }
 
@@ -118,15 +125,17 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #endif
 
 /* ---- BLOCK rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
- * read after the call. Rows behind `last` give anything. ---- */
+ * read after the call, and, if has_up, `more` the same of the other weight. Rows behind `last` give
+ * anything. What follows is likely the block at next_row of next_expert. ---- */
 
 #ifdef FORM_CPU
 #define TILE_SPACE 1
 
 /* Rows side by side: each is the next of a stream of its own, so that the hardware sees a few long
- * streams; AHEAD bytes on they are prefetched, since it stops at each page. */
+ * streams; AHEAD bytes on they are prefetched, since it stops at each page, from a row's end into the
+ * stream's next row. */
 #define ABREAST 4
-#define AHEAD 2048
+#define AHEAD 1024
 
 #if defined(PREFETCH) && defined(__has_builtin)
 #if __has_builtin(__builtin_prefetch)
@@ -146,6 +155,45 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #define WEIGHT_BYTES 2
 #endif
 
+/* 32 columns as two vectors: the first and the last 16; of BF16 the even ones and the odd ones, so
+ * that no weight is shuffled, and inputs are once for all rows. */
+typedef struct {
+    float16 first, second;
+} columns_32;
+
+columns_32 both(float16 first, float16 second)
+{
+    columns_32 c = {first, second};
+    return c;
+}
+
+#if FORMAT == BF16
+columns_32 decode_32(weight_row row, long k)
+{
+    uint16 pairs = VECTOR(global const, uint, row.data + 2 * k, 0);
+    return both(as_float16(pairs << 16), as_float16(pairs & 0xFFFF0000u));
+}
+
+columns_32 as_decoded(float16 a, float16 b)
+{
+    return both((float16)(a.even, b.even), (float16)(a.odd, b.odd));
+}
+
+columns_32 in_order(float16 even, float16 odd)
+{
+    float16 a, b;
+    a.even = even.lo, a.odd = odd.lo, b.even = even.hi, b.odd = odd.hi;
+    return both(a, b);
+}
+#else
+#define as_decoded both
+#define in_order both
+columns_32 decode_32(weight_row row, long k)
+{
+    return both(decode(row, k), decode(row, k + 16));
+}
+#endif
+
 /* The columns from `k` on, less than STRIPES, and the fold. */
 APART float rest_of_dot(weight_row row, global const float *x, long k, long count, float *sums)
 {
@@ -154,51 +202,109 @@ APART float rest_of_dot(weight_row row, global const float *x, long k, long coun
     return fold_stripes(sums);
 }
 
-APART void dots_abreast(const weight_row *w, global const float *x, long count, float *dots)
+/* Rule 2's fold: its upper two levels, then the others of four rows at once. */
+float16 fold_to_16(float16 a0, float16 a1, float16 a2, float16 a3)
+{
+    columns_32 c = in_order(a0 + a2, a1 + a3);
+    return c.first + c.second;
+}
+
+float4 fold_4_rows(float16 a, float16 b, float16 c, float16 d)
+{
+    float16 ab = (float16)(a.lo, b.lo) + (float16)(a.hi, b.hi);
+    float16 cd = (float16)(c.lo, d.lo) + (float16)(c.hi, d.hi);
+    float16 e = (float16)(ab.s0123, ab.s89ab, cd.s0123, cd.s89ab) +
+                (float16)(ab.s4567, ab.scdef, cd.s4567, cd.scdef);
+    float8 f = (float8)(e.s01, e.s45, e.s89, e.scd) + (float8)(e.s23, e.s67, e.sab, e.sef);
+    return (f.even + f.odd) + 0.0f;
+}
+
+/* Adds the terms of columns k to `end`, a multiple of STRIPES on; beside column k it prefetches
+ * column k of `ahead`. */
+void add_terms(float16 (*a)[4], const weight_row *w, global const float *x, long k, long end,
+               const global uchar *const *ahead)
+{
+    for (; k < end; k += STRIPES)
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            columns_32 in = as_decoded(VECTOR(global const, float, x + k, i),
+                                       VECTOR(global const, float, x + k, i + 1));
+#pragma unroll
+            for (int r = 0; r < ABREAST; r++) {
+#pragma unroll
+                for (int line = 0; line < 32 * WEIGHT_BYTES; line += 64)
+                    FETCH(ahead[r] + (k + 16 * i) * WEIGHT_BYTES + line);
+                columns_32 c = decode_32(w[r], k + 16 * i);
+                a[r][i] = fma(in.first, c.first, a[r][i]);
+                a[r][i + 1] = fma(in.second, c.second, a[r][i + 1]);
+            }
+        }
+}
+
+/* Products of four rows with x; `next` are those that follow. */
+APART void dots_abreast(const weight_row *w, const weight_row *next, global const float *x,
+                        long count, float *dots)
 {
     float16 a[ABREAST][4];
-    long k = 0;
+    global const uchar *here[ABREAST], *there[ABREAST];
+    long k = count / STRIPES * STRIPES, turn = max(k - AHEAD / WEIGHT_BYTES, 0l);
 #pragma unroll
-    for (int r = 0; r < ABREAST; r++)
+    for (int r = 0; r < ABREAST; r++) {
 #pragma unroll
         for (int j = 0; j < 4; j++)
             a[r][j] = 0;
-    for (; k + STRIPES <= count; k += STRIPES)
+        here[r] = w[r].data + (k - turn) * WEIGHT_BYTES;
+        there[r] = next[r].data - turn * WEIGHT_BYTES;
+    }
+    add_terms(a, w, x, 0, turn, here);
+    add_terms(a, w, x, turn, k, there);
+    if (k == count) {
+        float16 b[ABREAST];
 #pragma unroll
-        for (int r = 0; r < ABREAST; r++) {
-#pragma unroll
-            for (int line = 0; line < STRIPES * WEIGHT_BYTES; line += 64)
-                FETCH(w[r].data + k * WEIGHT_BYTES + AHEAD + line);
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                a[r][j] = fma(VECTOR(global const, float, x + k, j), decode(w[r], k + 16 * j),
-                              a[r][j]);
-        }
+        for (int r = 0; r < ABREAST; r++)
+            b[r] = fold_to_16(a[r][0], a[r][1], a[r][2], a[r][3]);
+        *(float4 *)dots = fold_4_rows(b[0], b[1], b[2], b[3]);
+        return;
+    }
 #pragma unroll
     for (int r = 0; r < ABREAST; r++) {
         float sums[STRIPES];
-        if (k == count) {
-            dots[r] = fold_wide(a[r][0], a[r][1], a[r][2], a[r][3]);
-            continue;
-        }
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            VECTOR(, float, sums, j) = a[r][j];
+        for (int j = 0; j < 4; j += 2) {
+            columns_32 c = in_order(a[r][j], a[r][j + 1]);
+            VECTOR(, float, sums, j) = c.first, VECTOR(, float, sums, j + 1) = c.second;
+        }
         dots[r] = rest_of_dot(w[r], x, k, count, sums);
     }
 }
 
-APART void rows_times(WEIGHT(w), long expert, long row, long last, global const float *x,
-                      long count, local float *results, local float *space)
+/* A row of each stream: `begin` of the first, and as far into the others, which have `length` rows
+ * each. Of two weights each has two streams. */
+APART void stream_rows(WEIGHT(w), WEIGHT(up), int has_up, long expert, long begin, long last,
+                       weight_row *rows)
 {
-    for (long o = 0; o < BLOCK / ABREAST && row + o <= last; o++) {
-        weight_row rows[ABREAST];
-        float dots[ABREAST];
+    int streams = has_up ? ABREAST / 2 : ABREAST, length = BLOCK / streams;
+    for (int r = 0; r < ABREAST; r++) {
+        long row = min(begin + r % streams * length, last);
+        rows[r] = r < streams ? WEIGHT_ROW(w, expert, row) : WEIGHT_ROW(up, expert, row);
+    }
+}
+
+APART void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, long last,
+                      long next_expert, long next_row, global const float *x, long count,
+                      local float *results, local float *more, local float *space)
+{
+    int streams = has_up ? ABREAST / 2 : ABREAST, length = BLOCK / streams;
+    weight_row rows[2][ABREAST];
+    stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, expert, row, last, rows[0]);
+    for (int o = 0; o < length && row + o <= last; o++) {
+        float dots[ABREAST] __attribute__((aligned(16)));
+        int ends = o + 1 == length;
+        stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, ends ? next_expert : expert,
+                    ends ? next_row : row + o + 1, last, rows[(o + 1) % 2]);
+        dots_abreast(rows[o % 2], rows[(o + 1) % 2], x, count, dots);
         for (int r = 0; r < ABREAST; r++)
-            rows[r] = WEIGHT_ROW(w, expert, min(row + o + r * (BLOCK / ABREAST), last));
-        dots_abreast(rows, x, count, dots);
-        for (int r = 0; r < ABREAST; r++)
-            results[o + r * (BLOCK / ABREAST)] = dots[r];
+            (r < streams ? results : more)[o + r % streams * length] = dots[r];
     }
 }
 
@@ -246,12 +352,15 @@ void weight_rows(WEIGHT(w), weight_row *rows, long expert, long row, long last)
         rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
 }
 
-void rows_times(WEIGHT(w), long expert, long row, long last, global const float *x, long count,
-                local float *results, local float *space)
+void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, long last,
+                long next_expert, long next_row, global const float *x, long count,
+                local float *results, local float *more, local float *space)
 {
-    weight_row rows[BLOCK];
     global const float *xs[] = {x};
-    weight_rows(PASS_WEIGHT(w), rows, expert, row, last);
-    tile(1, rows, xs, count, results, space);
+    for (int side = 0; side <= has_up; side++) {
+        weight_row rows[BLOCK];
+        weight_rows(PICK_WEIGHT(side, w, up), rows, expert, row, last);
+        tile(1, rows, xs, count, side ? more : results, space);
+    }
 }
 #endif
