@@ -70,7 +70,7 @@ CASES = {
     "sample": ["sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
                "sample/f32/T3.V70/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
     "linear": ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T2.N9.I66/gaps/random/plain",
-               "head_linear/{}/T2.H2.B66.C5.F7/gaps/random/rows"],
+               "head_linear/{}/T2.H2.B66.C5.F7/gaps/random/rows", "linear_add/{}/T2.O9.I66/gaps/random/plain"],
     "embed": ["embed/{}/T5.D70.V9/gaps/random/bad"],
     "head_columns": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
                      "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad"],
