@@ -76,17 +76,23 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                                                            float sums[ROWS])
 {
     int64_t bytes = format_bytes(format), whole = in / STRIPES * STRIPES;
-    int64_t turn = in - AHEAD / bytes; /* from there on what is ahead is of the rows after */
-    int64_t k = 0, stop = turn < whole ? turn : whole;
-    const unsigned char *ahead[ROWS];
+    int64_t turn = in - AHEAD / bytes, k = 0; /* from there on what is ahead is of the rows after */
+    /* A loop that ends within a row lets memory wait; but FP8, which takes as long to multiply as to
+     * read, is faster without a choice in its loop. */
+    const int parts = format == MH_FORMAT_FP8 ? 2 : 1;
+    const unsigned char *here[ROWS], *there[ROWS];
     vf scale[ROWS];
     struct sums s;
     for (int d = 0; d < ROWS; d++)
         for (int j = 0; j < STEP; j++)
             s.a[d][j] = v_zero();
-    for (int r = 0; r < rows; r++)
-        ahead[r] = w->row[r].data + AHEAD, scale[r] = v_zero();
-    while (k < whole) {
+    for (int r = 0; r < rows; r++) {
+        here[r] = w->row[r].data + AHEAD;
+        there[r] = w->then[r] - turn * bytes;
+        scale[r] = v_zero();
+    }
+    for (int part = 0; part < parts; part++) {
+        int64_t stop = part + 1 < parts && turn < whole ? turn : whole;
         for (; k < stop; k += STRIPES) {
             vf value[STEP][2];
             for (int j = 0; j < STEP; j++)
@@ -102,13 +108,14 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
             }
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                const unsigned char *next = ahead[r] + k * bytes;
+                bool inside = parts == 1 ? k < turn : part == 0;
+                const unsigned char *next = (inside ? here[r] : there[r]) + k * bytes;
                 vf weights[STEP];
-                v_decode_parts(format, w->row[r].data, k, scale[r], weights);
-                /* Not all rows' at once: Zen 4 drops what its queue has no room for. */
-                __asm__("" : "+r"(next) : "v"(weights[0]));
+                if (r) /* not all rows' at once: Zen 4 drops what its queue has no room for */
+                    __asm__("" : "+r"(next) : "v"(s.a[(r - 1) * tokens][0]));
                 for (int64_t line = 0; line < STRIPES * bytes; line += 64)
                     __builtin_prefetch(next + line, 0, 2);
+                v_decode_parts(format, w->row[r].data, k, scale[r], weights);
 #pragma GCC unroll 8
                 for (int j = 0; j < STEP; j++)
                     for (int t = 0; t < tokens; t++)
@@ -116,9 +123,6 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                             v_fma(value[j][t], weights[j], s.a[r * tokens + t][j]);
             }
         }
-        for (int r = 0; r < rows; r++)
-            ahead[r] = w->then[r] - turn * bytes;
-        stop = whole;
     }
     if (in % STRIPES)
         add_tail(&s, format, rows, tokens, w->row, x, in);
