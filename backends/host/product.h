@@ -9,9 +9,9 @@
 
 #include "kernels.h"
 
-#define STRETCH 48    /* outputs an item computes */
-#define ROW_BLOCK 8   /* rows at a time, of a panel */
-#define PANEL_ROWS 9  /* rows from which repacking pays */
+#define STRETCH 48   /* outputs an item computes */
+#define ROW_BLOCK 8  /* rows at a time, of a panel */
+#define PANEL_ROWS 9 /* rows from which repacking pays */
 
 /* Output o is the dot over row `first + o` of expert `slot`, or, transposed, over its column o,
  * rows first .. first + in - 1. */

@@ -86,8 +86,8 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
 #pragma GCC unroll 6
         for (int c = 0; c < outputs; c++) {
             if (terms > whole)
-                a[r][c] = v_fma(v_load(x[r] + whole * LANES),
-                                v_load(b->last[o + c] + part * LANES), a[r][c]);
+                a[r][c] = v_fma(v_load(x[r] + whole * LANES), v_load(b->last[o + c] + part * LANES),
+                                a[r][c]);
             sums[c] = half && !by_fours(format) ? v_add(sums[c], a[r][c]) : a[r][c];
         }
     }

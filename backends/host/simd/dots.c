@@ -77,9 +77,9 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
 {
     int64_t bytes = format_bytes(format), whole = in / STRIPES * STRIPES;
     int64_t turn = in - AHEAD / bytes, k = 0; /* from there on what is ahead is of the rows after */
-    /* A loop that ends within a row lets memory wait; but FP8, which takes as long to multiply as to
-     * read, is faster without a choice in its loop. */
-    const int parts = format == MH_FORMAT_FP8 ? 2 : 1;
+    /* A loop that ends within a row lets memory wait; but FP8, which takes as long to multiply as
+     * to read, is faster without a choice in its loop. */
+    const int pieces = format == MH_FORMAT_FP8 ? 2 : 1;
     const unsigned char *here[ROWS], *there[ROWS];
     vf scale[ROWS];
     struct sums s;
@@ -91,8 +91,8 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
         there[r] = w->then[r] - turn * bytes;
         scale[r] = v_zero();
     }
-    for (int part = 0; part < parts; part++) {
-        int64_t stop = part + 1 < parts && turn < whole ? turn : whole;
+    for (int piece = 0; piece < pieces; piece++) {
+        int64_t stop = piece + 1 < pieces && turn < whole ? turn : whole;
         for (; k < stop; k += STRIPES) {
             vf value[STEP][2];
             for (int j = 0; j < STEP; j++)
@@ -108,7 +108,7 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
             }
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                bool inside = parts == 1 ? k < turn : part == 0;
+                bool inside = pieces == 1 ? k < turn : piece == 0;
                 const unsigned char *next = (inside ? here[r] : there[r]) + k * bytes;
                 vf weights[STEP];
                 if (r) /* not all rows' at once: Zen 4 drops what its queue has no room for */
@@ -129,9 +129,10 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
     fold_sums(format, &s, sums);
 }
 
-static inline __attribute__((always_inline)) void
-dot_stretch(mh_format format, int tokens, const struct matrix *m, int64_t begin,
-            int64_t count, const float *const *x, float (*out)[STRETCH])
+static inline __attribute__((always_inline)) void dot_stretch(mh_format format, int tokens,
+                                                              const struct matrix *m, int64_t begin,
+                                                              int64_t count, const float *const *x,
+                                                              float (*out)[STRETCH])
 {
     const int most = ROWS / tokens;
     int64_t length = count / most, alone = length * most; /* of a stream; rows from here on */
@@ -164,13 +165,13 @@ dot_stretch(mh_format format, int tokens, const struct matrix *m, int64_t begin,
     {                                                                                              \
         switch (m->w->format) {                                                                    \
         case MH_FORMAT_F32:                                                                        \
-            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, out);                    \
+            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, out);                           \
             break;                                                                                 \
         case MH_FORMAT_BF16:                                                                       \
-            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                   \
+            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                          \
             break;                                                                                 \
         case MH_FORMAT_F16:                                                                        \
-            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, out);                    \
+            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, out);                           \
             break;                                                                                 \
         default:                                                                                   \
             dot_stretch(MH_FORMAT_FP8, tokens, m, begin, count, x, out);                           \

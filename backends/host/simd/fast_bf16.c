@@ -144,9 +144,9 @@ static void multiply_rows(const char *panel, int64_t in, const uint16_t *x, int6
                           float (*out)[STRETCH])
 {
     static void (*const multiply_some[])(const char *, int64_t, const uint16_t *,
-                                         float(*)[STRETCH]) = {
-        multiply_1, multiply_2, multiply_3, multiply_4,
-        multiply_5, multiply_6, multiply_7, multiply_8};
+                                         float(*)[STRETCH]) = {multiply_1, multiply_2, multiply_3,
+                                                               multiply_4, multiply_5, multiply_6,
+                                                               multiply_7, multiply_8};
     int64_t blocks = (rows + 7) / 8, begin = 0;
     for (int64_t b = 1; b <= blocks; b++) {
         int64_t end = rows * b / blocks;

@@ -49,9 +49,9 @@ static inline void place_parts(mh_format format, const float *x, vf to[STEP])
         const vi from =
             v_addi(_mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28),
                    v_set1i(part));
-        to[part] = _mm512_mask_blend_ps(
-            0xFF00, _mm512_permutex2var_ps(v_load(x), from, v_load(x + 16)),
-            _mm512_permutex2var_ps(v_load(x + 32), from, v_load(x + 48)));
+        to[part] =
+            _mm512_mask_blend_ps(0xFF00, _mm512_permutex2var_ps(v_load(x), from, v_load(x + 16)),
+                                 _mm512_permutex2var_ps(v_load(x + 32), from, v_load(x + 48)));
     }
     if (by_pairs(format) || by_fours(format))
         return;
