@@ -8,7 +8,7 @@
 #ifndef HOST_FAST_H
 #define HOST_FAST_H
 
-#include "product.h"
+#include "panel.h"
 
 #define FAST_TERMS 32 /* of a tile */
 #define FAST_BLOCK 16 /* rows of activations at a time */
@@ -32,8 +32,9 @@ struct host_fast {
     void (*leave)(void);
     void (*convert)(uint16_t *to, const float *x, int64_t in);
     void (*pack)(const struct matrix *m, int64_t begin, int64_t count, char *panel);
-    /* Up to FAST_BLOCK rows, one after another in memory; FAST_BLOCK can be read. */
-    void (*rows)(const char *panel, int64_t in, const uint16_t *x, int64_t rows,
+    /* Up to FAST_BLOCK rows, one after another in memory; FAST_BLOCK can be read. Meanwhile `next`
+     * is fetched. */
+    void (*rows)(const char *panel, int64_t in, const uint16_t *x, int64_t rows, struct ahead next,
                  float (*out)[STRETCH]);
 };
 

@@ -28,10 +28,11 @@ static void leave(void)
 }
 
 static void multiply_rows(const char *panel, int64_t in, const uint16_t *x, int64_t rows,
-                          float (*out)[STRETCH])
+                          struct ahead next, float (*out)[STRETCH])
 {
     float whole[FAST_BLOCK][STRETCH], (*to)[STRETCH] = rows == FAST_BLOCK ? out : whole;
     int64_t pitch = fast_pitch(in);
+    fetch(next);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -99,14 +99,16 @@ void fast_pack(const struct matrix *m, int64_t begin, int64_t count, char *panel
 }
 
 static inline __attribute__((always_inline)) void multiply(int rows, const char *panel, int64_t in,
-                                                           const uint16_t *x, float (*out)[STRETCH])
+                                                           const uint16_t *x, struct ahead next,
+                                                           float (*out)[STRETCH])
 {
     int64_t pitch = fast_pitch(in);
     vf a[8][3];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < 3; v++)
             a[r][v] = v_zero();
-    for (int64_t k = 0; k < pitch; k += FAST_TERMS, panel += 3 * 1024)
+    for (int64_t k = 0; k < pitch; k += FAST_TERMS, panel += 3 * 1024) {
+        fetch(ahead_part(next, k / FAST_TERMS, pitch / FAST_TERMS));
         for (int c = 0; c < 16; c++) {
             __m512bh w[3];
             for (int v = 0; v < 3; v++)
@@ -119,6 +121,7 @@ static inline __attribute__((always_inline)) void multiply(int rows, const char 
                     a[r][v] = _mm512_dpbf16_ps(a[r][v], (__m512bh)_mm512_set1_epi32(pair), w[v]);
             }
         }
+    }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < 3; v++)
             v_store(&out[r][16 * v], a[r][v]);
@@ -126,9 +129,9 @@ static inline __attribute__((always_inline)) void multiply(int rows, const char 
 
 #define FOR_ROWS(rows)                                                                             \
     static void multiply_##rows(const char *panel, int64_t in, const uint16_t *x,                  \
-                                float(*out)[STRETCH])                                              \
+                                struct ahead next, float(*out)[STRETCH])                           \
     {                                                                                              \
-        multiply(rows, panel, in, x, out);                                                         \
+        multiply(rows, panel, in, x, next, out);                                                   \
     }
 FOR_ROWS(1)
 FOR_ROWS(2)
@@ -141,16 +144,17 @@ FOR_ROWS(8)
 
 /* In blocks of one size, or nearly: a row alone waits for each of its products. */
 static void multiply_rows(const char *panel, int64_t in, const uint16_t *x, int64_t rows,
-                          float (*out)[STRETCH])
+                          struct ahead next, float (*out)[STRETCH])
 {
-    static void (*const multiply_some[])(const char *, int64_t, const uint16_t *,
+    static void (*const multiply_some[])(const char *, int64_t, const uint16_t *, struct ahead,
                                          float(*)[STRETCH]) = {multiply_1, multiply_2, multiply_3,
                                                                multiply_4, multiply_5, multiply_6,
                                                                multiply_7, multiply_8};
     int64_t blocks = (rows + 7) / 8, begin = 0;
     for (int64_t b = 1; b <= blocks; b++) {
         int64_t end = rows * b / blocks;
-        multiply_some[end - begin - 1](panel, in, x + begin * fast_pitch(in), out + begin);
+        multiply_some[end - begin - 1](panel, in, x + begin * fast_pitch(in),
+                                       ahead_part(next, b - 1, blocks), out + begin);
         begin = end;
     }
 }

@@ -85,8 +85,8 @@ static void multiply_fast(const struct product_job *job, int which, int64_t g, i
     for (int64_t i = group.begin; i < group.end; i += FAST_BLOCK) {
         int64_t rows = group.end - i < FAST_BLOCK ? group.end - i : FAST_BLOCK;
         float out[FAST_BLOCK][STRETCH];
-        fetch(ahead_part(ahead, (i - group.begin) / FAST_BLOCK, blocks));
-        job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows, out);
+        job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows,
+                        ahead_part(ahead, (i - group.begin) / FAST_BLOCK, blocks), out);
         K(finish_rows)(p, which, g, i, rows, o, count, out);
     }
 }
