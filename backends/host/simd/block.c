@@ -127,6 +127,7 @@ static inline __attribute__((always_inline)) void add_parts(mh_format format, in
 FOR_ROWS(4, 6)
 FOR_ROWS(6, 4)
 FOR_ROWS(8, 3)
+_Static_assert(PANEL_ROWS <= 9, "more rows than there are kernels for");
 
 /* The outputs from `begin` on, of `left` that the stretch has still; then come other rows of it, or
  * `next`'s. */
@@ -167,10 +168,7 @@ void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const f
                 float sums[FOLDED];
                 const vf *const parts[] = {b.sums[0][r] + c, b.sums[1][r] + c, b.sums[2][r] + c,
                                            b.sums[3][r] + c};
-                if (by_fours(m->w->format))
-                    fold_fours(parts, sums);
-                else
-                    (by_pairs(m->w->format) ? fold_twos : fold_dots)(parts[0], parts[1], sums);
+                fold_parts(m->w->format, parts, sums);
                 int64_t n = b.count - c < FOLDED ? b.count - c : FOLDED;
                 memcpy(out[r] + o + c, sums, (size_t)n * 4);
             }

@@ -55,14 +55,10 @@ static inline __attribute__((always_inline)) void fold_sums(mh_format format, st
     for (int j = 0; j < STEP; j++)
         for (int d = 0; d < ROWS; d++)
             part[j][d] = s->a[d][j];
-    if (by_fours(format)) {
-        fold_fours((const vf *const[]){part[0], part[1], part[2], part[3]}, sums);
-        return;
-    }
-    for (int j = 0; j < 2; j++)
+    for (int j = 0; !by_fours(format) && j < 2; j++)
         for (int d = 0; d < ROWS; d++)
             part[j][d] = v_add(part[j][d], part[j + 2][d]);
-    (by_pairs(format) ? fold_twos : fold_dots)(part[0], part[1], sums);
+    fold_parts(format, (const vf *const[]){part[0], part[1], part[2], part[3]}, sums);
 #else
     (void)format;
     *sums = v_fold(s->a[0]);

@@ -75,6 +75,16 @@ static inline void fold_fours(const vf *const parts[4], float *out)
     store_fourths(fold_2(w, w), out);
 }
 
+/* By the format's parts. But for fours, 0 and 1 have 2 and 3 added already: the step of 32. */
+static inline __attribute__((always_inline)) void
+fold_parts(mh_format format, const vf *const parts[STEP], float *out)
+{
+    if (by_fours(format))
+        fold_fours(parts, out);
+    else
+        (by_pairs(format) ? fold_twos : fold_dots)(parts[0], parts[1], out);
+}
+
 #endif
 
 #endif
