@@ -121,7 +121,6 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 }
 #else
 #define decode_one decode
-#define decode_columns(row, column, columns) decode(row, column)
 #endif
 
 /* ---- BLOCK rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
