@@ -231,13 +231,14 @@ static int list_sizes(struct listing *l, const struct op_rule *rule, const struc
     return status;
 }
 
-/* Sizes of released models: dense and random, and in quick form only the first. */
+/* Sizes of released models: dense and random, in quick form only the first; that one tiny, too. */
 static int list_real(struct listing *l, const struct op_rule *rule, const struct conf_case *base)
 {
     int status = 0;
-    bool suits = base->layout == LAYOUT_DENSE && base->values == VALUES_RANDOM &&
-                 (!l->quick || !base->variant);
-    for (int i = 0; suits && !status && rule->real && rule->real[i] && (!l->quick || !i); i++) {
+    bool random = base->values == VALUES_RANDOM, tiny = base->values == VALUES_TINY;
+    bool first = l->quick || tiny;
+    bool suits = base->layout == LAYOUT_DENSE && (random || tiny) && (!first || !base->variant);
+    for (int i = 0; suits && !status && rule->real && rule->real[i] && (!first || !i); i++) {
         struct conf_case c = *base;
         if (parse_sizes(rule, rule->real[i], &c))
             status = offer(l, rule, &c);

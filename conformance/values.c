@@ -56,10 +56,11 @@ static bool is_special(const struct conf_build *b, const char *name)
     return b->c->values == VALUES_SPECIAL && count && !strcmp(names[conf_below(&r, count)], name);
 }
 
+/* Always where rows of weights are whole stripes of rule 2: there every stripe vanishes. */
 static bool underflows(const struct conf_build *b)
 {
     struct conf_random r = conf_random_of(b->c->seed, b->c->name);
-    return conf_draw(&r) % 3 == 0;
+    return (b->weight_count && b->weights[0].in % 64 == 0) || conf_draw(&r) % 3 == 0;
 }
 
 /* `exponent` scales TINY values. */
@@ -78,7 +79,7 @@ static float draw_value(struct conf_build *b, bool special, int exponent)
         if (!underflows(b))
             return ldexpf(conf_uniform(r), exponent);
         /* Negative activations so small that every product is -0: sums must be +0. */
-        return exponent < -70 ? -ldexpf(fabsf(conf_uniform(r)), -130)
+        return exponent < -70 ? -ldexpf(fabsf(conf_uniform(r)), -140)
                               : ldexpf(fabsf(conf_uniform(r)), exponent);
     case VALUES_WIDE:
         return ldexpf(conf_uniform(r), (int)conf_below(r, 41) - 20);
@@ -279,7 +280,8 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
     } else {
         permute(b, order, count < MOST ? count : MOST, dim['S']);
     }
-    if (conf_is_table(name))
+    /* Behind rows of experts lies an expert's number, which one row too many would find. */
+    if (conf_is_table(name) || (!strcmp(name, "experts") && b->c->layout != LAYOUT_DENSE))
         memset(b->image[o->buffer] + o->view.offset, 0,
                (size_t)(o->view.shape[0] * o->view.stride[0]) + GUARD);
     /* The first that is none is the limit itself. */
@@ -320,6 +322,12 @@ static bool zeros_win(const struct conf_build *b, int64_t row)
 static bool neighbours_win(const struct conf_build *b, int64_t row)
 {
     return b->c->op == MH_OP_ARGMAX && b->c->values == VALUES_TIES && row % 3 == 2;
+}
+
+/* Rows that have no weight: of NaN alone, and such with an infinity, which is the token. */
+static bool weighs_nothing(const struct conf_build *b, int64_t row)
+{
+    return b->c->op == MH_OP_SAMPLE && b->c->values == VALUES_SPECIAL && row % 3 == 1;
 }
 
 /* Columns of the cache of which a third is the smallest number below 0: means that round to -0, and
@@ -403,6 +411,8 @@ void conf_fill_operand(struct conf_build *b, struct conf_operand *o)
             value = nextafterf(value, 2);
         if (all_alike(b, i / width))
             value = i % width == width - 1 && width % 2 ? -INFINITY : 0.5f;
+        if (weighs_nothing(b, i / width))
+            value = i % width == width / 2 && i / width % 2 == 0 ? INFINITY : NAN;
         uint16_t half = conf_to_bf16(value);
         if (o->view.dtype == MH_F32)
             memcpy(image + conf_element(o, i), &value, 4);

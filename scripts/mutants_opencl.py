@@ -78,7 +78,8 @@ CASES = {
                        "experts_down/{}/T2.J2.D9.I70.S4.E4/gaps/random/bad"],
     "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/dense/random/plain",
                              "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent"],
-    "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad"],
+    "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad",
+                    "experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/map"],
     "order": ["linear/{}/T7.O9.I130/gaps/random/plain", "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
     "many": ["linear_add/{}/T7.O9.I130/inplace/random/plain",
              "head_linear/{}/T5.H2.B66.C5.F7/gaps/random/rows",
@@ -126,7 +127,7 @@ def forms_of(text, offset):
 def formats_of(text, offset):
     """The weight formats whose branch a place is in."""
     formats = []
-    names = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+    names = {"F32": "f32", "F16": "f16", "BF16": "bf16", "FP8": "fp8"}
     for line in re.finditer(r"^#(ifdef|if|elif|else|endif)\b(.*)$", text[:offset], re.M):
         told = re.search(r"FORMAT == (\w+)", line[2])
         if line[1] in ("ifdef", "if"):
