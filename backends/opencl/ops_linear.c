@@ -2,9 +2,9 @@
 #include "ops.h"
 
 /* As in linear.cl: rows of a group, columns of a group. */
-static int64_t row_block(const struct device *device)
+static int64_t row_block(const struct device *device, int64_t rows)
 {
-    return device->form == FORM_CPU ? 64 : 4;
+    return device->form == FORM_GPU ? 4 : rows < 16384 ? 64 : 256;
 }
 
 #define COLUMN_BLOCK 64
@@ -40,7 +40,7 @@ mh_status launch_linear(const struct run *run, const struct linear *l)
     arg_long(&k, w->in);
     arg_long(&k, l->head_rows);
     arg_long(&k, l->first);
-    return launch_end(&k, blocks(l->out, row_block(device)), l->x->shape[0], l->heads);
+    return launch_end(&k, blocks(l->out, row_block(device, l->out)), l->x->shape[0], l->heads);
 }
 
 static uint64_t scratch_of(const struct device *device, const mh_tensor *x, const mh_weight *w)

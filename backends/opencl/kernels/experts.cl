@@ -19,8 +19,8 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
     if (slot < 0)
         return;
     global const float *from = ROW2(x, t, x_by_slot ? j : 0);
-    rows_times(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, slot, begin, out - 1, slot, begin + BLOCK,
-               from, in, results, more, space);
+    rows_times(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, slot, begin, BLOCK, out - 1, slot,
+               begin + BLOCK, from, in, results, more, space);
     COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)
         ROW2(y, t, j)[begin + i] = has_up ? swiglu_of(results[i], more[i]) : results[i];
 }
@@ -43,7 +43,7 @@ KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSO
         sums[i] = has_shared ? ROW1(shared, t)[begin + i] : 0.0f;
     for (long j = 0; j < slots; j++) {
         int slot = EXPERT(t, j), next = EXPERT(t, j + 1 < slots ? j + 1 : 0);
-        rows_times(PASS_WEIGHT(w), PASS_WEIGHT(w), 0, slot, begin, out - 1, next,
+        rows_times(PASS_WEIGHT(w), PASS_WEIGHT(w), 0, slot, begin, BLOCK, out - 1, next,
                    j + 1 < slots ? begin : begin + BLOCK, ROW2(x, t, j), in, results, results,
                    space);
         COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES)

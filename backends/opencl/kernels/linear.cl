@@ -16,12 +16,13 @@ KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float,
                    const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,
                    const long in, const long head_rows, const long first)
 {
-    local float results[BLOCK], more[BLOCK], space[TILE_SPACE];
-    long begin = (long)get_group_id(0) * BLOCK, t = get_group_id(1), h = get_group_id(2);
+    local float results[LONG_BLOCK], more[LONG_BLOCK], space[TILE_SPACE];
+    int block = BLOCK_OF(out);
+    long begin = (long)get_group_id(0) * block, t = get_group_id(1), h = get_group_id(2);
     long row = h * head_rows + first, last = row + out - 1;
-    rows_times(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, 0, row + begin, last, 0,
-               row + begin + BLOCK, ROW2(x, t, h), in, results, more, space);
-    COLD for (long i = LANE; i < BLOCK && begin + i < out; i += LANES) {
+    rows_times(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, 0, row + begin, block, last, 0,
+               row + begin + block, ROW2(x, t, h), in, results, more, space);
+    COLD for (long i = LANE; i < block && begin + i < out; i += LANES) {
         float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
         if (has_residual)
             value = ROW2(residual, t, h)[begin + i] + value;

@@ -23,12 +23,16 @@
         second ? b##_part : a##_part, second ? b##_data : a##_data, second ? b##_scale : a##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
 
-/* BLOCK rows of a matrix are a group's. */
+/* BLOCK rows of a matrix are a group's; LONG_BLOCK of one with as many rows as a vocabulary: what a
+ * group costs by itself is less of it, and streams are longer. */
 #ifdef FORM_CPU
 #define BLOCK 64
+#define LONG_BLOCK 256
 #else
 #define BLOCK 4
+#define LONG_BLOCK BLOCK
 #endif
+#define BLOCK_OF(rows) ((rows) < 16384 ? BLOCK : LONG_BLOCK)
 
 typedef struct {
     global const uchar *data;
@@ -123,7 +127,7 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #define decode_one decode
 #endif
 
-/* ---- BLOCK rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
+/* ---- `block` rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
  * read after the call, and, if has_up, `more` the same of the other weight. Rows behind `last` give
  * anything. What follows is likely the block at next_row of next_expert. ---- */
 
@@ -131,8 +135,9 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #define TILE_SPACE 1
 
 /* Rows side by side: each is the next of a stream of its own, so that the hardware sees a few long
- * streams; AHEAD bytes on they are prefetched, since it stops at each page, from a row's end into the
- * stream's next row. */
+ * streams and fetches them by itself, but stops at pages and where streams end: beside the last
+ * AHEAD bytes of a row the first ones of the stream's next row are prefetched. Prefetches beside all
+ * bytes are in its way where memory is quick. */
 #define ABREAST 4
 #define AHEAD 1024
 
@@ -218,12 +223,13 @@ float4 fold_4_rows(float16 a, float16 b, float16 c, float16 d)
     return (f.even + f.odd) + 0.0f;
 }
 
-/* Adds the terms of columns k to `end`, a multiple of STRIPES on; beside column k it prefetches
- * column k of `ahead`. */
-void add_terms(float16 (*a)[4], const weight_row *w, global const float *x, long k, long end,
-               const global uchar *const *ahead)
+/* Adds the terms of columns k to `end`, a multiple of STRIPES on; beside them, if it `fetches`,
+ * `next` is prefetched from its first column on. */
+__attribute__((always_inline)) void add_terms(float16 (*a)[4], const weight_row *w,
+                                              global const float *x, long k, long end,
+                                              const int fetches, const weight_row *next)
 {
-    for (; k < end; k += STRIPES)
+    for (long ahead = 0; k < end; k += STRIPES, ahead += STRIPES)
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
             columns_32 in = as_decoded(VECTOR(global const, float, x + k, i),
@@ -231,8 +237,8 @@ void add_terms(float16 (*a)[4], const weight_row *w, global const float *x, long
 #pragma unroll
             for (int r = 0; r < ABREAST; r++) {
 #pragma unroll
-                for (int line = 0; line < 32 * WEIGHT_BYTES; line += 64)
-                    FETCH(ahead[r] + (k + 16 * i) * WEIGHT_BYTES + line);
+                for (int line = 0; fetches && line < 32 * WEIGHT_BYTES; line += 64)
+                    FETCH(next[r].data + (ahead + 16 * i) * WEIGHT_BYTES + line);
                 columns_32 c = decode_32(w[r], k + 16 * i);
                 a[r][i] = fma(in.first, c.first, a[r][i]);
                 a[r][i + 1] = fma(in.second, c.second, a[r][i + 1]);
@@ -245,18 +251,14 @@ APART void dots_abreast(const weight_row *w, const weight_row *next, global cons
                         long count, float *dots)
 {
     float16 a[ABREAST][4];
-    global const uchar *here[ABREAST], *there[ABREAST];
     long k = count / STRIPES * STRIPES, turn = max(k - AHEAD / WEIGHT_BYTES, 0l);
 #pragma unroll
-    for (int r = 0; r < ABREAST; r++) {
+    for (int r = 0; r < ABREAST; r++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
             a[r][j] = 0;
-        here[r] = w[r].data + (k - turn) * WEIGHT_BYTES;
-        there[r] = next[r].data - turn * WEIGHT_BYTES;
-    }
-    add_terms(a, w, x, 0, turn, here);
-    add_terms(a, w, x, turn, k, there);
+    add_terms(a, w, x, 0, turn, 0, next);
+    add_terms(a, w, x, turn, k, 1, next);
     if (k == count) {
         float16 b[ABREAST];
 #pragma unroll
@@ -279,28 +281,28 @@ APART void dots_abreast(const weight_row *w, const weight_row *next, global cons
 
 /* A row of each stream: `begin` of the first, and as far into the others, which have `length` rows
  * each. Of two weights each has two streams. */
-APART void stream_rows(WEIGHT(w), WEIGHT(up), int has_up, long expert, long begin, long last,
-                       weight_row *rows)
+APART void stream_rows(WEIGHT(w), WEIGHT(up), int has_up, long expert, long begin, int length,
+                       long last, weight_row *rows)
 {
-    int streams = has_up ? ABREAST / 2 : ABREAST, length = BLOCK / streams;
+    int streams = has_up ? ABREAST / 2 : ABREAST;
     for (int r = 0; r < ABREAST; r++) {
         long row = min(begin + r % streams * length, last);
         rows[r] = r < streams ? WEIGHT_ROW(w, expert, row) : WEIGHT_ROW(up, expert, row);
     }
 }
 
-APART void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, long last,
-                      long next_expert, long next_row, global const float *x, long count,
+APART void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, int block,
+                      long last, long next_expert, long next_row, global const float *x, long count,
                       local float *results, local float *more, local float *space)
 {
-    int streams = has_up ? ABREAST / 2 : ABREAST, length = BLOCK / streams;
+    int streams = has_up ? ABREAST / 2 : ABREAST, length = block / streams;
     weight_row rows[2][ABREAST];
-    stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, expert, row, last, rows[0]);
+    stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, expert, row, length, last, rows[0]);
     for (int o = 0; o < length && row + o <= last; o++) {
         float dots[ABREAST] __attribute__((aligned(16)));
         int ends = o + 1 == length;
         stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, ends ? next_expert : expert,
-                    ends ? next_row : row + o + 1, last, rows[(o + 1) % 2]);
+                    ends ? next_row : row + o + 1, length, last, rows[(o + 1) % 2]);
         dots_abreast(rows[o % 2], rows[(o + 1) % 2], x, count, dots);
         for (int r = 0; r < ABREAST; r++)
             (r < streams ? results : more)[o + r % streams * length] = dots[r];
@@ -351,7 +353,7 @@ void weight_rows(WEIGHT(w), weight_row *rows, long expert, long row, long last)
         rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
 }
 
-void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, long last,
+void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, int block, long last,
                 long next_expert, long next_row, global const float *x, long count,
                 local float *results, local float *more, local float *space)
 {
