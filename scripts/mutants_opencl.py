@@ -70,14 +70,17 @@ CASES = {
     "sample": ["sample/f32/T3.V70/gaps/random/top-k", "sample/f32/T3.V70/gaps/ties/all",
                "sample/f32/T3.V70/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
     "linear": ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T2.N9.I66/gaps/random/plain",
-               "head_linear/{}/T2.H2.B66.C5.F7/gaps/random/rows", "linear_add/{}/T2.O9.I66/gaps/random/plain"],
+               "head_linear/{}/T2.H2.B66.C5.F7/gaps/random/rows", "linear_add/{}/T2.O9.I66/gaps/random/plain",
+               "norm_linear/{}/T2.O64.U5.I66/gaps/random/pair"],
     "embed": ["embed/{}/T5.D70.V9/gaps/random/bad"],
     "head_columns": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
                      "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad"],
     "experts_linear": ["experts_gate_up/{}/T2.J2.D70.I9.S4.E6/gaps/random/map",
-                       "experts_down/{}/T2.J2.D9.I70.S4.E4/gaps/random/bad"],
+                       "experts_down/{}/T2.J2.D9.I70.S4.E4/gaps/random/bad",
+                       "moe_gate_up/{}/T2.J2.D70.I9.N70.S4.E4/gaps/random/plain"],
     "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/dense/random/plain",
-                             "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent"],
+                             "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent",
+                             "moe_down_combine/{}/T2.J2.D9.I70.N66.S4.E4/gaps/random/plain"],
     "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad",
                     "experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/map"],
     "order": ["linear/{}/T7.O9.I130/gaps/random/plain", "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
@@ -95,7 +98,7 @@ def sites(name, text):
     found = [m for m in base.sites(f"backends/opencl/kernels/{name}", plain)
              if not (m.old == "*" and re.search(r"\b(float|int|uint|uchar|ushort|ulong|histogram) $",
                                                 plain[:m.offset]))  # a pointer's
-             and not re.search(r"FETCH|ahead", m.line)]  # a prefetch changes no result
+             and not re.search(r"FETCH|ahead|PAGE|here\[", m.line)]  # a prefetch changes no result
     for match in re.finditer(r"^ +(SYNC(?:_GLOBAL)?\(\));", plain, re.M):
         names = re.findall(r"^(?:KERNEL )?\w[\w ]*\b(\w+)\(", plain[:match.start()], re.M)
         if plain[match.end():].split("\n", 1)[0].endswith("\\"):  # a macro's: who uses it first

@@ -73,6 +73,14 @@ SCRATCH(moe_down_combine);
 #define MOST_LATENT 1024
 #define MOST_EXPERTS 512
 
+/* moe_gate_up of fewer tokens than FEW. */
+mh_status launch_moe_up(const struct run *run, const mh_op_moe_gate_up *o);
+
+/* experts_down_combine; for fewer tokens than FEW with shared_w, if that is not NULL, `shared` is
+ * what it is multiplied by. */
+mh_status launch_down_combine(const struct run *run, const mh_op_experts_down_combine *o,
+                              const mh_weight *shared_w);
+
 /* The router's kernel on logits anywhere: a tensor, or scratch from `logits_at` on. */
 mh_status launch_router(const struct run *run, const mh_tensor *experts, const mh_tensor *weights,
                         const mh_tensor *logits, uint64_t logits_at, int64_t count,
@@ -83,7 +91,8 @@ struct linear {
     const mh_tensor *y, *x, *residual; /* y NULL: scratch, [T, out]; residual NULL: none */
     const mh_weight *w, *up;           /* up NULL: no SwiGLU */
     int64_t heads, out, head_rows, first;
-    uint64_t y_bytes; /* of the scratch, what y takes */
+    uint64_t y_bytes;    /* of the scratch, what y takes */
+    const mh_tensor *y2; /* for fewer tokens than FEW: x times `up`; NULL: none */
 };
 mh_status launch_linear(const struct run *run, const struct linear *l);
 

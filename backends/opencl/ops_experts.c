@@ -62,14 +62,22 @@ SCRATCH(experts_gate_up)
     return slots_bytes(device, &o->experts, &o->x, o->gate, 0);
 }
 
+/* The shared experts of few tokens. */
+struct shared {
+    const mh_tensor *y;
+    const mh_weight *gate, *up;
+};
+
 /* y is a tensor, or `y_bytes` of the scratch behind the lists; x has a row a token, or one a slot.
- */
+ * `shared` may be NULL. */
 static mh_status launch_slots(const struct run *run, const struct slots *s, const mh_tensor *y,
                               uint64_t y_bytes, const mh_tensor *x, const mh_weight *weight,
-                              const mh_weight *up)
+                              const mh_weight *up, const struct shared *shared)
 {
     const mh_weight_view *w = mh_view_weight(weight);
-    int64_t slots = s->experts->shape[1];
+    int64_t slots = s->experts->shape[1], block = row_block(run->device);
+    int64_t shared_out = shared ? mh_view_weight(shared->gate)->out : 0;
+    int64_t more = blocks(blocks(shared_out, block), blocks(w->out, block));
     if (tokens_of(s) >= FEW) {
         uint64_t taken = list_bytes(s->experts, weight);
         mh_status status = launch_lists(run, s);
@@ -96,7 +104,11 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
     arg_fault(&l, s->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    return launch_end(&l, blocks(w->out, row_block(run->device)), slots, tokens_of(s));
+    arg_tensor(&l, shared ? shared->y : x);
+    arg_weight(&l, shared ? shared->gate : weight);
+    arg_weight(&l, shared ? shared->up : weight);
+    arg_long(&l, shared_out);
+    return launch_end(&l, blocks(w->out, block), slots + more, tokens_of(s));
 }
 
 ENCODE(experts_gate_up)
@@ -104,7 +116,15 @@ ENCODE(experts_gate_up)
     const mh_op_experts_gate_up *o = (const void *)op;
     const struct slots s = {&o->experts, &o->expert_map, &o->fault,
                             mh_view_weight(o->gate)->experts};
-    return launch_slots(run, &s, &o->y, 0, &o->x, o->gate, o->up);
+    return launch_slots(run, &s, &o->y, 0, &o->x, o->gate, o->up, NULL);
+}
+
+mh_status launch_moe_up(const struct run *run, const mh_op_moe_gate_up *o)
+{
+    const struct slots s = {&o->experts, &o->expert_map, &o->fault,
+                            mh_view_weight(o->gate)->experts};
+    return launch_slots(run, &s, &o->y, 0, &o->x, o->gate, o->up,
+                        &(struct shared){&o->shared_y, o->shared_gate, o->shared_up});
 }
 
 SCRATCH(experts_down)
@@ -117,7 +137,7 @@ ENCODE(experts_down)
 {
     const mh_op_experts_down *o = (const void *)op;
     const struct slots s = {&o->experts, &o->expert_map, &o->fault, mh_view_weight(o->w)->experts};
-    return launch_slots(run, &s, &o->y, 0, &o->x, o->w, NULL);
+    return launch_slots(run, &s, &o->y, 0, &o->x, o->w, NULL, NULL);
 }
 
 /* For many tokens the slots' outputs [T, k, D]. */
@@ -138,7 +158,7 @@ static mh_status down_then_combine(const struct run *run, const mh_op_experts_do
 {
     int64_t slots = o->experts.shape[1], size = o->y.shape[1];
     uint64_t y_at = list_bytes(&o->experts, o->w);
-    mh_status status = launch_slots(run, s, NULL, output_bytes(o), &o->x, o->w, NULL);
+    mh_status status = launch_slots(run, s, NULL, output_bytes(o), &o->x, o->w, NULL, NULL);
     if (status)
         return status;
     struct launch l = launch_begin(run, KERNEL_combine, 0);
@@ -157,9 +177,9 @@ static mh_status down_then_combine(const struct run *run, const mh_op_experts_do
     return launch_end(&l, blocks(size, 1024), o->y.shape[0], 1);
 }
 
-ENCODE(experts_down_combine)
+mh_status launch_down_combine(const struct run *run, const mh_op_experts_down_combine *o,
+                              const mh_weight *shared_w)
 {
-    const mh_op_experts_down_combine *o = (const void *)op;
     const mh_weight_view *w = mh_view_weight(o->w);
     const struct slots s = {&o->experts, &o->expert_map, &o->fault, w->experts};
     if (tokens_of(&s) >= FEW)
@@ -170,10 +190,18 @@ ENCODE(experts_down_combine)
     arg_tensor(&l, &o->x);
     arg_tensor(&l, &o->weights);
     arg_optional(&l, &o->shared, &o->h);
+    arg_weight(&l, shared_w ? shared_w : o->w);
+    arg_int(&l, shared_w != NULL);
+    arg_long(&l, shared_w ? mh_view_weight(shared_w)->in : 0);
     arg_slots(&l, &s);
     arg_weight(&l, o->w);
     arg_fault(&l, &o->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
     return launch_end(&l, blocks(w->out, row_block(run->device)), tokens_of(&s), 1);
+}
+
+ENCODE(experts_down_combine)
+{
+    return launch_down_combine(run, (const void *)op, NULL);
 }

@@ -55,8 +55,17 @@ ENCODE(norm_linear)
     mh_status status = encode_rmsnorm(run, &norm.base);
     mh_scratch rest;
     const struct run behind = run_behind(run, matrix_bytes(o->x.shape[0], o->x.shape[1]), &rest);
-    if (!status)
-        status = encode_linear(&behind, &first.base);
+    if (status)
+        return status;
+    if (o->w2 && o->x.shape[0] < FEW)
+        return launch_linear(&behind, &(struct linear){.y = &o->y,
+                                                       .x = &norm.y,
+                                                       .w = o->w,
+                                                       .up = o->w2,
+                                                       .heads = 1,
+                                                       .out = mh_view_weight(o->w)->out,
+                                                       .y2 = &o->y2});
+    status = encode_linear(&behind, &first.base);
     return status || !o->w2 ? status : encode_linear(&behind, &second.base);
 }
 
@@ -141,6 +150,8 @@ SCRATCH(moe_gate_up)
 ENCODE(moe_gate_up)
 {
     const mh_op_moe_gate_up *o = (const void *)op;
+    if (o->x.shape[0] < FEW)
+        return launch_moe_up(run, o);
     const mh_op_experts_gate_up routed = routed_up(o);
     const mh_op_linear_swiglu shared = shared_up(o);
     mh_status status = encode_experts_gate_up(run, &routed.base);
@@ -156,10 +167,12 @@ static mh_op_experts_down_combine routed_down(const mh_op_moe_down_combine *o)
     return routed;
 }
 
-/* The shared experts' output, then what either product wants. */
+/* For many tokens the shared experts' output, then what either product wants. */
 SCRATCH(moe_down_combine)
 {
     const mh_op_moe_down_combine *o = (const void *)op;
+    if (o->y.shape[0] < FEW)
+        return 0;
     const mh_op_experts_down_combine routed = routed_down(o);
     uint64_t first = many_bytes(device, o->y.shape[0], 1, mh_view_weight(o->shared_w)->in);
     uint64_t second = scratch_experts_down_combine(device, &routed.base);
@@ -169,17 +182,18 @@ SCRATCH(moe_down_combine)
 ENCODE(moe_down_combine)
 {
     const mh_op_moe_down_combine *o = (const void *)op;
+    mh_op_experts_down_combine routed = routed_down(o);
+    routed.shared = o->shared_x;
+    if (o->y.shape[0] < FEW)
+        return launch_down_combine(run, &routed, o->shared_w);
     uint64_t taken = matrix_bytes(o->y.shape[0], o->y.shape[1]);
     mh_buffer_view view;
     mh_op_linear shared = MH_OP_INIT(linear, LINEAR);
     shared.y = scratch_tensor(run, &view, 0, o->y.shape[0], o->y.shape[1]);
     shared.x = o->shared_x, shared.w = o->shared_w;
-    mh_op_experts_down_combine routed = routed_down(o);
     routed.shared = shared.y;
     mh_scratch rest;
     const struct run behind = run_behind(run, taken, &rest);
     mh_status status = encode_linear(&behind, &shared.base);
-    if (status)
-        return status;
-    return encode_experts_down_combine(&behind, &routed.base);
+    return status ? status : encode_experts_down_combine(&behind, &routed.base);
 }

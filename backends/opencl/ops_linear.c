@@ -11,8 +11,8 @@ static int64_t row_block(const struct device *device, int64_t rows)
 
 mh_status launch_linear(const struct run *run, const struct linear *l)
 {
-    const struct device *device = run->device;
     const mh_weight_view *w = mh_view_weight(l->w);
+    int64_t block = row_block(run->device, l->out), out2 = l->y2 ? mh_view_weight(l->up)->out : 0;
     if (l->x->shape[0] >= FEW)
         return launch_many(run, &(struct many){.y = l->y,
                                                .x = l->x,
@@ -35,12 +35,14 @@ mh_status launch_linear(const struct run *run, const struct linear *l)
     arg_int(&k, l->residual != NULL);
     arg_weight(&k, l->w);
     arg_weight(&k, l->up ? l->up : l->w);
-    arg_int(&k, l->up != NULL);
+    arg_int(&k, l->up && !l->y2);
     arg_long(&k, l->out);
     arg_long(&k, w->in);
     arg_long(&k, l->head_rows);
     arg_long(&k, l->first);
-    return launch_end(&k, blocks(l->out, row_block(device, l->out)), l->x->shape[0], l->heads);
+    arg_tensor(&k, l->y2 ? l->y2 : l->x);
+    arg_long(&k, out2);
+    return launch_end(&k, blocks(l->out, block) + blocks(out2, block), l->x->shape[0], l->heads);
 }
 
 static uint64_t scratch_of(const struct device *device, const mh_tensor *x, const mh_weight *w)
