@@ -135,11 +135,12 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #define TILE_SPACE 1
 
 /* Rows side by side: each is the next of a stream of its own, so that the hardware sees a few long
- * streams and fetches them by itself, but stops at pages and where streams end: beside the last
- * AHEAD bytes of a row the first ones of the stream's next row are prefetched. Prefetches beside all
- * bytes are in its way where memory is quick. */
+ * streams. It fetches them by itself, but stops at each page: AHEAD bytes on they are prefetched,
+ * from a row's end into the stream's next row. Where rows are as long as pages that is enough, and
+ * prefetches beside all other bytes are in the hardware's way. */
 #define ABREAST 4
 #define AHEAD 1024
+#define PAGE 4096
 
 #if defined(PREFETCH) && defined(__has_builtin)
 #if __has_builtin(__builtin_prefetch)
@@ -251,13 +252,19 @@ APART void dots_abreast(const weight_row *w, const weight_row *next, global cons
                         long count, float *dots)
 {
     float16 a[ABREAST][4];
+    weight_row here[ABREAST];
     long k = count / STRIPES * STRIPES, turn = max(k - AHEAD / WEIGHT_BYTES, 0l);
 #pragma unroll
-    for (int r = 0; r < ABREAST; r++)
+    for (int r = 0; r < ABREAST; r++) {
 #pragma unroll
         for (int j = 0; j < 4; j++)
             a[r][j] = 0;
-    add_terms(a, w, x, 0, turn, 0, next);
+        here[r].data = w[r].data + AHEAD;
+    }
+    if (count * WEIGHT_BYTES % PAGE)
+        add_terms(a, w, x, 0, turn, 1, here);
+    else
+        add_terms(a, w, x, 0, turn, 0, here);
     add_terms(a, w, x, turn, k, 1, next);
     if (k == count) {
         float16 b[ABREAST];
