@@ -20,7 +20,7 @@ void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, i
         float out[PANEL_ROWS][STRETCH];
         for (int64_t r = 0; r < rows; r++) {
             int64_t input = product_id(p, g, i + r) / p->ids_per_input;
-            x[r] = job->ordered ? job->ordered + input * permuted_floats(p->in)
+            x[r] = job->ordered ? job->ordered + input * ordered_floats(p->in)
                                 : p->input(p->op, input);
         }
         K(dots)(&m, o, count, x, rows, next, out);

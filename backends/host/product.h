@@ -61,6 +61,13 @@ static inline int64_t permuted_floats(int64_t in)
     return (in + 63) / 64 * 64;
 }
 
+/* From one ordered input to the next: half a page and whole ones, since the first cache has the
+ * same few places for what lies whole pages apart, and block.c takes eight inputs side by side. */
+static inline int64_t ordered_floats(int64_t in)
+{
+    return (permuted_floats(in) + 511) / 1024 * 1024 + 512;
+}
+
 static inline struct group product_group(const struct product *p, int64_t g)
 {
     if (p->groups)

@@ -11,7 +11,7 @@ static uint64_t whole_lines(uint64_t bytes)
 /* The inputs as dots want them: fast ones read several weights with each word. */
 uint64_t product_ordered(int64_t inputs, int64_t in, bool transposed)
 {
-    return transposed ? 0 : 4 * (uint64_t)(inputs * permuted_floats(in));
+    return transposed ? 0 : 4 * (uint64_t)(inputs * ordered_floats(in));
 }
 
 /* The same; then the inputs permuted or as bf16, none where no group can have rows enough to be

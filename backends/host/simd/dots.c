@@ -2,8 +2,8 @@
  * dots.c: one or two rows times a matrix whose weights are read once, in place: what decode does.
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
  * many rows of weights are read side by side, for two half as many. Rows side by side are far
- * apart, each the next of a stream of its own, so that the hardware sees a few long streams; AHEAD
- * bytes on they are prefetched, since it stops at each page; no nearer than into the second
+ * apart, each the next of a stream of its own, so that the hardware sees a few long streams;
+ * ahead_bytes on they are prefetched, since it stops at each page; no nearer than into the second
  * cache, where more can be on its way (on Zen 4 a fifth more than into the first).
  */
 #include "fold.h"
@@ -15,8 +15,12 @@
 #define ROWS 1
 #endif
 
-/* Bytes. Less comes too late. */
-#define AHEAD 2048
+/* Bytes. Less comes too late, and two inputs have half as many streams. No halves of a page: Zen 4
+ * reads bf16 slower then. */
+static inline int64_t ahead_bytes(mh_format format, int tokens)
+{
+    return format == MH_FORMAT_FP8 ? 2048 : tokens == 2 ? 3584 : 2304;
+}
 
 /* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. Dot d is row
  * d / tokens times input d % tokens. */
@@ -72,7 +76,8 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                                                            float sums[ROWS])
 {
     int64_t bytes = format_bytes(format), whole = in / STRIPES * STRIPES;
-    int64_t turn = in - AHEAD / bytes, k = 0; /* from there on what is ahead is of the rows after */
+    const int64_t ahead = ahead_bytes(format, tokens);
+    int64_t turn = in - ahead / bytes, k = 0; /* from there on what is ahead is of the rows after */
     /* A loop that ends within a row lets memory wait; but FP8, which takes as long to multiply as
      * to read, is faster without a choice in its loop. */
     const int pieces = format == MH_FORMAT_FP8 ? 2 : 1;
@@ -83,7 +88,7 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
         for (int j = 0; j < STEP; j++)
             s.a[d][j] = v_zero();
     for (int r = 0; r < rows; r++) {
-        here[r] = w->row[r].data + AHEAD;
+        here[r] = w->row[r].data + ahead;
         there[r] = w->then[r] - turn * bytes;
         scale[r] = v_zero();
     }

@@ -153,7 +153,7 @@ static void order_inputs(void *context, int64_t begin, int64_t end, uint32_t thr
 {
     const struct product_job *job = context;
     const struct product *p = job->p;
-    int64_t pitch = permuted_floats(p->in);
+    int64_t pitch = ordered_floats(p->in);
     (void)thread;
     for (int64_t i = begin; i < end; i++)
         K(order)
