@@ -29,8 +29,10 @@ void K(order)(mh_format format, float *to, const float *x, int64_t in)
 
 #ifdef __AVX512F__
 
-#define AHEAD 2048 /* bytes */
 #define OUTPUTS 12 /* at a time: what waits for other parts stays in the first cache */
+/* Bytes. What was fetched for a block may be gone, since Zen 4 keeps little of what nobody has
+ * used: a row is asked for again when it is first read. */
+#define AHEAD 2048
 
 struct block {
     struct weight_row row[OUTPUTS];
@@ -69,8 +71,6 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
         for (int c = 0; c < outputs; c++)
             weights[c] = v_decode_part(format, data + c * stride, 0, by_fours(format) ? part : odd,
                                        v_scale_at(format, &b->row[o + c], i * STRIPES));
-            /* What was fetched for this block may be gone: Zen 4 keeps little that nobody has used.
-             */
 #pragma GCC unroll 6
         for (int c = 0; c < outputs && !odd; c++)
             __builtin_prefetch(data + AHEAD + c * stride, 0, 2);
