@@ -231,11 +231,13 @@ static int list_sizes(struct listing *l, const struct op_rule *rule, const struc
     return status;
 }
 
-/* Sizes of released models: dense and random, in quick form only the first; that one tiny, too. */
+/* Sizes of released models: dense and random, in quick form only the first; that one tiny, too, but
+ * for banks of experts, which take long and are folded as other rows are. */
 static int list_real(struct listing *l, const struct op_rule *rule, const struct conf_case *base)
 {
     int status = 0;
-    bool random = base->values == VALUES_RANDOM, tiny = base->values == VALUES_TINY;
+    bool random = base->values == VALUES_RANDOM;
+    bool tiny = base->values == VALUES_TINY && !strchr(rule->letters, 'S');
     bool first = l->quick || tiny;
     bool suits = base->layout == LAYOUT_DENSE && (random || tiny) && (!first || !base->variant);
     for (int i = 0; suits && !status && rule->real && rule->real[i] && (!first || !i); i++) {
