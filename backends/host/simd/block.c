@@ -56,7 +56,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
         b->row[o].data + (by_fours(format) ? 0 : half * 32 * format_bytes(format));
     /* Of the rows that come next a quarter a part, as if they lay one after the other. */
     const int step = outputs * 16 * (int)format_bytes(format), lines = (step + 63) / 64;
-    const unsigned char *then = b->then[o] + (2 * odd + half) * whole * step;
+    const unsigned char *then = b->then[o] + part * whole * step;
     const float *x[PANEL_ROWS];
     vf a[PANEL_ROWS][6];
     for (int r = 0; r < rows; r++) {
@@ -103,8 +103,8 @@ static inline __attribute__((always_inline)) void add_parts(mh_format format, in
                                                             struct block *b)
 {
 #pragma GCC unroll 2
-    for (int odd = 0; odd < 2; odd++)
-        for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < 2; half++)
+        for (int odd = 0; odd < 2; odd++) {
             int64_t o = 0;
             for (; o + outputs <= b->count; o += outputs)
                 add_part(format, rows, outputs, b, odd, half, o);
