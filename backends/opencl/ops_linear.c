@@ -1,7 +1,7 @@
 /* ops_linear.c: ops of kernels/linear.cl. */
 #include "ops.h"
 
-/* As in linear.cl: rows of a group, columns of a group. */
+/* As in weights.cl (BLOCK_OF) and linear.cl: rows of a group, columns of a group. */
 static int64_t row_block(const struct device *device, int64_t rows)
 {
     return device->form == FORM_GPU ? 4 : rows < 16384 ? 64 : 256;
