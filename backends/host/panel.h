@@ -27,7 +27,7 @@ void K(dots_columns)(const struct matrix *m, int64_t begin, int64_t count, const
 
 /* simd/block.c, AVX-512: K(dots) for three rows and more. */
 void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-                   int64_t rows, const struct next *next, float (*out)[STRETCH]);
+                   int64_t rows, const struct next *next, float (*out)[LONGEST]);
 
 /* Memory that is wanted next. */
 struct ahead {

@@ -2,10 +2,10 @@
 #include "product.h"
 
 void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
-                    int64_t o, int64_t count, float (*dots)[STRETCH])
+                    int64_t o, int64_t count, const float *dots, int64_t pitch)
 {
     for (int64_t r = 0; r < rows; r++)
-        p->finish[which](p->op, product_id(p, g, i + r), o, count, dots[r]);
+        p->finish[which](p->op, product_id(p, g, i + r), o, count, dots + r * pitch);
 }
 
 void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
@@ -17,14 +17,14 @@ void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, i
     for (int64_t i = group.begin; i < group.end; i += PANEL_ROWS) {
         int64_t rows = group.end - i < PANEL_ROWS ? group.end - i : PANEL_ROWS;
         const float *x[PANEL_ROWS];
-        float out[PANEL_ROWS][STRETCH];
+        float out[PANEL_ROWS][LONGEST];
         for (int64_t r = 0; r < rows; r++) {
             int64_t input = product_id(p, g, i + r) / p->ids_per_input;
             x[r] = job->ordered ? job->ordered + input * ordered_floats(p->in)
                                 : p->input(p->op, input);
         }
         K(dots)(&m, o, count, x, rows, next, out);
-        K(finish_rows)(p, which, g, i, rows, o, count, out);
+        K(finish_rows)(p, which, g, i, rows, o, count, out[0], LONGEST);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "kernels.h"
 
 #define STRETCH 48   /* outputs an item computes */
+#define LONGEST 192  /* of several items together, in place: long streams are read faster */
 #define ROW_BLOCK 8  /* rows at a time, of a panel */
 #define PANEL_ROWS 9 /* rows from which repacking pays */
 
@@ -61,11 +62,11 @@ static inline int64_t permuted_floats(int64_t in)
     return (in + 63) / 64 * 64;
 }
 
-/* From one ordered input to the next: half a page and whole ones, since the first cache has the
- * same few places for what lies whole pages apart, and block.c takes eight inputs side by side. */
+/* From one ordered input to the next: a line more, since block.c takes every fourth line of eight
+ * inputs side by side and the first cache has the same few places for them. */
 static inline int64_t ordered_floats(int64_t in)
 {
-    return (permuted_floats(in) + 511) / 1024 * 1024 + 512;
+    return permuted_floats(in) + 16;
 }
 
 static inline struct group product_group(const struct product *p, int64_t g)
@@ -111,21 +112,22 @@ struct next {
     int64_t begin, count; /* 0: nothing */
 };
 
-/* product.c: a stretch by the form's dots; and the outputs of some rows of a group to where they
- * belong. */
+/* product.c: outputs by the form's dots, of transposed matrices STRETCH at most, else LONGEST; and
+ * the outputs of some rows of a group to where they belong. */
 void K(multiply_in_place)(const struct product_job *job, int which, int64_t g, int64_t o,
                           int64_t count, const struct next *next);
+/* Row i + r has its dots at r * pitch. */
 void K(finish_rows)(const struct product *p, int which, int64_t g, int64_t i, int64_t rows,
-                    int64_t o, int64_t count, float (*dots)[STRETCH]);
+                    int64_t o, int64_t count, const float *dots, int64_t pitch);
 
 /* SIMD forms: whether their dots want inputs in an order of their own (simd/in_place.h), and it. */
 bool K(wants_order)(void);
 void K(order)(mh_format format, float *to, const float *x, int64_t in);
 
-/* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count <= STRETCH, rows <=
+/* The form's own: out[i][r] = dot of x[i] and output `begin` + r of m; count as above, rows <=
  * PANEL_ROWS. */
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-             int64_t rows, const struct next *next, float (*out)[STRETCH]);
+             int64_t rows, const struct next *next, float (*out)[LONGEST]);
 
 /* ---- groups by expert ---- */
 

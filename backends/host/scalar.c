@@ -27,7 +27,7 @@ static void down_columns(const struct matrix *m, int64_t begin, int64_t count, c
 }
 
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-             int64_t rows, const struct next *next, float (*out)[STRETCH])
+             int64_t rows, const struct next *next, float (*out)[LONGEST])
 {
     (void)next;
     for (int64_t i = 0; i < rows; i++) {

@@ -23,7 +23,7 @@ void K(order)(mh_format format, float *to, const float *x, int64_t in)
             from = memcpy(last, x + k, (size_t)(in - k) * 4);
         place_parts(format, from, parts);
         for (int part = 0; part < STEP; part++)
-            v_store(to + input_place(in, k / STRIPES, part), parts[part]);
+            v_store(to + k + part * LANES, parts[part]);
     }
 }
 
@@ -49,9 +49,9 @@ struct block {
 static inline __attribute__((always_inline)) void
 add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int half, int64_t o)
 {
-    int64_t terms = permuted_floats(b->in) / STRIPES, whole = b->in / STRIPES;
+    int64_t whole = b->in / STRIPES;
     int part = 2 * half + odd;
-    int64_t from = part * terms * LANES, stride = b->stride;
+    int64_t stride = b->stride;
     const unsigned char *data =
         b->row[o].data + (by_fours(format) ? 0 : half * 32 * format_bytes(format));
     /* Of the rows that come next a quarter a part, as if they lay one after the other. */
@@ -60,7 +60,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
     const float *x[PANEL_ROWS];
     vf a[PANEL_ROWS][6];
     for (int r = 0; r < rows; r++) {
-        x[r] = b->x[r] + from;
+        x[r] = b->x[r] + part * LANES;
         for (int c = 0; c < outputs; c++)
             a[r][c] = v_zero();
     }
@@ -79,7 +79,7 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
             __builtin_prefetch(then + step * line / lines, 0, 2);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            vf value = v_load(x[r] + i * LANES);
+            vf value = v_load(x[r] + i * STRIPES);
             __asm__("" : "+v"(value)); /* loaded once, not by each fma */
 #pragma GCC unroll 6
             for (int c = 0; c < outputs; c++)
@@ -91,9 +91,9 @@ add_part(mh_format format, int rows, int outputs, struct block *b, int odd, int 
         vf *sums = b->sums[by_fours(format) ? part : odd][r] + o;
 #pragma GCC unroll 6
         for (int c = 0; c < outputs; c++) {
-            if (terms > whole)
-                a[r][c] = v_fma(v_load(x[r] + whole * LANES), v_load(b->last[o + c] + part * LANES),
-                                a[r][c]);
+            if (b->in > whole * STRIPES)
+                a[r][c] = v_fma(v_load(x[r] + whole * STRIPES),
+                                v_load(b->last[o + c] + part * LANES), a[r][c]);
             sums[c] = half && !by_fours(format) ? v_add(sums[c], a[r][c]) : a[r][c];
         }
     }
@@ -159,7 +159,7 @@ static void find_outputs(struct block *b, const struct matrix *m, int64_t begin,
 
 /* Kernels take some numbers of rows only: the last one is repeated. */
 void K(block_rows)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-                   int64_t rows, const struct next *next, float (*out)[STRETCH])
+                   int64_t rows, const struct next *next, float (*out)[LONGEST])
 {
     void (*add)(struct block * b) = rows > 6 ? add_8 : rows > 4 ? add_6 : add_4;
     struct block b;

@@ -2,9 +2,10 @@
  * dots.c: one or two rows times a matrix whose weights are read once, in place: what decode does.
  * Lanes are stripes. The stripes of ROWS dots fill the registers: for one row of activations as
  * many rows of weights are read side by side, for two half as many. Rows side by side are far
- * apart, each the next of a stream of its own, so that the hardware sees a few long streams;
- * ahead_bytes on they are prefetched, since it stops at each page; no nearer than into the second
- * cache, where more can be on its way (on Zen 4 a fifth more than into the first).
+ * apart, each the next of a stream of its own, so that the hardware sees a few long streams, and
+ * an input is one more. What is ahead is prefetched besides, since the hardware stops at each page;
+ * no nearer than into the second cache, where more can be on its way (on Zen 4 a fifth more than
+ * into the first).
  */
 #include "fold.h"
 #include "in_place.h"
@@ -15,11 +16,19 @@
 #define ROWS 1
 #endif
 
-/* Bytes. Less comes too late, and two inputs have half as many streams. No halves of a page: Zen 4
- * reads bf16 slower then. */
-static inline int64_t ahead_bytes(mh_format format, int tokens)
+/* Prefetched are the bytes `ahead`, one line of `step`. Zen 4's hardware brings every second line
+ * of four streams of bf16 by itself, and to ask for it too is a tenth slower. */
+struct fetch {
+    int64_t ahead, step;
+};
+
+static inline struct fetch fetch_of(mh_format format, int tokens)
 {
-    return format == MH_FORMAT_FP8 ? 2048 : tokens == 2 ? 3584 : 2304;
+    if (format == MH_FORMAT_FP8)
+        return (struct fetch){1792, 64};
+    if (tokens == 2)
+        return (struct fetch){3584, 64};
+    return (struct fetch){1280, 128};
 }
 
 /* Sums of `rows` rows of weights times `tokens` inputs; both are known when compiling. Dot d is row
@@ -76,8 +85,9 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                                                            float sums[ROWS])
 {
     int64_t bytes = format_bytes(format), whole = in / STRIPES * STRIPES;
-    const int64_t ahead = ahead_bytes(format, tokens);
-    int64_t turn = in - ahead / bytes, k = 0; /* from there on what is ahead is of the rows after */
+    const struct fetch fetch = fetch_of(format, tokens);
+    int64_t turn = in - fetch.ahead / bytes; /* from there on what is ahead is of the rows after */
+    int64_t k = 0;
     /* A loop that ends within a row lets memory wait; but FP8, which takes as long to multiply as
      * to read, is faster without a choice in its loop. */
     const int pieces = format == MH_FORMAT_FP8 ? 2 : 1;
@@ -88,7 +98,7 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
         for (int j = 0; j < STEP; j++)
             s.a[d][j] = v_zero();
     for (int r = 0; r < rows; r++) {
-        here[r] = w->row[r].data + ahead;
+        here[r] = w->row[r].data + fetch.ahead;
         there[r] = w->then[r] - turn * bytes;
         scale[r] = v_zero();
     }
@@ -112,9 +122,10 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
                 bool inside = pieces == 1 ? k < turn : piece == 0;
                 const unsigned char *next = (inside ? here[r] : there[r]) + k * bytes;
                 vf weights[STEP];
-                if (r) /* not all rows' at once: Zen 4 drops what its queue has no room for */
+                /* Not all rows' at once: Zen 4 drops what its queue has no room for. */
+                if (r && format == MH_FORMAT_FP8)
                     __asm__("" : "+r"(next) : "v"(s.a[(r - 1) * tokens][0]));
-                for (int64_t line = 0; line < STRIPES * bytes; line += 64)
+                for (int64_t line = 0; line < STRIPES * bytes; line += fetch.step)
                     __builtin_prefetch(next + line, 0, 2);
                 v_decode_parts(format, w->row[r].data, k, scale[r], weights);
 #pragma GCC unroll 8
@@ -130,23 +141,32 @@ static inline __attribute__((always_inline)) void dot_rows(mh_format format, int
     fold_sums(format, &s, sums);
 }
 
-static inline __attribute__((always_inline)) void dot_stretch(mh_format format, int tokens,
-                                                              const struct matrix *m, int64_t begin,
-                                                              int64_t count, const float *const *x,
-                                                              float (*out)[STRETCH])
+/* The first row that stream r of `streams` reads of what comes next. */
+static inline const unsigned char *next_stream(const struct next *next, int64_t r, int streams)
+{
+    return weight_row(next->m.w, next->m.slot,
+                      next->m.first + next->begin + r * (next->count / streams))
+        .data;
+}
+
+static inline __attribute__((always_inline)) void
+dot_stretch(mh_format format, int tokens, const struct matrix *m, int64_t begin, int64_t count,
+            const float *const *x, const struct next *next, float (*out)[LONGEST])
 {
     const int most = ROWS / tokens;
     int64_t length = count / most, alone = length * most; /* of a stream; rows from here on */
     for (int64_t o = 0; o < length + count - alone; o++) {
         bool together = o < length, plain = true;
         int64_t first = together ? o : alone + o - length, step = together ? most : 1;
-        int64_t jump = o + 1 < length ? 1 : count - length + 1; /* to the next stretch's */
         struct abreast w;
         float sums[ROWS];
         for (int64_t r = 0; r < step; r++) {
             int64_t at = m->first + begin + first + r * length;
             w.row[r] = weight_row(m->w, m->slot, at);
-            w.then[r] = w.row[r].data + jump * m->w->row_stride[0];
+            if (o + 1 == length && next->count)
+                w.then[r] = next_stream(next, r, most);
+            else
+                w.then[r] = w.row[r].data + m->w->row_stride[0];
             plain &= format != MH_FORMAT_FP8 || block_is_plain(m, at);
         }
         if (plain && together)
@@ -162,20 +182,21 @@ static inline __attribute__((always_inline)) void dot_stretch(mh_format format, 
 
 #define FOR_TOKENS(tokens)                                                                         \
     static void dots_##tokens(const struct matrix *m, int64_t begin, int64_t count,                \
-                              const float *const *x, float(*out)[STRETCH])                         \
+                              const float *const *x, const struct next *next,                      \
+                              float(*out)[LONGEST])                                                \
     {                                                                                              \
         switch (m->w->format) {                                                                    \
         case MH_FORMAT_F32:                                                                        \
-            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, out);                           \
+            dot_stretch(MH_FORMAT_F32, tokens, m, begin, count, x, next, out);                     \
             break;                                                                                 \
         case MH_FORMAT_BF16:                                                                       \
-            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, out);                          \
+            dot_stretch(MH_FORMAT_BF16, tokens, m, begin, count, x, next, out);                    \
             break;                                                                                 \
         case MH_FORMAT_F16:                                                                        \
-            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, out);                           \
+            dot_stretch(MH_FORMAT_F16, tokens, m, begin, count, x, next, out);                     \
             break;                                                                                 \
         default:                                                                                   \
-            dot_stretch(MH_FORMAT_FP8, tokens, m, begin, count, x, out);                           \
+            dot_stretch(MH_FORMAT_FP8, tokens, m, begin, count, x, next, out);                     \
         }                                                                                          \
     }
 FOR_TOKENS(1)
@@ -184,7 +205,7 @@ FOR_TOKENS(2)
 #endif
 
 void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *const *x,
-             int64_t rows, const struct next *next, float (*out)[STRETCH])
+             int64_t rows, const struct next *next, float (*out)[LONGEST])
 {
     for (int64_t i = 0; m->transposed && i < rows; i++)
         K(dots_columns)(m, begin, count, x[i], out[i]);
@@ -196,11 +217,10 @@ void K(dots)(const struct matrix *m, int64_t begin, int64_t count, const float *
         return;
     }
     if (rows == 2) {
-        dots_2(m, begin, count, x, out);
+        dots_2(m, begin, count, x, next, out);
         return;
     }
 #endif
-    (void)next;
     for (; rows; rows--, x++, out++)
-        dots_1(m, begin, count, x, out);
+        dots_1(m, begin, count, x, next, out);
 }

@@ -8,19 +8,8 @@
 #include "../panel.h"
 #include "simd.h"
 
-/* AVX-512's inputs are laid out by part (v_decode_part), all terms of one after the other, padded
- * to whole stripes; AVX2's are as they are. K(order) lays out. */
-static inline int64_t input_place(int64_t in, int64_t term, int part)
-{
-#ifdef __AVX512F__
-    return ((permuted_floats(in) / STRIPES) * part + term) * LANES;
-#else
-    (void)in;
-    return term * STRIPES + part * LANES;
-#endif
-}
-
-/* Terms past the end are +0. */
+/* AVX-512's inputs are laid out by K(order): in each term the parts of v_decode_part, padded to
+ * whole stripes. AVX2's are as they are. Terms past the end are +0. */
 static inline __attribute__((always_inline)) vf input_at(const float *x, int64_t in, int64_t term,
                                                          int part)
 {
@@ -30,8 +19,10 @@ static inline __attribute__((always_inline)) vf input_at(const float *x, int64_t
         memcpy(padded, x + term * STRIPES, (size_t)(in - term * STRIPES) * 4);
         return v_load(padded + part * LANES);
     }
+#else
+    (void)in;
 #endif
-    return v_load(x + input_place(in, term, part));
+    return v_load(x + term * STRIPES + part * LANES);
 }
 
 /* Of 64 columns in their order those of the parts. */

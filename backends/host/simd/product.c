@@ -15,6 +15,12 @@ static struct ahead ahead_of(const struct next *next)
     };
 }
 
+static int64_t group_rows(const struct product *p, int64_t g)
+{
+    struct group group = product_group(p, g);
+    return group.end - group.begin;
+}
+
 static bool wants_fast(const struct product_job *job, int64_t rows)
 {
     return job->fast && rows >= job->fast->least;
@@ -47,7 +53,7 @@ static void multiply_panel(const struct product_job *job, int which, int64_t g, 
         for (int64_t r = 0; r < rows; r++)
             x[r] = permuted + product_id(p, g, i + r) / p->ids_per_input * permuted_floats(p->in);
         K(panel_rows)(panel, p->in, count, x, rows, ahead_part(ahead, b, blocks), out);
-        K(finish_rows)(p, which, g, i, rows, o, count, out);
+        K(finish_rows)(p, which, g, i, rows, o, count, out[0], STRETCH);
     }
 }
 
@@ -87,7 +93,7 @@ static void multiply_fast(const struct product_job *job, int which, int64_t g, i
         float out[FAST_BLOCK][STRETCH];
         job->fast->rows(panel, p->in, x + place_at(p, g, i) * fast_pitch(p->in), rows,
                         ahead_part(ahead, (i - group.begin) / FAST_BLOCK, blocks), out);
-        K(finish_rows)(p, which, g, i, rows, o, count, out);
+        K(finish_rows)(p, which, g, i, rows, o, count, out[0], STRETCH);
     }
 }
 
@@ -104,33 +110,53 @@ static void permute_inputs(void *context, int64_t begin, int64_t end, uint32_t t
 static void multiply_stretch(const struct product_job *job, int which, int64_t g, int64_t o,
                              int64_t count, const struct next *next, uint32_t thread)
 {
-    struct group group = product_group(job->p, g);
+    int64_t rows = group_rows(job->p, g);
     char *panel = thread_scratch(job->run, thread);
-    if (wants_fast(job, group.end - group.begin))
+    if (wants_fast(job, rows))
         multiply_fast(job, which, g, o, count, panel, next);
-    else if (!job->fast && wants_panel(job, group.end - group.begin))
+    else if (!job->fast && wants_panel(job, rows))
         multiply_panel(job, which, g, o, count, (float *)(void *)panel, next);
     else
         K(multiply_in_place)(job, which, g, o, count, next);
 }
 
-static int64_t outputs_at(const struct product_job *job, int64_t item)
+/* Of `items` of one group. */
+static int64_t outputs_at(const struct product_job *job, int64_t item, int64_t items)
 {
     int64_t o = item % job->stretches * STRETCH;
-    return job->p->out - o < STRETCH ? job->p->out - o : STRETCH;
+    return job->p->out - o < items * STRETCH ? job->p->out - o : items * STRETCH;
 }
 
-/* What follows product `which` of an item: the second product, or the next item's first. */
-static struct next after(const struct product_job *job, int which, int64_t item, int64_t end)
+/* The form reads weights in place once for so many rows. */
+#ifdef __AVX512F__
+#define READ_ONCE 2
+#else
+#define READ_ONCE 1
+#endif
+
+/* Items from i on that are multiplied together: one, but where weights are read once as many as
+ * LONGEST allows. */
+static int64_t items_together(const struct product_job *job, int64_t i, int64_t end)
+{
+    int64_t left = job->stretches - i % job->stretches;
+    if (job->p->transposed || group_rows(job->p, i / job->stretches) > READ_ONCE)
+        return 1;
+    left = left < end - i ? left : end - i;
+    return left < LONGEST / STRETCH ? left : LONGEST / STRETCH;
+}
+
+/* What follows product `which` of items: the second product, or the next item's first. */
+static struct next after(const struct product_job *job, int which, int64_t item, int64_t items,
+                         int64_t end)
 {
     const struct product *p = job->p;
     bool second = !which && p->w[1];
-    item += !second;
+    item += second ? 0 : items;
     if (item >= end || p->transposed)
         return (struct next){.count = 0};
     struct group group = product_group(p, item / job->stretches);
     return (struct next){product_matrix(p, second, &group), item % job->stretches * STRETCH,
-                         outputs_at(job, item)};
+                         outputs_at(job, item, items_together(job, item, end))};
 }
 
 void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t thread)
@@ -139,12 +165,14 @@ void K(multiply_items)(void *context, int64_t begin, int64_t end, uint32_t threa
     const struct product *p = job->p;
     if (job->fast)
         job->fast->enter();
-    for (int64_t i = begin; i < end; i++)
+    for (int64_t i = begin, items; i < end; i += items) {
+        items = items_together(job, i, end);
         for (int which = 0; which < 2 && p->w[which]; which++) {
-            struct next next = after(job, which, i, end);
+            struct next next = after(job, which, i, items, end);
             multiply_stretch(job, which, i / job->stretches, i % job->stretches * STRETCH,
-                             outputs_at(job, i), &next, thread);
+                             outputs_at(job, i, items), &next, thread);
         }
+    }
     if (job->fast)
         job->fast->leave();
 }
