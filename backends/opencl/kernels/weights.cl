@@ -139,7 +139,7 @@ APART float16 decode_columns(weight_row row, long column, long columns)
  * from a row's end into the stream's next row. Where rows are as long as pages that is enough, and
  * prefetches beside all other bytes are in the hardware's way. */
 #define ABREAST 4
-#define AHEAD 1024
+#define AHEAD 1280
 #define PAGE 4096
 
 #if defined(PREFETCH) && defined(__has_builtin)
@@ -225,7 +225,8 @@ float4 fold_4_rows(float16 a, float16 b, float16 c, float16 d)
 }
 
 /* Adds the terms of columns k to `end`, a multiple of STRIPES on; beside them, if it `fetches`,
- * `next` is prefetched from its first column on. */
+ * `next` is prefetched from its first column on: every second line, next to which the hardware
+ * fetches the other. */
 __attribute__((always_inline)) void add_terms(float16 (*a)[4], const weight_row *w,
                                               global const float *x, long k, long end,
                                               const int fetches, const weight_row *next)
@@ -238,8 +239,8 @@ __attribute__((always_inline)) void add_terms(float16 (*a)[4], const weight_row 
 #pragma unroll
             for (int r = 0; r < ABREAST; r++) {
 #pragma unroll
-                for (int line = 0; fetches && line < 32 * WEIGHT_BYTES; line += 64)
-                    FETCH(next[r].data + (ahead + 16 * i) * WEIGHT_BYTES + line);
+                for (int at = 0; fetches && i == 0 && at < STRIPES * WEIGHT_BYTES; at += 128)
+                    FETCH(next[r].data + ahead * WEIGHT_BYTES + at);
                 columns_32 c = decode_32(w[r], k + 16 * i);
                 a[r][i] = fma(in.first, c.first, a[r][i]);
                 a[r][i + 1] = fma(in.second, c.second, a[r][i + 1]);
