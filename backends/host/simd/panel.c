@@ -245,35 +245,28 @@ static void pack_columns(const struct matrix *m, int64_t begin, int64_t count, f
     BY_FORMAT(pack_rows_of, m->w->format, &c, panel)
 }
 
-/* Four stripes at a time: their part of the fold has no branch. */
 static inline __attribute__((always_inline)) void
 dot_columns(mh_format format, const struct columns *c, const float *x, float *out)
 {
     vf sums[6][PARTS];
-    for (int s = 0; s < STRIPES; s += 4) {
-        vf a[4][PARTS];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            vf w[PARTS];
-            for (int v = 0; v < PARTS; v++)
-                a[i][v] = v_zero();
-            for (int64_t k = place[s + i]; k < c->m->in; k += STRIPES) {
-                load_columns(format, c, k, w);
-                for (int v = 0; v < PARTS; v++)
-                    a[i][v] = v_fma(v_set1(x[k]), w[v], a[i][v]);
-            }
-        }
-        int level = 2;
+    for (int s = 0; s < STRIPES; s++) {
+        vf a[PARTS], w[PARTS];
         for (int v = 0; v < PARTS; v++)
-            a[0][v] = v_add(v_add(a[0][v], a[1][v]), v_add(a[2][v], a[3][v]));
+            a[v] = v_zero();
+        for (int64_t k = place[s]; k < c->m->in; k += STRIPES) {
+            load_columns(format, c, k, w);
+            for (int v = 0; v < PARTS; v++)
+                a[v] = v_fma(v_set1(x[k]), w[v], a[v]);
+        }
+        int level = 0;
         for (; s >> level & 1; level++)
             for (int v = 0; v < PARTS; v++)
-                a[0][v] = v_add(sums[level][v], a[0][v]);
+                a[v] = v_add(sums[level][v], a[v]);
         for (int v = 0; v < PARTS; v++) {
-            if (s < STRIPES - 4)
-                sums[level][v] = a[0][v];
+            if (s < STRIPES - 1)
+                sums[level][v] = a[v];
             else
-                v_store(out + v * LANES, v_add(a[0][v], v_zero()));
+                v_store(out + v * LANES, v_add(a[v], v_zero()));
         }
     }
 }
