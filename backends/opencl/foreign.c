@@ -178,6 +178,13 @@ static void unload(void *user, void *module)
     ((struct device *)user)->cl->ReleaseProgram(module);
 }
 
+static void destroy_kernel(void *user, void *kernel)
+{
+    struct device *device = user;
+    device->cl->ReleaseKernel(((struct user_kernel *)kernel)->kernel);
+    device->core->deallocate(device->core->context, kernel);
+}
+
 static mh_status find_kernel(void *user, void *module, const char *name, void **out)
 {
     struct device *device = user;
@@ -193,18 +200,14 @@ static mh_status find_kernel(void *user, void *module, const char *name, void **
         return MH_OUT_OF_MEMORY;
     }
     k->kernel = kernel;
-    k->most = 0;
-    device->cl->GetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE,
-                                       sizeof(k->most), &k->most, NULL);
+    code = device->cl->GetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE,
+                                              sizeof(k->most), &k->most, NULL);
+    if (code) {
+        destroy_kernel(user, k);
+        return CL_FAIL(device->core, "clGetKernelWorkGroupInfo", code, "kernel '%.100s'", name);
+    }
     *out = k;
     return MH_OK;
-}
-
-static void destroy_kernel(void *user, void *kernel)
-{
-    struct device *device = user;
-    device->cl->ReleaseKernel(((struct user_kernel *)kernel)->kernel);
-    device->core->deallocate(device->core->context, kernel);
 }
 
 const mh_backend_module opencl_module_group = {

@@ -70,16 +70,21 @@ class Faults(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             good, _ = run(folder)
             run(folder, cache="few", command=FEW_KERNELS)
-            for nth in range(1, 100):
-                cache = f"few-{nth}"
-                shutil.copytree(os.path.join(folder, "few"), os.path.join(folder, cache))
-                expanded, lines = run(folder, f"clCreateKernel {nth}", cache)
-                self.assertIn("fired", lines)
-                if expanded.returncode == 0 and words(expanded.stdout) != words(good.stdout):
-                    break  # its op ran as several others
-            else:
-                self.fail("the model runs with every kernel, or not at all")
-            self.assertEqual(words(run(folder, cache=cache)[0].stdout), words(good.stdout))
+            for call in ("clCreateKernel", "clGetKernelWorkGroupInfo"):
+                with self.subTest(function=call):
+                    self.check_what_is_kept(folder, good, call)
+
+    def check_what_is_kept(self, folder, good, call):
+        for nth in range(1, 100):
+            cache = f"{call}-{nth}"
+            shutil.copytree(os.path.join(folder, "few"), os.path.join(folder, cache))
+            expanded, lines = run(folder, f"{call} {nth}", cache)
+            self.assertIn("fired", lines)
+            if expanded.returncode == 0 and words(expanded.stdout) != words(good.stdout):
+                break  # its op ran as several others
+        else:
+            self.fail("the model runs with every kernel, or not at all")
+        self.assertEqual(words(run(folder, cache=cache)[0].stdout), words(good.stdout))
 
     def check(self, good, done, lines, name, nth, count):
         if not VARY.match(name):
