@@ -177,31 +177,31 @@ static void to_cache(struct device *device, enum program_id id, mh_format format
 
 /* ---- kernels ---- */
 
-/* What is wrong here is no verdict of a check, and not kept with those: another time it may not be.
- */
+/* What is wrong here is no verdict of a check, and not kept with those: it may be right another
+ * time. */
 static void make_kernel(struct device *device, int k, mh_format format)
 {
     char *broken = device->broken[k][format];
-    const char *call = "clCreateKernel";
+    const char *failed = "clCreateKernel";
     size_t most = 0;
     cl_int code;
     cl_kernel kernel = device->cl->CreateKernel(
         device->programs[kernels[k].program][format].program, kernels[k].name, &code);
     device->kernels[k][format] = kernel;
     if (kernel) {
-        call = "clGetKernelWorkGroupInfo";
         code = device->cl->GetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE,
                                                   sizeof(most), &most, NULL);
+        failed = code ? "clGetKernelWorkGroupInfo" : NULL;
     }
-    if (kernel && !code && most >= device->lanes)
-        return;
-    device->checked[k][format] = false;
-    if (kernel && !code)
+    if (failed)
+        snprintf(broken, BROKEN, "%s: %s", failed,
+                 opencl_name(code) ? opencl_name(code) : "unknown error");
+    else if (most < device->lanes)
         snprintf(broken, BROKEN, "the device runs it with %zu work-items, it needs %u", most,
                  device->lanes);
     else
-        snprintf(broken, BROKEN, "%s: %s", call,
-                 opencl_name(code) ? opencl_name(code) : "unknown error");
+        return;
+    device->checked[k][format] = false;
 }
 
 static void describe(const struct device *device, enum program_id id, mh_format format,

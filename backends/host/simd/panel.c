@@ -163,11 +163,15 @@ struct columns {
 
 static struct columns columns_of(const struct matrix *m, int64_t begin, int64_t count)
 {
-    struct columns c = {
-        m, begin, count, plain_vectors(m, begin, count), weight_row(m->w, m->slot, m->first), 0};
     int64_t size = format_bytes(m->w->format);
+    bool last = begin + count >= m->w->in;
+    struct columns c = {m,
+                        begin,
+                        count,
+                        plain_vectors(m, begin, count),
+                        weight_row(m->w, m->slot, m->first),
+                        last ? m->ahead - begin * size : count * size};
     c.first.data += begin * size;
-    c.next = begin + count < m->w->in ? count * size : m->ahead - begin * size;
     return c;
 }
 
