@@ -61,8 +61,11 @@ CASES = {
                "mla_kv/bf16/T4.L66.R4.P8.Q2.M2/gaps/random/padding"],
     "attention": ["attention_part/bf16/T5.H3.L66.R4.P16.Q2.M40.S2.F2.N2/gaps/random/bad",
                   "attention_merge/f32/T3.H2.L66.S3.N2/gaps/random/bad",
-                  "attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad",
-                  "attention/bf16/T2.H1.L66.R4.P64.Q1.M9/gaps/random/plain"],
+                  "attention/f32/T3.H2.L66.R4.P16.Q2.M40/gaps/random/bad",
+                  "attention/f32/T3.H2.L66.R4.P16.Q2.M40/gaps/random/padding",
+                  "attention/bf16/T2.H1.L66.R4.P64.Q1.M9/gaps/random/plain",
+                  "attention/f32/T1.H2.L200.R64.P16.Q1.M20/dense/random/plain",
+                  "attention/bf16/T1.H2.L520.R64.P16.Q1.M20/dense/random/plain"],
     "router": ["router/f32/T3.E40.J4.G8.W3/gaps/ties/sigmoid-bias-groups",
                "router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups",
                "router/f32/T3.E66.J4.G1.W1/gaps/special/softmax-norm"],
@@ -71,16 +74,18 @@ CASES = {
                "sample/f32/T3.V70/gaps/wide/top-p", "sample/f32/T4.V70/gaps/special/temperature"],
     "linear": ["linear/{}/T2.O9.I130/gaps/random/plain", "linear_swiglu/{}/T2.N9.I66/gaps/random/plain",
                "head_linear/{}/T2.H2.B66.C5.F7/gaps/random/rows", "linear_add/{}/T2.O9.I66/gaps/random/plain",
-               "norm_linear/{}/T2.O64.U5.I66/gaps/random/pair"],
+               "norm_linear/{}/T2.O64.U5.I66/gaps/random/pair", "linear/{}/T2.O9.I714/dense/random/plain"],
     "embed": ["embed/{}/T5.D70.V9/gaps/random/bad"],
     "head_columns": ["head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed",
-                     "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad"],
+                     "mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad",
+                     "head_linear/{}/T1.H2.B80.C66.F67/dense/random/transposed"],
     "experts_linear": ["experts_gate_up/{}/T2.J2.D70.I9.S4.E6/gaps/random/map",
                        "experts_down/{}/T2.J2.D9.I70.S4.E4/gaps/random/bad",
                        "moe_gate_up/{}/T2.J2.D70.I9.N70.S4.E4/gaps/random/plain"],
     "experts_down_combine": ["experts_down_combine/{}/T2.J2.D9.I70.S4.E4/dense/random/plain",
                              "experts_down_combine/{}/T2.J2.D9.I70.S4.E6/gaps/random/absent",
-                             "moe_down_combine/{}/T2.J2.D9.I70.N66.S4.E4/gaps/random/plain"],
+                             "moe_down_combine/{}/T2.J2.D9.I70.N66.S4.E4/gaps/random/plain",
+                             "moe_down_combine/{}/T1.J8.D9.I72.N72.S9.E9/dense/random/plain"],
     "group_slots": ["experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/bad",
                     "experts_gate_up/{}/T5.J3.D70.I5.S4.E6/gaps/random/map"],
     "order": ["linear/{}/T7.O9.I130/gaps/random/plain", "experts_down/{}/T5.J2.D9.I70.S4.E4/gaps/random/map"],
@@ -116,8 +121,8 @@ def sites(name, text):
 def forms_of(text, offset):
     """In which forms a place is compiled."""
     forms = []
-    for line in re.finditer(r"^#(ifdef|else|endif|if)\b(.*)$", text[:offset], re.M):
-        if line[1] in ("ifdef", "if"):
+    for line in re.finditer(r"^#(ifdef|ifndef|else|endif|if)\b(.*)$", text[:offset], re.M):
+        if line[1] in ("ifdef", "ifndef", "if"):
             forms.append("cpu" if "FORM_CPU" in line[2] else None)
         elif line[1] == "else" and forms[-1]:
             forms[-1] = "gpu" if forms[-1] == "cpu" else "cpu"
@@ -131,9 +136,9 @@ def formats_of(text, offset):
     """The weight formats whose branch a place is in."""
     formats = []
     names = {"F32": "f32", "F16": "f16", "BF16": "bf16", "FP8": "fp8"}
-    for line in re.finditer(r"^#(ifdef|if|elif|else|endif)\b(.*)$", text[:offset], re.M):
+    for line in re.finditer(r"^#(ifdef|ifndef|if|elif|else|endif)\b(.*)$", text[:offset], re.M):
         told = re.search(r"FORMAT == (\w+)", line[2])
-        if line[1] in ("ifdef", "if"):
+        if line[1] in ("ifdef", "ifndef", "if"):
             formats.append(names[told[1]] if told else None)
         elif line[1] == "elif":
             formats[-1] = names[told[1]]
@@ -237,9 +242,10 @@ class Workshop:
 
     def run(self, command, form, **more):
         """Exit status and words; the status is None if it hangs."""
-        # What is not broken, the probe, comes from the driver's own cache.
+        # What is not broken, the probe, comes from the driver's own cache. Scratch holds what was there.
         env = dict(os.environ, MOEHAL_BACKENDS=str(self.folder / "module"), MOEHAL_OPENCL_FORM=form,
-                   MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), **more)
+                   MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), MALLOC_PERTURB_="85",
+                   MALLOC_MMAP_THRESHOLD_="33554432", **more)
         try:
             done = subprocess.run(command, env=env, timeout=600, stdin=subprocess.DEVNULL, text=True,
                                   errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ static const struct op_kernels {
     OP(ROPE, rope, KERNEL_rope),
     OP(KV_WRITE, kv_write, KERNEL_kv_write),
     OP(MLA_KV, mla_kv, KERNEL_mla_kv),
-    OP(ATTENTION, attention, KERNEL_attention),
+    OP_WITH_SCRATCH(ATTENTION, attention, KERNEL_attention, KERNEL_attention_merge),
     OP(ATTENTION_PART, attention_part, KERNEL_attention),
     OP(ATTENTION_MERGE, attention_merge, KERNEL_attention_merge),
     OP(EMBED, embed, KERNEL_embed),

@@ -25,6 +25,7 @@ ENCODE(rope);
 ENCODE(kv_write);
 ENCODE(mla_kv);
 ENCODE(attention);
+SCRATCH(attention);
 ENCODE(attention_part);
 ENCODE(attention_merge);
 /* ops_linear.c */

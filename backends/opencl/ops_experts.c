@@ -4,7 +4,7 @@
 /* As in experts.cl: rows of a group. */
 static int64_t row_block(const struct device *device)
 {
-    return device->form == FORM_CPU ? 64 : 4;
+    return device->form == FORM_CPU ? 64 : 8;
 }
 
 /* What the ops of a bank share. */
@@ -198,7 +198,8 @@ mh_status launch_down_combine(const struct run *run, const mh_op_experts_down_co
     arg_fault(&l, &o->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    return launch_end(&l, blocks(w->out, row_block(run->device)), tokens_of(&s), 1);
+    int64_t block = run->device->form == FORM_CPU ? row_block(run->device) : 1;
+    return launch_end(&l, blocks(w->out, block), tokens_of(&s), 1);
 }
 
 ENCODE(experts_down_combine)

@@ -4,7 +4,7 @@
 /* As in weights.cl (BLOCK_OF) and linear.cl: rows of a group, columns of a group. */
 static int64_t row_block(const struct device *device, int64_t rows)
 {
-    return device->form == FORM_GPU ? 4 : rows < 16384 ? 64 : 256;
+    return device->form == FORM_GPU ? 8 : rows < 16384 ? 64 : 256;
 }
 
 #define COLUMN_BLOCK 64

@@ -3,7 +3,7 @@
 
 /* As in many.cl. */
 #define PANEL 48
-#define ROWS 4
+#define ROWS 4 /* of a group */
 #define MANY 8
 
 static int64_t terms_of(int64_t in)

@@ -3,19 +3,19 @@
  * 256 keys, chunks of 64, merged from left to right; later keys are never read. Groups: (blocks of
  * HEADS heads, tokens); of attention_part also its segments, of which each group has one.
  *
- * gpu: a head a group. Local memory: 11.5 KiB; hence L at most MOST_LATENT.
+ * gpu: a head a group. A lane has eight neighbouring columns of a key; the weighted sums are in
+ * registers, hence L at most MOST_LATENT. Local memory: 10.2 KiB.
  * cpu: four heads, so that a key that is read and decoded meets four queries; the last head stands
  * in for those behind it. What groups share otherwise is private here.
  */
 #define CHUNK 64
 #define SEGMENT 256
 #define MOST_LATENT 1024
-#define SUMS (2 * MOST_LATENT) /* of a head: the whole, and a segment */
-#define KEYS 8                 /* whose dots are folded at a time (gpu) */
+#define SUMS (2 * OUTPUTS) /* of a head: the whole, and a segment */
 
 typedef struct {
     global const uchar *memory;
-    int is_bf16;
+    int is_bf16, kind;
 } keys_in;
 
 float key_at(keys_in keys, long at)
@@ -33,6 +33,10 @@ typedef struct {
 #define HEADS 4
 #define SPACE 1
 #define SHARED
+#define OUTPUTS MOST_LATENT
+#define KIND_OF_KEYS(keys) 0
+typedef float outputs; /* weighted sums that are side by side in a work-item */
+#define EACH_OUTPUT(d, latent) COLD for (long d = 0; d < latent; d++)
 
 float16 keys_at(keys_in keys, long at)
 {
@@ -149,42 +153,142 @@ APART void gather(float *o, int first, const float *alpha, const float *p, keys_
         }
 }
 
+APART void take(float *o, global const float *from, long latent)
+{
+    COLD for (long d = 0; d < latent; d++)
+        o[d] = from[d];
+}
+
+APART void give(global float *to, const float *o, int scales, float r, long latent)
+{
+    COLD for (long d = 0; d < latent; d++) {
+        float scaled = o[d] * r;
+        to[d] = scales ? scaled + 0.0f : o[d];
+    }
+}
+
 #else
 #define HEADS 1
+#define ABREAST 4 /* keys of a team */
+#define STEPS 3   /* of 64 columns, and DEEP keys whose loads are on their way together */
+#define DEEP 8
+#define KEYS (ABREAST * TEAMS)
 #define SPACE (KEYS * PITCH)
 #define SHARED local
+#define OUTPUTS (MOST_LATENT / LANES / TEAM)
+typedef float8 outputs; /* of columns (i * LANES + LANE) * TEAM and the seven behind */
+#define EACH_OUTPUT(i, latent) _Pragma("unroll") for (int i = 0; i < OUTPUTS; i++)
+
+/* How eight numbers of a key are loaded: one by one, or as wide as their bytes say. */
+#define ONE_BY_ONE 0
+#define FLOATS 4
+#define BF16S 2
+#define KIND_OF_KEYS(keys) kind_of_keys(keys, keys##_view, is_bf16)
+
+int kind_of_keys(global const uchar *memory, const long4 view, int is_bf16)
+{
+    long apart = view.s0 | view.s1 | view.s2;
+    if ((size_t)memory % 16 || apart % (is_bf16 ? 8 : 4))
+        return ONE_BY_ONE;
+    return is_bf16 ? BF16S : FLOATS;
+}
+
+/* Eight numbers of a key from `at` on, of which it has `many` more. A `kind` is a constant where
+ * these are called. */
+__attribute__((always_inline)) uint8 raw_key(const int kind, keys_in keys, long at, long many)
+{
+    if (kind)
+        return load_raw(kind, keys.memory + kind * at);
+    float to[TEAM];
+#pragma unroll
+    for (int i = 0; i < TEAM; i++)
+        to[i] = i < many ? key_at(keys, at + min((long)i, many - 1)) : 0.0f;
+    return as_uint8(vload8(0, to));
+}
+
+__attribute__((always_inline)) float8 key_of_raw(const int kind, uint8 raw)
+{
+    return kind == BF16S ? bf16_of_raw(raw) : as_float8(raw);
+}
+
+/* Adds the terms of STEPS times eight columns from k on, or fewer steps; `all` is a constant too. */
+__attribute__((always_inline)) void add_terms(const int kind, const int all, global const float *q,
+                                              keys_in keys, const long *rows, long k, long steps,
+                                              float8 *a)
+{
+    uint8 raw[STEPS][ABREAST];
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int i = 0; i < ABREAST; i++)
+            raw[s][i] =
+                raw_key(kind, keys, rows[i] + (all || s < steps ? k + s * STRIPES : k), TEAM);
+    LOADED();
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        long at = all || s < steps ? k + s * STRIPES : k;
+        float8 x = load_8(q + at);
+#pragma unroll
+        for (int i = 0; i < ABREAST; i++) {
+            float8 more = fma(x, key_of_raw(kind, raw[s][i]), a[i]);
+            a[i] = all || s < steps ? more : a[i];
+        }
+    }
+}
+
+/* Adds the terms of columns from k on as far as wide loads go; where that is. */
+__attribute__((always_inline)) long add_columns(const int kind, global const float *q, keys_in keys,
+                                                const long *rows, long k, long width, float8 *a)
+{
+    long steps = (width - k + STRIPES - TEAM) / STRIPES;
+    for (; steps >= STEPS; steps -= STEPS, k += STEPS * STRIPES)
+        add_terms(kind, 1, q, keys, rows, k, STEPS, a);
+    if (steps > 0)
+        add_terms(kind, 0, q, keys, rows, k, steps, a), k += steps * STRIPES;
+    return k;
+}
 
 void score(global const float *const *q, keys_in keys, local const long *rows, long count,
            long width, float scale, local float *scores, local float *space)
 {
+    int kind = (size_t)q[0] % 16 ? ONE_BY_ONE : keys.kind;
     for (long begin = 0; begin < count; begin += KEYS) {
-        float a[KEYS];
-        int many = (int)min(count - begin, (long)KEYS);
+        float8 a[ABREAST];
+        long mine[ABREAST], k = LANE % TEAM * TEAM;
 #pragma unroll
-        for (int i = 0; i < KEYS; i++)
+        for (int i = 0; i < ABREAST; i++) {
             a[i] = 0;
-        for (long k = LANE; k < width; k += STRIPES) {
-            float x = q[0][k];
-#pragma unroll
-            for (int i = 0; i < KEYS; i++)
-                a[i] = fma(x, key_at(keys, rows[begin + min(i, many - 1)] + k), a[i]);
+            mine[i] = rows[min(begin + i * TEAMS + LANE / TEAM, count - 1)];
         }
+        if (kind == FLOATS)
+            k = add_columns(FLOATS, q[0], keys, mine, k, width, a);
+        else if (kind == BF16S)
+            k = add_columns(BF16S, q[0], keys, mine, k, width, a);
+        for (; k < width; k += STRIPES)
 #pragma unroll
-        for (int i = 0; i < KEYS; i++)
-            space[i * PITCH + LANE] = a[i];
-        fold_upper(space, KEYS);
-        if (LANE < many)
-            scores[begin + LANE] = (fold_8(space + LANE * PITCH, 1) + 0.0f) * scale;
+            for (int i = 0; i < ABREAST; i++)
+                a[i] = fma(load_some(q[0] + k, width - k),
+                           as_float8(raw_key(ONE_BY_ONE, keys, mine[i] + k, width - k)), a[i]);
+#pragma unroll
+        for (int i = 0; i < ABREAST; i++)
+            put_stripes(space + (i * TEAMS + LANE / TEAM) * PITCH, a[i]);
+        fold_teams(space, KEYS);
+        if (LANE < KEYS)
+            scores[begin + LANE] = (fold_8(space + LANE * PITCH, FOLDED) + 0.0f) * scale;
         SYNC();
     }
 }
 
+/* Behind the last key its score lies again, up to a multiple of four. */
 float most(local const float *scores, long count)
 {
-    float m = scores[0];
-    for (long i = 1; i < count; i++)
-        m = scores[i] > m ? scores[i] : m;
-    return m;
+    float4 m = vload4(0, scores);
+    for (long i = 1; 4 * i < count; i++) {
+        float4 next = vload4(i, scores);
+        m = next > m ? next : m;
+    }
+    float2 n = m.lo > m.hi ? m.lo : m.hi;
+    return n.x > n.y ? n.x : n.y;
 }
 
 float weigh(local const float *scores, float m, long count, local float *p, local float *space)
@@ -194,29 +298,88 @@ float weigh(local const float *scores, float m, long count, local float *p, loca
     return group_fold(mine, space);
 }
 
-void gather(local float *o, int first, const float *alpha, local const float *p, keys_in keys,
+__attribute__((always_inline)) float8 add_keys(const int kind, float8 a, local const float *p,
+                                               keys_in keys, local const long *rows, long count,
+                                               long d, long many)
+{
+    long i = 0;
+    for (; kind && i + DEEP <= count; i += DEEP) {
+        uint8 raw[DEEP];
+#pragma unroll
+        for (int j = 0; j < DEEP; j++)
+            raw[j] = raw_key(kind, keys, rows[i + j] + d, many);
+        LOADED();
+#pragma unroll
+        for (int j = 0; j < DEEP; j++)
+            a = fma((float8)p[i + j], key_of_raw(kind, raw[j]), a);
+    }
+    for (; i < count; i++)
+        a = fma((float8)p[i], key_of_raw(kind, raw_key(kind, keys, rows[i] + d, many)), a);
+    return a;
+}
+
+void gather(float8 *o, int first, const float *alpha, local const float *p, keys_in keys,
             local const long *rows, long count, long latent)
 {
-    for (long d = LANE; d < latent; d += LANES) {
-        float a = first ? 0.0f : o[d] * alpha[0];
-        for (long i = 0; i < count; i++)
-            a = fma(p[i], key_at(keys, rows[i] + d), a);
-        o[d] = a;
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++) {
+        long d = (i * LANES + LANE) * TEAM;
+        int kind = d + TEAM <= latent ? keys.kind : ONE_BY_ONE;
+        float8 a = first ? (float8)0.0f : o[i] * (float8)alpha[0];
+        if (d < latent && kind == FLOATS)
+            a = add_keys(FLOATS, a, p, keys, rows, count, d, TEAM);
+        else if (d < latent && kind == BF16S)
+            a = add_keys(BF16S, a, p, keys, rows, count, d, TEAM);
+        else if (d < latent)
+            a = add_keys(ONE_BY_ONE, a, p, keys, rows, count, d, latent - d);
+        o[i] = a;
+    }
+}
+
+void take(float8 *o, global const float *from, long latent)
+{
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++) {
+        long d = (i * LANES + LANE) * TEAM;
+        o[i] = d < latent ? load_some(from + d, latent - d) : 0;
+    }
+}
+
+void give(global float *to, const float8 *o, int scales, float r, long latent)
+{
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; i++) {
+        float value[TEAM];
+        float8 scaled = o[i] * (float8)r;
+        vstore8(scales ? scaled + 0.0f : o[i], 0, value);
+        long d = (i * LANES + LANE) * TEAM;
+#pragma unroll
+        for (int j = 0; j < TEAM; j++)
+            if (d + j < latent)
+                to[d + j] = value[j];
     }
 }
 #endif
 
 /* Of two neighbouring parts; a lane's sums are its own. */
-APART part merge(part left, part right, SHARED float *o, SHARED const float *more, long latent)
+APART part merge(part left, part right, outputs *o, const outputs *more, long latent)
 {
     float m = left.m > right.m ? left.m : right.m;
     float alpha = exp_exact(left.m - m), beta = exp_exact(right.m - m), scaled = right.l * beta;
     part both = {m, fma(left.l, alpha, scaled)};
-    COLD for (long d = LANE; d < latent; d += LANES) {
-        float other = more[d] * beta;
-        o[d] = fma(o[d], alpha, other);
+    EACH_OUTPUT(i, latent) {
+        outputs other = more[i] * (outputs)beta;
+        o[i] = fma(o[i], (outputs)alpha, other);
     }
     return both;
+}
+
+/* The same of the first one. */
+APART part begin_with(part first, outputs *o, const outputs *more, long latent)
+{
+    EACH_OUTPUT(i, latent)
+        o[i] = more[i];
+    return first;
 }
 
 /* Where the keys of a sequence lie. */
@@ -229,15 +392,13 @@ typedef struct {
 /* Over keys `from`, where a segment begins, to count - 1; the weighted sums are left in sums, the sums
  * of weights in `all`. */
 APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, long from,
-                  long count, long width, long latent, float scale, part *all, SHARED float *sums,
+                  long count, long width, long latent, float scale, part *all, outputs *sums,
                   SHARED float *scores, SHARED float *p, SHARED float *space, SHARED long *rows)
 {
     part segment[HEADS];
     for (long begin = from; begin < count; begin += CHUNK) {
         int first = begin % SEGMENT == 0, later = begin >= from + SEGMENT;
         long many = min(count - begin, (long)CHUNK);
-        SHARED float *o = later ? sums + MOST_LATENT : sums;
-        part *now = later ? segment : all;
         float alpha[HEADS];
         SYNC();
         COLD for (long i = LANE; i < many; i += LANES) {
@@ -250,16 +411,21 @@ APART void attend(global const float *const *q, keys_in keys, keys_at_pages at, 
         COLD for (int h = 0; h < HEADS; h++) {
             float m = most(scores + h * CHUNK, many);
             if (!first)
-                m = now[h].m > m ? now[h].m : m;
-            alpha[h] = first ? 0.0f : exp_exact(now[h].m - m);
+                m = segment[h].m > m ? segment[h].m : m;
+            alpha[h] = first ? 0.0f : exp_exact(segment[h].m - m);
             float l = weigh(scores + h * CHUNK, m, many, p + h * CHUNK, space);
-            now[h].l = first ? l : fma(now[h].l, alpha[h], l);
-            now[h].m = m;
+            segment[h].l = first ? l : fma(segment[h].l, alpha[h], l);
+            segment[h].m = m;
         }
-        gather(o, first, alpha, p, keys, rows, many, latent);
-        if (later && (begin + CHUNK >= count || (begin + CHUNK) % SEGMENT == 0))
-            COLD for (int h = 0; h < HEADS; h++)
-                all[h] = merge(all[h], segment[h], sums + h * SUMS, o + h * SUMS, latent);
+        gather(sums + OUTPUTS, first, alpha, p, keys, rows, many, latent);
+        int ends = begin + CHUNK >= count || (begin + CHUNK) % SEGMENT == 0;
+        COLD for (int h = 0; ends && h < HEADS; h++) {
+            outputs *o = sums + h * SUMS, *more = o + OUTPUTS;
+            if (later)
+                all[h] = merge(all[h], segment[h], o, more, latent);
+            else
+                all[h] = begin_with(segment[h], o, more, latent);
+        }
     }
 }
 
@@ -269,13 +435,14 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
                       const long slot_pages, TENSOR(const int, positions),
                       TENSOR(const int, owners), global uint *fault, const long fault_at,
                       const long heads, const long latent, const long width, const float scale,
-                      const long step, const long first_segment)
+                      const long step, const long first_segment, const int marks)
 {
-    SHARED float sums[HEADS * SUMS], scores[HEADS * CHUNK], p[HEADS * CHUNK], space[SPACE];
+    outputs sums[HEADS * SUMS];
+    SHARED float scores[HEADS * CHUNK], p[HEADS * CHUNK], space[SPACE];
     SHARED long rows[CHUNK];
     long begin = get_group_id(0) * HEADS, t = get_group_id(1);
     int position = *ROW1(positions, t), slot = *ROW1(owners, t);
-    keys_in keys = {cache, is_bf16};
+    keys_in keys = {cache, is_bf16, KIND_OF_KEYS(cache)};
     int there = slot >= 0 && slot < slots && position >= 0 && position / page_size < slot_pages;
     /* Of attention_part: keys of one segment alone. */
     long from = step ? (first_segment + (long)get_group_id(2) * step) * SEGMENT : 0;
@@ -288,6 +455,8 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
     }
     if (!there && slot != -1)
         raise_fault(fault + fault_at);
+    if (!there && marks && get_group_id(2) == 0 && LANE == 0)
+        ROW2(y, t, begin)[latent + 1] = 0;
     if (!there)
         return;
     keys_at_pages at = {ROW1(table, slot), table_view.s2, page_size, cache_view};
@@ -299,54 +468,42 @@ KERNEL void attention(TENSOR(float, y), TENSOR(const float, q), global const uch
            rows);
     COLD for (int h = 0; step && h < HEADS && begin + h < heads; h++) {
         global float *to = ROW2(y, t, begin + h) + get_group_id(2) * y_view.s3;
-        COLD for (long d = LANE; d < latent; d += LANES)
-            to[d] = sums[h * SUMS + d];
+        give(to, sums + h * SUMS, 0, 1.0f, latent);
         if (LANE == 0) {
             to[latent] = isnan(all[h].l) ? all[h].l : all[h].m + 0.0f;
             to[latent + 1] = all[h].l;
         }
     }
-    COLD for (int h = 0; !step && h < HEADS && begin + h < heads; h++) {
-        float r = RCP(all[h].l);
-        COLD for (long d = LANE; d < latent; d += LANES) {
-            float scaled = sums[h * SUMS + d] * r;
-            ROW2(y, t, begin + h)[d] = scaled + 0.0f;
-        }
-    }
+    COLD for (int h = 0; !step && h < HEADS && begin + h < heads; h++)
+        give(ROW2(y, t, begin + h), sums + h * SUMS, 1, RCP(all[h].l), latent);
 }
 
 /* Segments that lie in memory as [o | m | l], from left to right: g of row t is in row g % parts *
- * tokens + t, at g / parts. Groups: (heads, tokens). */
+ * tokens + t, at g / parts. Where rows are marked, one that has no keys has 0 in the first l.
+ * Groups: (heads, tokens). */
 KERNEL void attention_merge(TENSOR(float, y), TENSOR(const float, x), TENSOR(const int, positions),
                             global uint *fault, const long fault_at, const long tokens,
-                            const long latent, const long parts, const long segments)
+                            const long latent, const long parts, const long segments,
+                            const int marked)
 {
     long h = get_group_id(0), t = get_group_id(1);
     int position = *ROW1(positions, t);
+    if (marked && ROW2(x, t, h)[latent + 1] == 0)
+        return;
     if (position < 0 || position / SEGMENT >= parts * segments) {
         raise_fault(fault + fault_at);
         return;
     }
-    global float *to = ROW2(y, t, h);
-    global const float *from = ROW2(x, t, h);
-    float m = from[latent], l = from[latent + 1];
-    COLD for (long d = LANE; d < latent; d += LANES)
-        to[d] = from[d];
-    COLD for (long g = 1; g <= position / SEGMENT; g++) {
-        from = ROW2(x, g % parts * tokens + t, h) + g / parts * x_view.s3;
-        float most = m > from[latent] ? m : from[latent];
-        float alpha = exp_exact(m - most), beta = exp_exact(from[latent] - most);
-        float scaled = from[latent + 1] * beta;
-        l = fma(l, alpha, scaled);
-        m = most;
-        COLD for (long d = LANE; d < latent; d += LANES) {
-            float other = from[d] * beta;
-            to[d] = fma(to[d], alpha, other);
-        }
+    outputs o[OUTPUTS], more[OUTPUTS];
+    part all;
+    COLD for (long g = 0; g <= position / SEGMENT; g++) {
+        global const float *from = ROW2(x, g % parts * tokens + t, h) + g / parts * x_view.s3;
+        part next = {from[latent], from[latent + 1]};
+        take(more, from, latent);
+        if (g)
+            all = merge(all, next, o, more, latent);
+        else
+            all = begin_with(next, o, more, latent);
     }
-    float r = RCP(l);
-    COLD for (long d = LANE; d < latent; d += LANES) {
-        float scaled = to[d] * r;
-        to[d] = scaled + 0.0f;
-    }
+    give(ROW2(y, t, h), o, 1, RCP(all.l), latent);
 }

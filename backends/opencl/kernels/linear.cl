@@ -5,20 +5,14 @@
  * Few tokens, one a group: bound by memory; more of them are many.cl's. Groups: (blocks of rows,
  * tokens, heads). A linear layer has one head; head h owns the rows from h * head_rows + first on.
  * With `up` the result is SwiGLU of both products; where out2 is not 0, y2 is the product with `up`,
- * whose blocks come last. Local memory: 8.3 KiB (gpu).
+ * whose blocks come last. Local memory: 2.4 KiB (gpu).
  */
-#ifdef FORM_CPU
-#define COLUMN_TILES 4
-#else
-#define COLUMN_TILES 1
-#endif
-
 KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),
                    const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,
                    const long in, const long head_rows, const long first, TENSOR(float, y2),
                    const long out2)
 {
-    local float results[LONG_BLOCK], more[LONG_BLOCK], space[TILE_SPACE];
+    local float results[LONG_BLOCK], more[LONG_BLOCK], space[ROWS_SPACE];
     int block = BLOCK_OF(out);
     long g = get_group_id(0), t = get_group_id(1), h = get_group_id(2);
     long blocks = (out + block - 1) / block, row = h * head_rows + first;
@@ -51,81 +45,101 @@ KERNEL void embed(TENSOR(float, y), TENSOR(const int, tokens), WEIGHT(w), global
         ROW1(y, t)[k] = decode_one(row, k);
 }
 
-/* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c]: a work-item has
- * COLUMN_TILES * WIDE columns ---- */
+/* ---- projections down the rows: y[c] = dot over r of x[r] and w[row r, c], of COLUMNS a group ---- */
+
+#define COLUMNS 64
 
 #ifdef FORM_CPU
-#define TILE (COLUMN_TILES * WIDE)
 #define ROWS_AHEAD 48
+#define COLUMN_SPACE 1
 
 APART void store_columns(global float *y, long column, long columns, const float *values)
 {
-    COLD for (int i = 0; i < TILE && column + i < columns; i++)
+    COLD for (int i = 0; i < COLUMNS && column + i < columns; i++)
         y[column + i] = values[i];
 }
 
 /* Rows in turn, as memory has them: the stripes' sums are in the cache, and rule 2's fold comes
  * last. Prefetched are rows that come later, and behind the last one those of the next columns. */
 APART void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
-                   global float *y)
+                   global float *y, local float *space)
 {
-    float sums[STRIPES * TILE] __attribute__((aligned(64)));
-    for (int i = 0; i < STRIPES * TILE / WIDE; i++)
+    float sums[STRIPES * COLUMNS] __attribute__((aligned(64)));
+    for (int i = 0; i < STRIPES * COLUMNS / WIDE; i++)
         VECTOR(, float, sums, i) = 0;
     for (long r = 0; r < rows; r++) {
         weight_row from = WEIGHT_ROW(w, 0, row + r);
         long later = (r + ROWS_AHEAD) % rows;
         weight_row ahead = WEIGHT_ROW(w, 0, row + later);
-        float *sum = sums + r % STRIPES * TILE;
+        float *sum = sums + r % STRIPES * COLUMNS;
 #pragma unroll
-        for (int line = 0; line < TILE * WEIGHT_BYTES; line += 64)
-            FETCH(ahead.data + (later > r ? column : column + TILE) * WEIGHT_BYTES + line);
-        if (column + TILE <= columns)
+        for (int line = 0; line < COLUMNS * WEIGHT_BYTES; line += 64)
+            FETCH(ahead.data + (later > r ? column : column + COLUMNS) * WEIGHT_BYTES + line);
+        if (column + COLUMNS <= columns)
 #pragma unroll
-            for (int j = 0; j < COLUMN_TILES; j++)
+            for (int j = 0; j < COLUMNS / WIDE; j++)
                 VECTOR(, float, sum, j) =
                     fma((wide)x[r], decode(from, column + j * WIDE), VECTOR(, float, sum, j));
         else
             COLD for (int j = 0; column + j < columns; j++)
                 sum[j] = fma(x[r], decode_one(from, column + j), sum[j]);
     }
-    for (int half_size = STRIPES * TILE / 2; half_size >= TILE; half_size /= 2)
+    for (int half_size = STRIPES * COLUMNS / 2; half_size >= COLUMNS; half_size /= 2)
         for (int i = 0; i < half_size / WIDE; i++)
             VECTOR(, float, sums, i) =
                 VECTOR(, float, sums, i) + VECTOR(, float, sums + half_size, i);
-    for (int j = 0; j < COLUMN_TILES; j++)
+    for (int j = 0; j < COLUMNS / WIDE; j++)
         VECTOR(, float, sums, j) = VECTOR(, float, sums, j) + 0.0f;
     store_columns(y, column, columns, sums);
 }
 #else
-/* Counts with the bits the other way round: 0, 32, 16, 48, ... */
-int next_reversed(int s)
+#define COLUMN_SPACE (TEAMS * COLUMNS)
+
+/* s[m] are sums of stripe LANE / TEAM + 8 m, of eight columns from `column` on; `aligned` is a
+ * constant where it is called. */
+__attribute__((always_inline)) void add_rows(WEIGHT(w), const int aligned, long row, long rows,
+                                             global const float *x, long column, long columns,
+                                             float8 *s)
 {
-    int bit = STRIPES / 2;
-    for (; s & bit; bit /= 2)
-        s ^= bit;
-    return s | bit;
+    for (long begin = LANE / TEAM; begin < rows; begin += STRIPES) {
+        weight_row from[TEAM];
+        uint8 raw[TEAM];
+#pragma unroll
+        for (int m = 0; m < TEAM; m++) {
+            from[m] = WEIGHT_ROW(w, 0, row + min(begin + m * TEAMS, rows - 1));
+            raw[m] = aligned ? load_raw(WEIGHT_BYTES, from[m].data + WEIGHT_BYTES * column) : 0;
+        }
+        LOADED();
+#pragma unroll
+        for (int m = 0; m < TEAM; m++) {
+            float8 some = aligned ? decode_raw(raw[m], from[m], column)
+                                  : decode_some(from[m], column, columns - column);
+            float8 more = fma((float8)x[min(begin + m * TEAMS, rows - 1)], some, s[m]);
+            s[m] = begin + m * TEAMS < rows ? more : s[m];
+        }
+    }
 }
 
-/* Stripes in an order in which rule 2's fold is a binary counter: bit-reversed. Six sums wait at
- * most. */
-void project(WEIGHT(w), long row, long rows, global const float *x, long column, long columns,
-             global float *y)
+/* A team has every eighth row, a lane eight columns: three levels of rule 2's fold are a lane's own,
+ * the others are between teams. */
+void project(WEIGHT(w), long row, long rows, global const float *x, long begin, long columns,
+             global float *y, local float *space)
 {
-    float waiting[6];
-    for (int i = 0, s = 0;; i++, s = next_reversed(s)) {
-        float a = 0;
-        for (long r = s; r < rows; r += STRIPES)
-            a = fma(x[r], decode(WEIGHT_ROW(w, 0, row + r), column), a);
-        int level = 0;
-        for (; i >> level & 1; level++)
-            a = waiting[level] + a;
-        if (level == 6) {
-            y[column] = a + 0.0f;
-            return;
-        }
-        waiting[level] = a;
-    }
+    long column = begin + LANE % TEAM * TEAM;
+    float8 s[TEAM];
+#pragma unroll
+    for (int m = 0; m < TEAM; m++)
+        s[m] = 0;
+    if (is_aligned((size_t)w | (size_t)w_1 | (size_t)w_2 | (size_t)w_3 | w_data.s0 | w_data.s2) &&
+        column + TEAM <= columns)
+        add_rows(PASS_WEIGHT(w), 1, row, rows, x, column, columns, s);
+    else
+        add_rows(PASS_WEIGHT(w), 0, row, rows, x, column, columns, s);
+    s[0] = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    vstore8(s[0], LANE, space); /* as [teams][columns] */
+    SYNC();
+    if (begin + LANE < columns)
+        y[begin + LANE] = fold_8(space + LANE, COLUMNS) + 0.0f;
 }
 #endif
 
@@ -141,8 +155,6 @@ APART void turn_pairs(global float *to, global const float *from, global const f
     }
 }
 
-#define COLUMNS (LANES * WIDE * COLUMN_TILES) /* a group's */
-
 /* y = [columns of x's first `rows` | the rest, rotated]; without a rest (rotary_size 0) the
  * projection alone. */
 KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, angles),
@@ -151,11 +163,12 @@ KERNEL void head_columns(TENSOR(float, y), TENSOR(const float, x), TENSOR(const 
                          const long head_rows, const long first, const long rotary_size,
                          const long table_rows)
 {
-    long t = get_group_id(1), h = get_group_id(2), column = get_group_id(0) * COLUMNS + LANE * WIDE;
+    local float space[COLUMN_SPACE];
+    long t = get_group_id(1), h = get_group_id(2);
     global const float *from = ROW2(x, t, h);
     global float *to = ROW2(y, t, h);
-    if (column < columns)
-        project(PASS_WEIGHT(w), h * head_rows + first, rows, from, column, columns, to);
+    project(PASS_WEIGHT(w), h * head_rows + first, rows, from, get_group_id(0) * COLUMNS, columns,
+            to, space);
     if (get_group_id(0) || !rotary_size)
         return;
     int position = *ROW1(positions, t);

@@ -23,6 +23,9 @@
 #define LANE ((int)get_local_id(0))
 #define SYNC() barrier(CLK_LOCAL_MEM_FENCE)
 #define SYNC_GLOBAL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+/* Between loads and what they are for: compilers that would move each to its use, to save registers,
+ * leave them on their way together. */
+#define LOADED() read_mem_fence(CLK_LOCAL_MEM_FENCE)
 #endif
 
 /* A function that is not put into its callers. PoCL puts a kernel with all it calls into three
@@ -329,6 +332,68 @@ void fold_upper(local float *stripes, int sums)
     SYNC();
 }
 
+/* Where numbers lie side by side a lane has eight neighbouring stripes, 16 bytes of two, and eight
+ * lanes, a team, have all of them. */
+#define TEAM 8
+#define TEAMS (LANES / TEAM)
+
+/* Eight neighbours of `bytes` bytes, from an aligned place on, as they lie there. `bytes` is a
+ * constant where it is called. */
+__attribute__((always_inline)) uint8 load_raw(const int bytes, global const uchar *at)
+{
+    uint8 raw = 0;
+    if (bytes == 1)
+        raw.s01 = *(global const uint2 *)at;
+    else
+        raw.lo = *(global const uint4 *)at;
+    if (bytes == 4)
+        raw.hi = *(global const uint4 *)(at + 16);
+    return raw;
+}
+
+float8 bf16_of_raw(uint8 v)
+{
+    return as_float8((uint8)(v.s0 << 16, v.s0 & 0xFFFF0000u, v.s1 << 16, v.s1 & 0xFFFF0000u,
+                             v.s2 << 16, v.s2 & 0xFFFF0000u, v.s3 << 16, v.s3 & 0xFFFF0000u));
+}
+
+float8 load_8(global const float *at)
+{
+    return as_float8(load_raw(4, (global const uchar *)at));
+}
+
+/* The first `many` of eight, from any place on; the others are +0. */
+float8 load_some(global const float *at, long many)
+{
+    float to[TEAM];
+#pragma unroll
+    for (int i = 0; i < TEAM; i++)
+        to[i] = i < many ? at[min((long)i, many - 1)] : 0.0f;
+    return vload8(0, to);
+}
+
+/* A lane's stripes into its team's of `stripes`, so that those a lane folds are neighbours; then of
+ * several sums the upper three levels. After that every lane may read the lower ones with
+ * fold_8(of, FOLDED). */
+#define FOLDED (TEAM + 1)
+
+void put_stripes(local float *stripes, float8 a)
+{
+    local float *to = stripes + LANE % TEAM;
+    to[0] = a.s0, to[FOLDED] = a.s1, to[2 * FOLDED] = a.s2, to[3 * FOLDED] = a.s3;
+    to[4 * FOLDED] = a.s4, to[5 * FOLDED] = a.s5, to[6 * FOLDED] = a.s6, to[7 * FOLDED] = a.s7;
+}
+
+void fold_teams(local float *stripes, int sums)
+{
+    SYNC();
+    for (int i = LANE; i < TEAM * sums; i += LANES) {
+        local float *at = stripes + i / TEAM * PITCH + i % TEAM * FOLDED;
+        *at = fold_8(at, 1);
+    }
+    SYNC();
+}
+
 /* Rule 2's fold of one value a lane; all lanes get it. Nobody may still read the stripes. */
 float group_fold(float value, local float *stripes)
 {
@@ -341,6 +406,7 @@ APART float group_dot(global const float *x, global const float *w, long count,
                       local float *stripes)
 {
     float a = 0;
+#pragma unroll 8
     for (long k = LANE; k < count; k += STRIPES)
         a = fma(x[k], w[k], a);
     return group_fold(a, stripes);

@@ -12,6 +12,15 @@
 #define BF16 3
 #define FP8 4
 
+/* Bytes of a weight. */
+#if FORMAT == F32
+#define WEIGHT_BYTES 4
+#elif FORMAT == FP8
+#define WEIGHT_BYTES 1
+#else
+#define WEIGHT_BYTES 2
+#endif
+
 #define WEIGHT(name)                                                                               \
     global const uchar *name, global const uchar *name##_1, global const uchar *name##_2,          \
         global const uchar *name##_3, const long name##_part, const long4 name##_data,             \
@@ -29,7 +38,7 @@
 #define BLOCK 64
 #define LONG_BLOCK 256
 #else
-#define BLOCK 4
+#define BLOCK TEAMS
 #define LONG_BLOCK BLOCK
 #endif
 #define BLOCK_OF(rows) ((rows) < 16384 ? BLOCK : LONG_BLOCK)
@@ -125,6 +134,41 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 }
 #else
 #define decode_one decode
+
+/* What load_raw wants of weights' addresses, together. */
+int is_aligned(size_t addresses)
+{
+    return addresses % (WEIGHT_BYTES == 1 ? 8 : 16) == 0;
+}
+
+/* Elements k to k + 7, which lie in `raw`. */
+float8 decode_raw(uint8 raw, weight_row row, long k)
+{
+#if FORMAT == F32
+    return as_float8(raw);
+#elif FORMAT == BF16
+    return bf16_of_raw(raw);
+#elif FORMAT == F16
+    return (float8)(from_f16(raw.s0 & 0xFFFF), from_f16(raw.s0 >> 16), from_f16(raw.s1 & 0xFFFF),
+                    from_f16(raw.s1 >> 16), from_f16(raw.s2 & 0xFFFF), from_f16(raw.s2 >> 16),
+                    from_f16(raw.s3 & 0xFFFF), from_f16(raw.s3 >> 16));
+#else
+    uint8 byte = convert_uint8(as_uchar8(raw.s01)), rest = byte & 0x7F;
+    uint8 nan = select((uint8)0, (uint8)0x7F800000, rest == (uint8)0x7F);
+    float8 q = as_float8((byte & 0x80) << 24 | rest << 20 | nan) * 0x1p120f;
+    return q * row.scale[k / 128];
+#endif
+}
+
+/* The first `many` of eight, from any place on; the others are +0. */
+float8 decode_some(weight_row row, long k, long many)
+{
+    float to[TEAM];
+#pragma unroll
+    for (int i = 0; i < TEAM; i++)
+        to[i] = i < many ? decode(row, k + min((long)i, many - 1)) : 0.0f;
+    return vload8(0, to);
+}
 #endif
 
 /* ---- `block` rows from `row` on times one token: results[r] = row r . x, rule 2, for all lanes to
@@ -132,7 +176,7 @@ APART float16 decode_columns(weight_row row, long column, long columns)
  * anything. What follows is likely the block at next_row of next_expert. ---- */
 
 #ifdef FORM_CPU
-#define TILE_SPACE 1
+#define ROWS_SPACE 1
 
 /* Rows side by side: each is the next of a stream of its own, so that the hardware sees a few long
  * streams. It fetches them by itself, but stops at each page: AHEAD bytes on they are prefetched,
@@ -149,15 +193,6 @@ APART float16 decode_columns(weight_row row, long column, long columns)
 #endif
 #ifndef FETCH
 #define FETCH(pointer)
-#endif
-
-/* Bytes of a weight. */
-#if FORMAT == F32
-#define WEIGHT_BYTES 4
-#elif FORMAT == FP8
-#define WEIGHT_BYTES 1
-#else
-#define WEIGHT_BYTES 2
 #endif
 
 /* 32 columns as two vectors: the first and the last 16; of BF16 the even ones and the odd ones, so
@@ -318,58 +353,98 @@ APART void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, 
 }
 
 #else
-#define MOST_SUMS 32
-#define MOST_TOKENS 8
-#define TILE_SPACE (MOST_SUMS * PITCH) /* floats */
+#define MANY 8 /* tokens */
+#define TILE_ROWS 4
+#define SUMS (TILE_ROWS * MANY)
+#define TILE_SPACE (SUMS * PITCH) /* floats */
 
-/* results[r * tokens + t] = rows[r] . x[t]; tokens is a constant where it is called, so that loops
- * unroll and sums stay in registers. */
-__attribute__((always_inline)) void tile(const int tokens, const weight_row *w,
-                                         global const float *const *x, long count,
-                                         local float *results, local float *space)
+/* results[r * MANY + t] = rows[r] . x[t]. A lane is a stripe. */
+__attribute__((always_inline)) void tile(const weight_row *w, global const float *const *x,
+                                         long count, local float *results, local float *space)
 {
-    float a[MOST_SUMS];
+    float a[SUMS];
 #pragma unroll
-    for (int i = 0; i < BLOCK * tokens; i++)
+    for (int i = 0; i < SUMS; i++)
         a[i] = 0;
     for (long k = LANE; k < count; k += STRIPES) {
-        float xs[MOST_TOKENS];
+        float xs[MANY];
 #pragma unroll
-        for (int t = 0; t < tokens; t++)
+        for (int t = 0; t < MANY; t++)
             xs[t] = x[t][k];
 #pragma unroll
-        for (int r = 0; r < BLOCK; r++) {
+        for (int r = 0; r < TILE_ROWS; r++) {
             float row = decode(w[r], k);
 #pragma unroll
-            for (int t = 0; t < tokens; t++)
-                a[r * tokens + t] = fma(xs[t], row, a[r * tokens + t]);
+            for (int t = 0; t < MANY; t++)
+                a[r * MANY + t] = fma(xs[t], row, a[r * MANY + t]);
         }
     }
 #pragma unroll
-    for (int i = 0; i < BLOCK * tokens; i++)
+    for (int i = 0; i < SUMS; i++)
         space[i * PITCH + LANE] = a[i];
-    fold_upper(space, BLOCK * tokens);
-    for (int i = LANE; i < BLOCK * tokens; i += LANES)
+    fold_upper(space, SUMS);
+    for (int i = LANE; i < SUMS; i += LANES)
         results[i] = fold_8(space + i * PITCH, 1) + 0.0f;
     SYNC();
 }
 
-/* BLOCK rows from `row` on; `last` in the place of those behind it. */
-void weight_rows(WEIGHT(w), weight_row *rows, long expert, long row, long last)
+#define ROWS_SPACE (TEAMS * PITCH)
+#define DEEP 8 /* steps whose weights are on their way together */
+
+/* Adds DEEP steps' terms, or fewer; `all` is a constant where it is called. */
+__attribute__((always_inline)) float8 add_steps(const int all, float8 a, weight_row row,
+                                                global const float *x, long k, long steps)
 {
-    for (int r = 0; r < BLOCK; r++)
-        rows[r] = WEIGHT_ROW(w, expert, min(row + r, last));
+    uint8 raw[DEEP];
+#pragma unroll
+    for (int i = 0; i < DEEP; i++)
+        raw[i] = load_raw(WEIGHT_BYTES,
+                          row.data + WEIGHT_BYTES * (all || i < steps ? k + i * STRIPES : k));
+    LOADED();
+#pragma unroll
+    for (int i = 0; i < DEEP; i++) {
+        long at = all || i < steps ? k + i * STRIPES : k;
+        float8 more = fma(load_8(x + at), decode_raw(raw[i], row, at), a);
+        a = all || i < steps ? more : a;
+    }
+    return a;
 }
 
+/* A lane's eight stripes of row . x; its team has the others. */
+float8 team_dot(weight_row row, global const float *x, long count)
+{
+    long k = LANE % TEAM * TEAM, steps = (count - k + STRIPES - TEAM) / STRIPES;
+    float8 a = 0;
+    if (is_aligned((size_t)row.data) && (size_t)x % 16 == 0) {
+        for (; steps >= DEEP; steps -= DEEP, k += DEEP * STRIPES)
+            a = add_steps(1, a, row, x, k, DEEP);
+        if (steps > 0)
+            a = add_steps(0, a, row, x, k, steps), k += steps * STRIPES;
+    }
+    for (; k < count; k += STRIPES)
+        a = fma(load_some(x + k, count - k), decode_some(row, k, count - k), a);
+    return a;
+}
+
+/* What teams have, folded: results[i] is team i's. */
+void fold_rows(float8 a, local float *results, local float *space)
+{
+    put_stripes(space + LANE / TEAM * PITCH, a);
+    fold_teams(space, TEAMS);
+    if (LANE < TEAMS)
+        results[LANE] = fold_8(space + LANE * PITCH, FOLDED) + 0.0f;
+    SYNC();
+}
+
+/* A team has a row. */
 void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, int block, long last,
                 long next_expert, long next_row, global const float *x, long count,
                 local float *results, local float *more, local float *space)
 {
-    global const float *xs[] = {x};
     for (int side = 0; side <= has_up; side++) {
-        weight_row rows[BLOCK];
-        weight_rows(PICK_WEIGHT(side, w, up), rows, expert, row, last);
-        tile(1, rows, xs, count, side ? more : results, space);
+        weight_row from =
+            weight_row_of(PICK_WEIGHT(side, w, up), expert, min(row + LANE / TEAM, last));
+        fold_rows(team_dot(from, x, count), side ? more : results, space);
     }
 }
 #endif
