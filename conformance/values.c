@@ -354,6 +354,8 @@ static void fill_params(struct conf_build *b, const struct conf_operand *o)
             s.top_p = conf_below(&b->random, 65600);
         if (all_alike(b, t))
             s.top_p = 32768;
+        if (variant_is(b, "temperature") && b->c->values == VALUES_SPECIAL && t % 3 == 2)
+            s.temperature = INFINITY; /* finite logits weigh alike, infinite ones nothing */
         memcpy(b->image[o->buffer] + o->view.offset + t * o->view.stride[0], &s, 32);
     }
 }

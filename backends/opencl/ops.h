@@ -52,6 +52,7 @@ SCRATCH(experts_down_combine);
 /* ops_choice.c */
 ENCODE(router);
 ENCODE(argmax);
+SCRATCH(argmax);
 ENCODE(sample);
 SCRATCH(sample);
 

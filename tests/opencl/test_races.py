@@ -61,6 +61,7 @@ sample/f32/T3.V70/gaps/random/top-k
 sample/f32/T3.V70/gaps/ties/all
 sample/f32/T3.V70/gaps/wide/top-p
 sample/f32/T2.V70/gaps/special/temperature
+sample/f32/T2.V1100/gaps/random/all
 copy/u32/A2.B3.C5.D7/gaps/random/transposed
 cast/f32-f16/A2.B3.C5.D7/gaps/special/rank4
 cast/bf16-f32/A2.B3.C5.D70/gaps/special/rank2
