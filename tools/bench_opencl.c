@@ -9,23 +9,25 @@
 
 extern const char bench_opencl_source[];
 
-#define GROUPS 512
-#define GROUP_BYTES (UINT64_C(1) << 20) /* of reading; all of them are beyond any cache */
-#define FMA_STEPS 65536
+#define MOST_GROUPS 2048
+#define LANES 64
 
+/* Groups of one work-item with wide vectors, more than a processor has cores; or of many, to fill a
+ * GPU several times. */
 static const struct shape {
     const char *name, *what;
-    uint32_t lanes;
-    double flop; /* of one work-item's step */
-} reads[] = {{"read_one", "one stream", 1, 0},
-             {"read_ahead", "one stream, prefetched", 1, 0},
-             {"read_four", "four streams", 1, 0},
-             {"read_eight", "eight streams", 1, 0},
-             {"read_lanes", "64 work-items side by side", 64, 0}},
-  fmas[] = {{"fma_wide", "12 chains of 16", 1, 2.0 * 12 * 16},
-            {"fma_wider", "24 chains of 16", 1, 2.0 * 24 * 16},
-            {"fma_tile", "matrix tile", 1, 2.0 * 24 * 16},
-            {"fma_lanes", "64 work-items with 16 chains", 64, 2.0 * 16}};
+    uint32_t groups, lanes;
+    uint64_t steps; /* of an FMA kernel */
+    double flop;    /* of one work-item's step */
+} reads[] = {{"read_one", "one stream", 512, 1, 0, 0},
+             {"read_ahead", "one stream, prefetched", 512, 1, 0, 0},
+             {"read_four", "four streams", 512, 1, 0, 0},
+             {"read_eight", "eight streams", 512, 1, 0, 0},
+             {"read_lanes", "64 work-items side by side", MOST_GROUPS, LANES, 0, 0}},
+  fmas[] = {{"fma_wide", "12 chains of 16", 512, 1, 4096, 2.0 * 12 * 16},
+            {"fma_wider", "24 chains of 16", 512, 1, 4096, 2.0 * 24 * 16},
+            {"fma_tile", "matrix tile", 512, 1, 4096, 2.0 * 24 * 16},
+            {"fma_lanes", "64 work-items with 16 chains", MOST_GROUPS, LANES, 256, 2.0 * 16}};
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -34,6 +36,7 @@ struct bench_opencl {
     mh_module *module;
     mh_kernel *read[COUNT(reads)], *fma[COUNT(fmas)];
     mh_buffer *memory, *out;
+    uint64_t bytes; /* of memory that is read */
 };
 
 static mh_status make_kernels(struct bench_opencl *o, const struct shape *list, size_t count,
@@ -48,10 +51,22 @@ static mh_status make_kernels(struct bench_opencl *o, const struct shape *list, 
 static mh_status fill(struct bench_opencl *o)
 {
     mh_op_fill op = MH_OP_INIT(fill, FILL);
-    const int64_t shape[] = {GROUPS * (GROUP_BYTES / 4)};
+    const int64_t shape[] = {(int64_t)(o->bytes / 4)};
     op.y = mh_tensor_make(o->memory, 0, MH_F32, 1, shape);
     op.bits = 0x3A83126F; /* 0.001: sums stay finite */
     return mh_encode(mh_stream_encoder(o->stream), &op.base);
+}
+
+/* Beyond any cache. A GPU's memory is so fast that a launch should have more, where there is as
+ * much. */
+static uint64_t bytes_to_read(mh_device *device)
+{
+    mh_device_info info = MH_INIT(mh_device_info);
+    uint64_t bytes = UINT64_C(1) << 29;
+    if (!mh_device_get_info(device, &info) && info.kind == MH_DEVICE_GPU)
+        while (bytes < UINT64_C(1) << 31 && bytes < info.memory_bytes / 16)
+            bytes *= 2;
+    return bytes;
 }
 
 mh_status bench_opencl_open(mh_device *device, struct bench_opencl **out)
@@ -63,6 +78,7 @@ mh_status bench_opencl_open(mh_device *device, struct bench_opencl **out)
         return mh_fail(MH_OUT_OF_MEMORY, "host memory: no room for limits");
     params.image = bench_opencl_source;
     params.options = "-cl-std=CL1.2";
+    o->bytes = bytes_to_read(device);
     mh_status status = mh_module_load(device, &params, &o->module);
     if (!status)
         status = make_kernels(o, reads, COUNT(reads), o->read);
@@ -71,9 +87,9 @@ mh_status bench_opencl_open(mh_device *device, struct bench_opencl **out)
     if (!status)
         status = mh_stream_create(device, &o->stream);
     if (!status)
-        status = mh_buffer_create(device, GROUPS * GROUP_BYTES, 0, &o->memory);
+        status = mh_buffer_create(device, o->bytes, 0, &o->memory);
     if (!status)
-        status = mh_buffer_create(device, GROUPS * 64 * 4, 0, &o->out);
+        status = mh_buffer_create(device, MOST_GROUPS * LANES * 4, 0, &o->out);
     return status ? status : fill(o);
 }
 
@@ -98,52 +114,76 @@ static mh_tensor whole(mh_buffer *buffer)
     return mh_tensor_make(buffer, 0, MH_F32, 1, shape);
 }
 
-/* Seconds of one launch of all groups; `value` is the kernel's third argument. */
-static mh_status time_kernel(struct bench_opencl *o, mh_kernel *kernel, uint32_t lanes,
-                             uint64_t value, double *seconds)
+/* A kernel's arguments: what is read, what is written, `value`. */
+static void set_args(const struct bench_opencl *o, uint64_t value, mh_kernel_arg args[3])
 {
-    mh_kernel_arg args[] = {
-        {.kind = MH_ARG_TENSOR, .access = MH_OPERAND_READ, .tensor = whole(o->memory)},
-        {.kind = MH_ARG_TENSOR, .access = MH_OPERAND_WRITTEN, .tensor = whole(o->out)},
-        {.kind = MH_ARG_VALUE, .size = sizeof(value)},
-    };
+    args[0] = (mh_kernel_arg){
+        .kind = MH_ARG_TENSOR, .access = MH_OPERAND_READ, .tensor = whole(o->memory)};
+    args[1] = (mh_kernel_arg){
+        .kind = MH_ARG_TENSOR, .access = MH_OPERAND_WRITTEN, .tensor = whole(o->out)};
+    args[2] = (mh_kernel_arg){.kind = MH_ARG_VALUE, .size = sizeof(value)};
     memcpy(args[2].value, &value, sizeof(value));
-    mh_op_kernel op = {.base = {sizeof(op), MH_OP_KERNEL, 0, -1, 0, NULL},
-                       .kernel = kernel,
-                       .grid = {GROUPS, 1, 1},
-                       .block = {lanes, 1, 1},
-                       .args = args,
-                       .arg_count = 3};
-    return bench_time_op(o->stream, &op.base, seconds);
+}
+
+static mh_op_kernel launch_of(mh_kernel *kernel, const struct shape *shape, mh_kernel_arg args[3])
+{
+    return (mh_op_kernel){.base = {sizeof(mh_op_kernel), MH_OP_KERNEL, 0, -1, 0, NULL},
+                          .kernel = kernel,
+                          .grid = {shape->groups, 1, 1},
+                          .block = {shape->lanes, 1, 1},
+                          .args = args,
+                          .arg_count = 3};
 }
 
 mh_status bench_opencl_read(struct bench_opencl *o, double *GBps, const char **best)
 {
     *GBps = 0;
     for (size_t i = 0; i < COUNT(reads); i++) {
+        mh_kernel_arg args[3];
+        set_args(o, o->bytes / reads[i].groups, args);
+        mh_op_kernel op = launch_of(o->read[i], &reads[i], args);
         double seconds;
-        mh_status status = time_kernel(o, o->read[i], reads[i].lanes, GROUP_BYTES, &seconds);
+        mh_status status = bench_time_op(o->stream, &op.base, &seconds);
         if (status)
             return status;
-        double rate = 1e-9 * (double)(GROUPS * GROUP_BYTES) / seconds;
+        double rate = 1e-9 * (double)o->bytes / seconds;
         if (rate > *GBps)
             *GBps = rate, *best = reads[i].what;
     }
     return MH_OK;
 }
 
+/* Seconds that all groups take once. They are so many times in one launch, as rows of its grid,
+ * that the launch itself takes nothing beside them. */
+static mh_status time_rows(struct bench_opencl *o, mh_op_kernel *op, double *seconds)
+{
+    for (;; op->grid[1] *= 4) {
+        double begin = now_seconds();
+        mh_status status = mh_encode(mh_stream_encoder(o->stream), &op->base);
+        if (!status)
+            status = mh_stream_wait(o->stream, MH_FOREVER);
+        double passed = now_seconds() - begin;
+        *seconds = passed / op->grid[1];
+        if (status || passed > 0.02)
+            return status;
+    }
+}
+
 mh_status bench_opencl_fma(struct bench_opencl *o, double *GFLOPS, const char **best)
 {
     *GFLOPS = 0;
     for (size_t i = 0; i < COUNT(fmas); i++) {
-        uint64_t steps = FMA_STEPS / (fmas[i].lanes * 16);
+        const struct shape *f = &fmas[i];
+        mh_kernel_arg args[3];
+        set_args(o, f->steps, args);
+        mh_op_kernel op = launch_of(o->fma[i], f, args);
         double seconds;
-        mh_status status = time_kernel(o, o->fma[i], fmas[i].lanes, steps, &seconds);
+        mh_status status = time_rows(o, &op, &seconds);
         if (status)
             return status;
-        double rate = 1e-9 * fmas[i].flop * (double)(GROUPS * fmas[i].lanes * steps) / seconds;
+        double rate = 1e-9 * f->flop * (double)(f->groups * f->lanes * f->steps) / seconds;
         if (rate > *GFLOPS)
-            *GFLOPS = rate, *best = fmas[i].what;
+            *GFLOPS = rate, *best = f->what;
     }
     return MH_OK;
 }

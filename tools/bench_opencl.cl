@@ -2,6 +2,7 @@
  * bench_opencl.cl: reading memory and multiplying as fast as an OpenCL device can, to have limits that the
  * engine's own kernels are held against. Reading: a group has `bytes` of memory and leaves a digest.
  * FMA: a group makes `steps` steps. In some a group is one work-item with wide vectors, in others 64.
+ * Further rows of the grid make them once more.
  */
 #pragma OPENCL FP_CONTRACT OFF
 
@@ -46,13 +47,13 @@ kernel void read_ahead(READ)
     digest[get_group_id(0)] = fold(a ^ b ^ c ^ d);
 }
 
-/* 64 work-items side by side. */
+/* 64 work-items side by side, each with eight loads under way. */
 kernel __attribute__((reqd_work_group_size(64, 1, 1))) void read_lanes(READ)
 {
     uint4 sum = 0;
     global const uint4 *from = (global const uint4 *)MINE;
-    for (ulong i = get_local_id(0); i < bytes / 16; i += 64)
-        sum ^= from[i];
+    for (ulong i = get_local_id(0); i < bytes / 16; i += 64 * 8)
+        _Pragma("unroll") for (int s = 0; s < 8; s++) sum ^= from[i + 64 * s];
     digest[get_global_id(0)] = sum.x ^ sum.y ^ sum.z ^ sum.w;
 }
 
@@ -60,14 +61,17 @@ kernel __attribute__((reqd_work_group_size(64, 1, 1))) void read_lanes(READ)
 
 #define FMA global const float *memory, global float *sums, const ulong steps
 
-/* `count` sums none of which waits for another. */
-#define CHAINS(name, type, count)                                                                  \
+/* `count` sums none of which waits for another; `unrolled` steps a turn of the loop, which itself
+ * is to take nothing. Work-items begin with sums of their own: what all have alike, a compiler may
+ * make once for several. */
+#define CHAINS(name, type, count, unrolled)                                                        \
     kernel void name(FMA)                                                                          \
     {                                                                                              \
         type sum[count], x = memory[0], y = memory[1];                                             \
-        _Pragma("unroll") for (int i = 0; i < count; i++) sum[i] = memory[i];                      \
-        for (ulong step = 0; step < steps; step++)                                                 \
-            _Pragma("unroll") for (int i = 0; i < count; i++) sum[i] = fma(x, y, sum[i]);          \
+        _Pragma("unroll") for (int i = 0; i < count; i++) sum[i] = memory[get_local_id(0) + i];    \
+        for (ulong step = 0; step < steps; step += unrolled)                                       \
+            _Pragma("unroll") for (int n = 0; n < unrolled; n++)                                   \
+                _Pragma("unroll") for (int i = 0; i < count; i++) sum[i] = fma(x, y, sum[i]);      \
         for (int i = 1; i < count; i++)                                                            \
             sum[0] += sum[i];                                                                      \
         sums[get_global_id(0)] = FIRST_##type(sum[0]);                                             \
@@ -75,9 +79,9 @@ kernel __attribute__((reqd_work_group_size(64, 1, 1))) void read_lanes(READ)
 
 #define FIRST_float16(v) ((v).s0)
 #define FIRST_float(v) (v)
-CHAINS(fma_wide, float16, 12)
-CHAINS(fma_wider, float16, 24)
-CHAINS(fma_lanes, float, 16)
+CHAINS(fma_wide, float16, 12, 1)
+CHAINS(fma_wider, float16, 24, 1)
+CHAINS(fma_lanes, float, 16, 8)
 
 /* The inner loop of a matrix product: 8 rows times 3 columns of 16, operands from the cache. */
 kernel void fma_tile(FMA)
