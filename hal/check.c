@@ -135,6 +135,25 @@ static mh_status supports(void *user, const mh_op *op, uint32_t *missing, char r
     return status;
 }
 
+/* Scratch holds anything: NaN, an index of nothing, a count that is too large. */
+static mh_status spoil(struct check_stream *s, const mh_scratch *scratch)
+{
+    struct hal_layer *l = s->base.layer;
+    char *host = scratch->host;
+    mh_buffer_view arena = {scratch->handle, scratch->offset + scratch->size,
+                            host ? host - scratch->offset : NULL};
+    mh_op_fill fill = MH_OP_INIT(fill, FILL);
+    const int64_t shape[] = {(int64_t)(scratch->size / 4)};
+    uint32_t missing;
+    char reason[192];
+    fill.y = mh_tensor_make((mh_buffer *)(void *)&arena, scratch->offset, MH_U32, 1, shape);
+    fill.bits = UINT32_MAX;
+    mh_status status = shape[0] ? ask(l, &fill.base, &missing, reason) : MH_OK;
+    return status || !shape[0] || missing
+               ? status
+               : known(l, "encode", l->below->encode(s->base.below, &fill.base, &(mh_scratch){0}));
+}
+
 static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
 {
     struct check_stream *s = user;
@@ -152,6 +171,8 @@ static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
                          mh_op_name(op->op), (unsigned long long)scratch->size,
                          (unsigned long long)bytes);
     }
+    if (!status)
+        status = spoil(s, scratch);
     if (!status)
         status = known(l, "encode", l->below->encode(s->base.below, op, scratch));
     if (status == MH_UNSUPPORTED)

@@ -244,10 +244,9 @@ class Workshop:
 
     def run(self, command, form, **more):
         """Exit status and words; the status is None if it hangs."""
-        # What is not broken, the probe, comes from the driver's own cache. Scratch holds what was there.
+        # What is not broken, the probe, comes from the driver's own cache.
         env = dict(os.environ, MOEHAL_BACKENDS=str(self.folder / "module"), MOEHAL_OPENCL_FORM=form,
-                   MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), MALLOC_PERTURB_="85",
-                   MALLOC_MMAP_THRESHOLD_="33554432", **more)
+                   MOEHAL_CACHE="off", POCL_CACHE_DIR=str(self.folder / "pocl"), **more)
         try:
             done = subprocess.run(command, env=env, timeout=600, stdin=subprocess.DEVNULL, text=True,
                                   errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

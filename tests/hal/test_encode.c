@@ -470,6 +470,49 @@ static void a_step_block_has_limits(void **state)
     world_free(w);
 }
 
+/* How many words of the scratch are ones behind a sampler that has less to put there. */
+static int spoilt(struct world *w, uint32_t checks)
+{
+    enum { WORDS = 4096 };
+    mh_device_params params = MH_INIT(mh_device_params);
+    mh_op_sample op = MH_OP_INIT(sample, SAMPLE);
+    mh_device *device;
+    mh_stream *stream;
+    mh_buffer *buffer, *scratch;
+    uint32_t words[WORDS] = {0};
+    int count = 0;
+    params.checks = checks;
+    OK(mh_device_open(w->runtime, "host:0", &params, &device));
+    OK(mh_stream_create(device, &stream));
+    OK(mh_buffer_create(device, 4096, 0, &buffer));
+    OK(mh_buffer_create(device, sizeof(words), 0, &scratch));
+    OK(mh_buffer_write(buffer, 0, words, 4096));
+    OK(mh_buffer_write(scratch, 0, words, sizeof(words)));
+    op.y = mh_tensor_make(buffer, 0, MH_I32, 1, (const int64_t[]){1});
+    op.params = mh_tensor_make(buffer, 64, MH_U32, 2, (const int64_t[]){1, 8});
+    op.logits = f32_matrix(buffer, 128, 1, 70);
+    OK(mh_encoder_set_scratch(mh_stream_encoder(stream), scratch));
+    OK(mh_encode(mh_stream_encoder(stream), &op.base));
+    OK(mh_stream_read(stream, scratch, 0, words, sizeof(words)));
+    OK(mh_stream_wait(stream, MH_FOREVER));
+    for (int i = 0; i < WORDS; i++)
+        count += words[i] == UINT32_MAX;
+    mh_stream_release(stream);
+    mh_buffer_release(scratch);
+    mh_buffer_release(buffer);
+    mh_device_release(device);
+    return count;
+}
+
+static void scratch_holds_anything_where_backends_are_checked(void **state)
+{
+    (void)state;
+    struct world *w = world_make(0);
+    assert_int_equal(spoilt(w, 0), 0);
+    assert_true(spoilt(w, MH_CHECK_BACKEND) > 0);
+    world_free(w);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +521,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(parts_expand_again_and_weights_lie_apart),
         cmocka_unit_test(the_embedder_may_supply_the_scratch),
         cmocka_unit_test(the_scratch_grows_ahead_of_the_need),
+        cmocka_unit_test(scratch_holds_anything_where_backends_are_checked),
         cmocka_unit_test(strict_forbids_falling_back),
         cmocka_unit_test(graphs_replay_what_streams_do),
         cmocka_unit_test(a_device_lost_at_an_op_says_why),

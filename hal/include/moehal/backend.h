@@ -84,7 +84,8 @@ typedef struct mh_copy {
     uint64_t size;
 } mh_copy;
 
-/* Memory of the device for one op, at least what op_scratch asked; 256-byte aligned. */
+/* Memory of the device for one op, at least what op_scratch asked; 256-byte aligned. It holds
+ * anything. */
 typedef struct mh_scratch {
     void *handle; /* buffer handle; NULL if size is 0 */
     void *host;   /* where the host can address it */
