@@ -16,10 +16,12 @@ OCLGRIND = "/usr/lib/oclgrind/liboclgrind-rt.so"
 
 OF_FORMATS = """
 linear/{}/T2.O9.I130/gaps/random/plain
+linear/{}/T1.O9.I714/dense/random/plain
 linear_add/{}/T13.O9.I130/inplace/random/plain
 linear_swiglu/{}/T5.N9.I66/shifted/random/plain
 head_linear/{}/T5.H2.B66.C5.F7/gaps/random/rows
 head_linear/{}/T2.H2.B70.C66.F67/gaps/random/transposed
+head_linear/{}/T1.H1.B72.C66.F67/dense/random/transposed
 mla_query/{}/T2.H2.L66.N5.R4.U7.X16/gaps/random/bad
 mla_query/{}/T5.H2.L66.N5.R4.U7.X16/gaps/random/plain
 embed/{}/T5.D70.V9/gaps/random/bad
@@ -39,6 +41,7 @@ moe_gate_up/{}/T2.J2.D70.I9.N5.S4.E6/gaps/random/map
 moe_gate_up/{}/T5.J3.D70.I5.N9.S4.E6/gaps/random/absent
 moe_down_combine/{}/T2.J2.D9.I70.N66.S4.E6/gaps/random/map
 moe_down_combine/{}/T5.J2.D9.I70.N66.S4.E4/inplace/random/plain
+moe_down_combine/{}/T1.J8.D2.I72.N72.S9.E9/dense/random/plain
 """
 OTHERS = """
 add/f32/T3.N129/inplace/random/plain
@@ -52,6 +55,8 @@ mla_kv/f32/T4.L66.R4.P8.Q2.M2/gaps/random/bad
 mla_kv/bf16/T4.L66.R4.P8.Q2.M2/gaps/random/padding
 attention/f32/T2.H2.L66.R4.P16.Q2.M3/gaps/random/bad
 attention/bf16/T2.H1.L66.R4.P64.Q1.M6/gaps/random/plain
+attention/f32/T1.H1.L200.R64.P16.Q1.M20/dense/random/plain
+attention/bf16/T2.H1.L64.R8.P64.Q2.M6/dense/random/padding
 router/f32/T3.E40.J4.G8.W3/gaps/ties/sigmoid-bias-groups
 router/f32/T3.E40.J4.G8.W3/gaps/random/softmax-groups
 combine/f32/T3.J2.D70.S4.E6/inplace/random/absent
