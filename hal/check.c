@@ -146,12 +146,14 @@ static mh_status spoil(struct check_stream *s, const mh_scratch *scratch)
     const int64_t shape[] = {(int64_t)(scratch->size / 4)};
     uint32_t missing;
     char reason[192];
+    if (!shape[0])
+        return MH_OK;
     fill.y = mh_tensor_make((mh_buffer *)(void *)&arena, scratch->offset, MH_U32, 1, shape);
     fill.bits = UINT32_MAX;
-    mh_status status = shape[0] ? ask(l, &fill.base, &missing, reason) : MH_OK;
-    return status || !shape[0] || missing
-               ? status
-               : known(l, "encode", l->below->encode(s->base.below, &fill.base, &(mh_scratch){0}));
+    mh_status status = ask(l, &fill.base, &missing, reason);
+    if (!status && !missing)
+        status = known(l, "encode", l->below->encode(s->base.below, &fill.base, &(mh_scratch){0}));
+    return status;
 }
 
 static mh_status encode(void *user, const mh_op *op, const mh_scratch *scratch)
