@@ -6,6 +6,7 @@ from fractions import Fraction
 from math import isqrt
 
 ROWS = 512
+ONE, INFINITY = 0x3F800000, 0x7F800000
 
 
 def value_of(bits):
@@ -55,17 +56,24 @@ def row(draw, kind):
     elif kind == 2:  # denormals come out
         a, b = finite(draw, 30, 70, False), finite(draw, 30, 70)
         c = finite(draw, 0, 2)
-    else:            # denormals go in
+    elif kind == 3:  # denormals go in
         a, b, c = finite(draw, 0, 0, False), finite(draw, 0, 253), finite(draw, 0, 0)
+    else:            # reciprocals are denormals
+        a, b, c = finite(draw, 253, 254, False), finite(draw, 1, 100), finite(draw)
     return a or 1, b, c
 
 
 def main():
     draw = random.Random(20240229)
     print("/* in: a, b, c; then a * b, a + b, fma(a, b, c), a * b + c in two steps, 1 / a, sqrt(a) */")
+    special = [(INFINITY, ONE, ONE, INFINITY, INFINITY, INFINITY, INFINITY, 0, INFINITY),
+               (0, ONE, ONE, 0, ONE, ONE, ONE, INFINITY, 0),
+               (1, ONE, ONE, 1, ONE, ONE, ONE, INFINITY, root(value_of(1)))]
+    for case in special:
+        print("{" + ", ".join(f"0x{v:08X}" for v in case) + "},")
     count = 0
     while count < ROWS:
-        a, b, c = row(draw, count % 4)
+        a, b, c = row(draw, count % 5)
         x, y, z = value_of(a), value_of(b), value_of(c)
         product = rounded(x * y, b >> 31)
         results = [product, rounded(x + y), rounded(x * y + z), None, rounded(1 / x), root(x)]
