@@ -192,7 +192,7 @@ APART void weigh_between(global const float *from, global uint *weight, long beg
 }
 
 KERNEL void sample_weights(TENSOR(uint, head), TENSOR(uint, weights), TENSOR(const float, logits),
-                  TENSOR(const uint, params), const long count, const long stretch)
+                           TENSOR(const uint, params), const long count, const long stretch)
 {
     local ulong space[LANES];
     local histogram bins;
