@@ -63,6 +63,10 @@ def row(draw, kind):
     return a or 1, b, c
 
 
+def show(case):
+    print("{" + ", ".join(f"0x{v:08X}" for v in case) + "},")
+
+
 def main():
     draw = random.Random(20240229)
     print("/* in: a, b, c; then a * b, a + b, fma(a, b, c), a * b + c in two steps, 1 / a, sqrt(a) */")
@@ -70,7 +74,7 @@ def main():
                (0, ONE, ONE, 0, ONE, ONE, ONE, INFINITY, 0),
                (1, ONE, ONE, 1, ONE, ONE, ONE, INFINITY, root(value_of(1)))]
     for case in special:
-        print("{" + ", ".join(f"0x{v:08X}" for v in case) + "},")
+        show(case)
     count = 0
     while count < ROWS:
         a, b, c = row(draw, count % 5)
@@ -82,7 +86,7 @@ def main():
         results[3] = rounded(value_of(product) + z)
         if results[1] & 0x7FFFFFFF == 0 or results[3] & 0x7FFFFFFF == 0:
             continue
-        print("{" + ", ".join(f"0x{v:08X}" for v in (a, b, c, *results)) + "},")
+        show((a, b, c, *results))
         count += 1
 
 

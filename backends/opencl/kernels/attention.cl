@@ -193,17 +193,16 @@ int kind_of_keys(global const uchar *memory, const long4 view, int is_bf16)
     return is_bf16 ? BF16S : FLOATS;
 }
 
+float8 some_of_key(keys_in keys, long at, long many)
+{
+    FIRST_OF_8(many, key_at(keys, at + i))
+}
+
 /* Eight numbers of a key from `at` on, of which it has `many` more. A `kind` is a constant where
  * these are called. */
 __attribute__((always_inline)) uint8 raw_key(const int kind, keys_in keys, long at, long many)
 {
-    if (kind)
-        return load_raw(kind, keys.memory + kind * at);
-    float to[TEAM];
-#pragma unroll
-    for (int i = 0; i < TEAM; i++)
-        to[i] = i < many ? key_at(keys, at + min((long)i, many - 1)) : 0.0f;
-    return as_uint8(vload8(0, to));
+    return kind ? load_raw(kind, keys.memory + kind * at) : as_uint8(some_of_key(keys, at, many));
 }
 
 __attribute__((always_inline)) float8 key_of_raw(const int kind, uint8 raw)
@@ -268,7 +267,7 @@ void score(global const float *const *q, keys_in keys, local const long *rows, l
 #pragma unroll
             for (int i = 0; i < ABREAST; i++)
                 a[i] = fma(load_some(q[0] + k, width - k),
-                           as_float8(raw_key(ONE_BY_ONE, keys, mine[i] + k, width - k)), a[i]);
+                           some_of_key(keys, mine[i] + k, width - k), a[i]);
 #pragma unroll
         for (int i = 0; i < ABREAST; i++)
             put_stripes(space + (i * TEAMS + LANE / TEAM) * PITCH, a[i]);

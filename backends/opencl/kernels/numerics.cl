@@ -362,14 +362,19 @@ float8 load_8(global const float *at)
     return as_float8(load_raw(4, (global const uchar *)at));
 }
 
-/* The first `many` of eight, from any place on; the others are +0. */
+/* The first `many` of eight, from any place on; the others are +0. `load` is of element i. */
+#define FIRST_OF_8(many, load)                                                                     \
+    float to[TEAM];                                                                                \
+    _Pragma("unroll") for (int n = 0; n < TEAM; n++)                                               \
+    {                                                                                              \
+        long i = min((long)n, many - 1);                                                           \
+        to[n] = n < many ? load : 0.0f;                                                            \
+    }                                                                                              \
+    return vload8(0, to);
+
 float8 load_some(global const float *at, long many)
 {
-    float to[TEAM];
-#pragma unroll
-    for (int i = 0; i < TEAM; i++)
-        to[i] = i < many ? at[min((long)i, many - 1)] : 0.0f;
-    return vload8(0, to);
+    FIRST_OF_8(many, at[i])
 }
 
 /* A lane's stripes into its team's of `stripes`, so that those a lane folds are neighbours; then of

@@ -160,14 +160,9 @@ float8 decode_raw(uint8 raw, weight_row row, long k)
 #endif
 }
 
-/* The first `many` of eight, from any place on; the others are +0. */
 float8 decode_some(weight_row row, long k, long many)
 {
-    float to[TEAM];
-#pragma unroll
-    for (int i = 0; i < TEAM; i++)
-        to[i] = i < many ? decode(row, k + min((long)i, many - 1)) : 0.0f;
-    return vload8(0, to);
+    FIRST_OF_8(many, decode(row, k + i))
 }
 #endif
 
