@@ -48,22 +48,21 @@ static mh_status record(void *user, void *handle)
     struct stream *stream = user;
     struct event *event = handle;
     struct device *device = stream->device;
-    cl_event point = NULL;
+    cl_event point;
     if (event->wrapped)
         return FAIL(device->core, MH_UNSUPPORTED,
                     "a cl_event is one point for ever: record an event of moehal's own and take "
                     "its native one");
-    cl_int code = device->cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, &point);
-    if (code)
-        return CL_FAIL(device->core, "clEnqueueMarkerWithWaitList", code, "an event");
-    code = device->cl->Flush(stream->queue); /* others wait for it */
+    mh_status status = opencl_marker(stream, &point);
+    if (status)
+        return status;
     pthread_mutex_lock(&event->lock);
     cl_event before = event->point;
     event->point = point;
     pthread_mutex_unlock(&event->lock);
     if (before)
         device->cl->ReleaseEvent(before);
-    return code ? CL_FAIL(device->core, "clFlush", code, "an event") : MH_OK;
+    return MH_OK;
 }
 
 static mh_status wait_event(void *user, void *handle)

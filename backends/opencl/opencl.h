@@ -146,7 +146,7 @@ struct device {
     pthread_mutex_t split_lock;
     struct program programs[PROGRAM_COUNT][FORMATS];
     cl_kernel kernels[KERNEL_COUNT][FORMATS];
-    bool checked[KERNEL_COUNT][FORMATS]; /* against the definition */
+    bool checked[KERNEL_COUNT][FORMATS];        /* against the definition */
     char broken[KERNEL_COUNT][FORMATS][BROKEN]; /* what is wrong with a kernel; "" if nothing */
 };
 
@@ -214,6 +214,9 @@ mh_status opencl_stream_of(struct device *device, cl_command_queue queue, void *
 void opencl_stream_destroy(void *stream);
 mh_status opencl_copy(void *stream, const mh_copy *copy);
 mh_status opencl_mark(void *stream, uint64_t *sequence);
+/* A marker behind all that was enqueued, for the caller to release. A mark right after it is the
+ * same point, which costs nothing. */
+mh_status opencl_marker(struct stream *stream, cl_event *event);
 mh_status opencl_wait(void *stream, uint64_t sequence, uint64_t timeout_ns);
 
 /* ---- graph.c, event.c, foreign.c: the optional groups ---- */

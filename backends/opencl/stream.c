@@ -80,6 +80,7 @@ static mh_status copy_whole(struct stream *stream, const mh_copy *c)
          * must not find its memory written later. */
         code = cl->EnqueueReadBuffer(stream->queue, from, CL_TRUE, c->from_offset, c->size,
                                      (char *)c->to + c->to_offset, 0, NULL, NULL);
+        stream->dirty = code || stream->wrapped;
         return code ? CL_FAIL(core, "clEnqueueReadBuffer", code, "a copy to the host") : MH_OK;
     default:
         code = cl->EnqueueCopyBuffer(stream->queue, from, to, c->from_offset, c->to_offset, c->size,
@@ -146,42 +147,64 @@ static void look(struct stream *stream)
     }
 }
 
-mh_status opencl_mark(void *user, uint64_t *sequence)
+/* A marker behind all that was enqueued, and room for it as a point. */
+static mh_status put_marker(struct stream *stream, cl_event *event)
 {
-    struct stream *stream = user;
     const struct cl_api *cl = stream->device->cl;
     const mh_core *core = stream->device->core;
-    cl_event event = NULL;
-    mh_status status = MH_OK;
-    pthread_mutex_lock(&stream->lock);
-    if (stream->count)
-        look(stream);
-    if (!stream->dirty) { /* no later than the last mark */
-        *sequence = ++stream->marks;
-        if (stream->count)
-            stream->points[stream->count - 1].sequence = *sequence;
-        else /* a later point has nothing to do with it */
-            stream->passed = *sequence;
-        pthread_mutex_unlock(&stream->lock);
-        return MH_OK;
-    }
-    if (!has_room(stream))
-        status = MH_OUT_OF_MEMORY;
-    cl_int code = status ? 0 : cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, &event);
+    mh_status status = has_room(stream) ? MH_OK : MH_OUT_OF_MEMORY;
+    *event = NULL;
+    cl_int code = status ? 0 : cl->EnqueueMarkerWithWaitList(stream->queue, 0, NULL, event);
     if (code)
         status = CL_FAIL(core, "clEnqueueMarkerWithWaitList", code, "a mark");
     code = status ? 0 : cl->Flush(stream->queue);
     if (code)
         status = CL_FAIL(core, "clFlush", code, "a mark");
-    if (!status) {
-        *sequence = ++stream->marks;
-        stream->points[stream->count++] = (struct point){*sequence, event};
-        stream->dirty = stream->wrapped;
-    } else {
-        if (event)
-            cl->ReleaseEvent(event);
+    if (status) {
+        if (*event)
+            cl->ReleaseEvent(*event);
         cl->Finish(stream->queue); /* what cannot be waited for later must not be under way */
     }
+    return status;
+}
+
+/* The marker is the stream's newest point, and belongs to it. */
+static void keep_point(struct stream *stream, cl_event event)
+{
+    stream->points[stream->count++] = (struct point){++stream->marks, event};
+    stream->dirty = stream->wrapped;
+}
+
+mh_status opencl_mark(void *user, uint64_t *sequence)
+{
+    struct stream *stream = user;
+    cl_event event;
+    mh_status status = MH_OK;
+    pthread_mutex_lock(&stream->lock);
+    if (stream->count)
+        look(stream);
+    if (stream->dirty) {
+        status = put_marker(stream, &event);
+        if (!status)
+            keep_point(stream, event);
+        *sequence = stream->marks;
+    } else { /* no later than the last mark */
+        *sequence = ++stream->marks;
+        if (stream->count)
+            stream->points[stream->count - 1].sequence = *sequence;
+        else /* a later point has nothing to do with it */
+            stream->passed = *sequence;
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return status;
+}
+
+mh_status opencl_marker(struct stream *stream, cl_event *event)
+{
+    pthread_mutex_lock(&stream->lock);
+    mh_status status = put_marker(stream, event);
+    if (!status && stream->dirty && !stream->device->cl->RetainEvent(*event))
+        keep_point(stream, *event);
     pthread_mutex_unlock(&stream->lock);
     return status;
 }

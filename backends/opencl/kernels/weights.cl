@@ -291,6 +291,8 @@ APART void dots_abreast(const weight_row *w, const weight_row *next, global cons
         for (int j = 0; j < 4; j++)
             a[r][j] = 0;
         here[r].data = w[r].data + AHEAD;
+        if (count * WEIGHT_BYTES >= PAGE) /* its page is looked up until it is wanted */
+            FETCH(next[r].data);
     }
     if (count * WEIGHT_BYTES % PAGE)
         add_terms(a, w, x, 0, turn, 1, here);
