@@ -171,8 +171,9 @@ mh_status opencl_probe(struct device *device);
 
 /* ---- program.c ---- */
 
-/* Makes `kernel` for weights of `format` (0: none) ready; "" in `reason` if it is, else why not. */
-void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
+/* Makes `kernel` for weights of `format` (0: none) ready; "" in `reason` if it is, else why not.
+ * For the fast profile it need not be exact. */
+void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format, bool fast,
                     char reason[192]);
 void opencl_release_programs(struct device *device);
 
@@ -181,8 +182,11 @@ void opencl_release_programs(struct device *device);
 cl_kernel opencl_clone(struct device *device, enum kernel_id kernel, mh_format format,
                        cl_int *code);
 
-/* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. A
- * failure is one of the check itself: memory, the queue; it says nothing of the kernel. */
+/* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. It
+ * begins with NOT_EXACT where only they are not. A failure is one of the check itself: memory, the
+ * queue; it says nothing of the kernel. */
+#define NOT_EXACT "not exact: "
+bool opencl_is_near(const char *reason);
 mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
                               char reason[BROKEN]);
 

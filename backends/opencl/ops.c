@@ -129,11 +129,9 @@ mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char r
         snprintf(reason, 192, "opencl has no kernel for it");
         return MH_OK;
     }
-    if (op->flags & MH_OP_FAST) {
-        snprintf(reason, 192, "opencl has no kernels of the fast profile yet");
-        return MH_OK;
-    }
-    if (device->unfit[0]) {
+    /* The fast profile has the same kernels; its bounds hold where exact cannot be kept. */
+    bool computes = op->op != MH_OP_COPY && op->op != MH_OP_FILL, fast = op->flags & MH_OP_FAST;
+    if (device->unfit[0] && computes && !fast) {
         snprintf(reason, 192, "%s", device->unfit);
         return MH_OK;
     }
@@ -143,7 +141,7 @@ mh_status opencl_supports(void *user, const mh_op *op, uint32_t *missing, char r
         return MH_OK;
     }
     for (int i = 0; table[op->op].kernels[i]; i++) {
-        opencl_prepare(device, table[op->op].kernels[i], format_of(op), reason);
+        opencl_prepare(device, table[op->op].kernels[i], format_of(op), fast, reason);
         if (reason[0])
             return MH_OK;
     }

@@ -94,7 +94,7 @@ mh_status opencl_probe(struct device *device)
 {
     char reason[192];
     float out[ROWS * RESULTS];
-    opencl_prepare(device, KERNEL_probe, 0, reason);
+    opencl_prepare(device, KERNEL_probe, 0, false, reason);
     if (reason[0])
         return FAIL(device->core, MH_UNSUPPORTED, "%s: %s", device->name, reason);
     mh_status status = run(device, out);
@@ -112,5 +112,7 @@ mh_status opencl_probe(struct device *device)
         add_option(device, "-DSOFT_SQRT");
         unfit(device, out, SOFT_ROOT, "square root by integers");
     }
+    if (device->unfit[0])
+        add_option(device, "-DUNFIT");
     return MH_OK;
 }

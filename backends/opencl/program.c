@@ -223,7 +223,7 @@ static void check_kernel(struct device *device, enum kernel_id kernel, mh_format
         return;
     if (!opencl_check_kernel(device, kernel, format, broken))
         p->fresh = device->checked[kernel][format] = true;
-    if (!broken[0])
+    if (!broken[0] || (device->unfit[0] && opencl_is_near(broken)))
         return;
     snprintf(line, sizeof(line), "opencl: %s miscompiles kernel %s (format %u): %s", device->name,
              kernels[kernel].name, format, broken);
@@ -247,13 +247,14 @@ static void build(struct device *device, enum program_id id, mh_format format)
     p->tried = true;
 }
 
-void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format,
+void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format format, bool fast,
                     char reason[192])
 {
     enum program_id id = kernels[kernel].program;
     if (!programs[id].by_format)
         format = 0;
     struct program *p = &device->programs[id][format];
+    const char *broken = device->broken[kernel][format];
     pthread_mutex_lock(&device->build_lock);
     if (!p->tried)
         build(device, id, format);
@@ -261,9 +262,8 @@ void opencl_prepare(struct device *device, enum kernel_id kernel, mh_format form
     reason[0] = 0;
     if (p->reason[0])
         snprintf(reason, 192, "%s", p->reason);
-    else if (device->broken[kernel][format][0])
-        snprintf(reason, 192, "kernel %s: %s", kernels[kernel].name,
-                 device->broken[kernel][format]);
+    else if (broken[0] && !(fast && opencl_is_near(broken)))
+        snprintf(reason, 192, "kernel %s: %s", kernels[kernel].name, broken);
     pthread_mutex_unlock(&device->build_lock);
 }
 

@@ -8,6 +8,10 @@
  *                                is under way
  *   FAULTY_BUILDS=FILE           at exit: calls of clBuildProgram, milliseconds in them, and the
  *                                processor's
+ *   FAULTY_OPTIONS=TEXT          programs are built with these options too, as by a driver whose
+ *                                arithmetic is another
+ *   FAULTY_SOURCE="OLD NEW"      sources have NEW, as long as OLD, in its place, as if the compiler
+ *                                had made something else of it
  */
 #define CL_TARGET_OPENCL_VERSION 120
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -144,8 +148,35 @@ OBJECT(cl_mem, clCreateBuffer, (cl_context a, cl_mem_flags b, size_t c, void *d,
 STATUS(clRetainMemObject, (cl_mem a), (a))
 STATUS(clReleaseMemObject, (cl_mem a), (a))
 STATUS(clGetMemObjectInfo, (cl_mem a, cl_mem_info b, size_t c, void *d, size_t *g), (a, b, c, d, g))
-OBJECT(cl_program, clCreateProgramWithSource,
-       (cl_context a, cl_uint b, const char **c, const size_t *d, cl_int *e), (a, b, c, d, e))
+
+static void edit(char *text, const char *old, const char *new)
+{
+    for (char *at = text; (at = strstr(at, old)); at += strlen(new))
+        memcpy(at, new, strlen(new));
+}
+
+CL_API_ENTRY cl_program CL_API_CALL clCreateProgramWithSource(cl_context a, cl_uint b,
+                                                              const char **c, const size_t *d,
+                                                              cl_int *e)
+{
+    static cl_program (*f)(cl_context, cl_uint, const char **, const size_t *, cl_int *);
+    const char *change = getenv("FAULTY_SOURCE");
+    char old[64] = "", new[64] = "", *copies[16];
+    if (fails("clCreateProgramWithSource", (void **)&f)) {
+        *e = CL_OUT_OF_RESOURCES;
+        return NULL;
+    }
+    if (!change || d || b > 16 || sscanf(change, "%63s %63s", old, new) != 2 ||
+        strlen(old) != strlen(new))
+        return f(a, b, c, d, e);
+    for (cl_uint i = 0; i < b; i++)
+        edit(copies[i] = strdup(c[i]), old, new);
+    cl_program made = f(a, b, (const char **)copies, d, e);
+    for (cl_uint i = 0; i < b; i++)
+        free(copies[i]);
+    return made;
+}
+
 OBJECT(cl_program, clCreateProgramWithBinary,
        (cl_context a, cl_uint b, const cl_device_id *c, const size_t *d, const unsigned char **g,
         cl_int *h, cl_int *e),
@@ -159,7 +190,10 @@ CL_API_ENTRY cl_int CL_API_CALL clBuildProgram(cl_program a, cl_uint b, const cl
     if (fails("clBuildProgram", (void **)&f))
         return CL_OUT_OF_RESOURCES;
     double began = now(CLOCK_MONOTONIC), used = now(CLOCK_PROCESS_CPUTIME_ID);
-    cl_int code = f(a, b, c, d, g, h);
+    const char *more = getenv("FAULTY_OPTIONS");
+    char options[512];
+    snprintf(options, sizeof(options), "%s %s", d ? d : "", more ? more : "");
+    cl_int code = f(a, b, c, options, g, h);
     pthread_mutex_lock(&lock);
     builds++;
     building[0] += now(CLOCK_MONOTONIC) - began;

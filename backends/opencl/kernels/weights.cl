@@ -72,6 +72,16 @@ weight_row weight_row_of(WEIGHT(w), long expert, long row)
     return r;
 }
 
+#if FORMAT == FP8
+FROM_FP8(from_fp8, float, uint)
+FROM_FP8(from_fp8_8, float8, uint8)
+#ifdef FORM_CPU
+FROM_FP8(from_fp8_wide, float16, uint16)
+#else
+#define from_fp8_wide from_fp8
+#endif
+#endif
+
 #ifdef FORM_CPU
 #define wide_uint uint16
 #define as_wide as_float16
@@ -97,10 +107,7 @@ wide decode(weight_row row, long k)
 #elif FORMAT == F16
     return from_f16(LOAD(ushort, row.data + 2 * k));
 #else
-    wide_uint byte = to_wide_uint(LOAD(uchar, row.data + k)), rest = byte & 0x7F;
-    wide_uint nan = select((wide_uint)0, (wide_uint)0x7F800000, rest == (wide_uint)0x7F);
-    wide q = as_wide((byte & 0x80) << 24 | rest << 20 | nan) * 0x1p120f;
-    return q * row.scale[k / 128];
+    return from_fp8_wide(to_wide_uint(LOAD(uchar, row.data + k))) * row.scale[k / 128];
 #endif
 }
 
@@ -115,10 +122,7 @@ float decode_one(weight_row row, long k)
 #elif FORMAT == F16
     return from_f16(((global const ushort *)row.data)[k]);
 #else
-    uint byte = row.data[k], rest = byte & 0x7F;
-    float q = as_float((byte & 0x80) << 24 | rest << 20 | (rest == 0x7F ? 0x7F800000u : 0));
-    q = q * 0x1p120f;
-    return q * row.scale[k / 128];
+    return from_fp8(row.data[k]) * row.scale[k / 128];
 #endif
 }
 
@@ -153,10 +157,7 @@ float8 decode_raw(uint8 raw, weight_row row, long k)
                     from_f16(raw.s1 >> 16), from_f16(raw.s2 & 0xFFFF), from_f16(raw.s2 >> 16),
                     from_f16(raw.s3 & 0xFFFF), from_f16(raw.s3 >> 16));
 #else
-    uint8 byte = convert_uint8(as_uchar8(raw.s01)), rest = byte & 0x7F;
-    uint8 nan = select((uint8)0, (uint8)0x7F800000, rest == (uint8)0x7F);
-    float8 q = as_float8((byte & 0x80) << 24 | rest << 20 | nan) * 0x1p120f;
-    return q * row.scale[k / 128];
+    return from_fp8_8(convert_uint8(as_uchar8(raw.s01))) * row.scale[k / 128];
 #endif
 }
 
