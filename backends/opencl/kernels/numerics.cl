@@ -221,24 +221,6 @@ float from_f16(uint bits)
     return as_float(as_uint(value) | (rest >= 0x7C00 ? 0x7F800000u : 0) | (bits & 0x8000) << 16);
 }
 
-/* e4m3: its bits in f32's place are the value times 2^-120, where a device that is not exact (UNFIT)
- * might flush denormals; there a whole number is scaled instead. */
-#ifdef UNFIT
-#define FP8_MAGNITUDE(real, whole, rest)                                                           \
-    (convert_##real(rest & 7 | min(rest & 0x78, (whole)8)) *                                       \
-     as_##real(max(rest >> 3, (whole)1) + 117 << 23))
-#else
-#define FP8_MAGNITUDE(real, whole, rest) (as_##real(rest << 20) * 0x1p120f)
-#endif
-#define FROM_FP8(name, real, whole)                                                                \
-    real name(whole byte)                                                                          \
-    {                                                                                              \
-        whole rest = byte & 0x7F;                                                                  \
-        whole nan = select((whole)0, (whole)0x7F800000, rest == (whole)0x7F);                      \
-        return as_##real(as_##whole(FP8_MAGNITUDE(real, whole, rest)) | (byte & 0x80) << 24 |      \
-                         nan);                                                                     \
-    }
-
 /* ---- what a group does together ---- */
 
 void raise_fault(global uint *fault)

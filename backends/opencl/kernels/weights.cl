@@ -73,13 +73,33 @@ weight_row weight_row_of(WEIGHT(w), long expert, long row)
 }
 
 #if FORMAT == FP8
-FROM_FP8(from_fp8, float, uint)
-FROM_FP8(from_fp8_8, float8, uint8)
 #ifdef FORM_CPU
-FROM_FP8(from_fp8_wide, float16, uint16)
+#define fp8_uint uint16
+#define fp8_float float16
+#define as_fp8_uint as_uint16
+#define as_fp8_float as_float16
+#define convert_fp8_float convert_float16
 #else
-#define from_fp8_wide from_fp8
+#define fp8_uint uint8
+#define fp8_float float8
+#define as_fp8_uint as_uint8
+#define as_fp8_float as_float8
+#define convert_fp8_float convert_float8
 #endif
+/* e4m3. In f32's place the bits are the value times 2^-120. A device that is not exact (UNFIT) might
+ * flush denormals there: a whole number is scaled instead. */
+fp8_float from_fp8(fp8_uint byte)
+{
+    fp8_uint rest = byte & 0x7F;
+    fp8_uint nan = select((fp8_uint)0, (fp8_uint)0x7F800000, rest == (fp8_uint)0x7F);
+#ifdef UNFIT
+    fp8_uint whole = (rest & 7) + min(rest & 0x78, (fp8_uint)8);
+    fp8_float q = convert_fp8_float(whole) * as_fp8_float((max(rest >> 3, (fp8_uint)1) + 117) << 23);
+#else
+    fp8_float q = as_fp8_float(rest << 20) * 0x1p120f;
+#endif
+    return as_fp8_float(as_fp8_uint(q) | (byte & 0x80) << 24 | nan);
+}
 #endif
 
 #ifdef FORM_CPU
@@ -107,7 +127,12 @@ wide decode(weight_row row, long k)
 #elif FORMAT == F16
     return from_f16(LOAD(ushort, row.data + 2 * k));
 #else
-    return from_fp8_wide(to_wide_uint(LOAD(uchar, row.data + k))) * row.scale[k / 128];
+    wide_uint byte = to_wide_uint(LOAD(uchar, row.data + k));
+#ifdef FORM_CPU
+    return from_fp8(byte) * row.scale[k / 128];
+#else
+    return from_fp8((fp8_uint)byte).s0 * row.scale[k / 128];
+#endif
 #endif
 }
 
@@ -122,7 +147,7 @@ float decode_one(weight_row row, long k)
 #elif FORMAT == F16
     return from_f16(((global const ushort *)row.data)[k]);
 #else
-    return from_fp8(row.data[k]) * row.scale[k / 128];
+    return from_fp8((fp8_uint)row.data[k]).s0 * row.scale[k / 128];
 #endif
 }
 
@@ -157,7 +182,7 @@ float8 decode_raw(uint8 raw, weight_row row, long k)
                     from_f16(raw.s1 >> 16), from_f16(raw.s2 & 0xFFFF), from_f16(raw.s2 >> 16),
                     from_f16(raw.s3 & 0xFFFF), from_f16(raw.s3 >> 16));
 #else
-    return from_fp8_8(convert_uint8(as_uchar8(raw.s01))) * row.scale[k / 128];
+    return from_fp8(convert_uint8(as_uchar8(raw.s01))) * row.scale[k / 128];
 #endif
 }
 
