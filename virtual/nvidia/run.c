@@ -90,13 +90,13 @@ static bool number(const char *text, uint64_t limit, uint64_t *out)
     return *text && *text != '-' && !*end && !errno && *out <= limit;
 }
 
-static bool dims(const char *text, uint32_t out[3])
+static bool dims(const char *text, const uint32_t most[3], uint32_t out[3])
 {
     out[0] = out[1] = out[2] = 1;
     for (int i = 0; i < 3; i++) {
         char *end;
         unsigned long v = strtoul(text, &end, 10);
-        if (end == text || v == 0 || v > INT32_MAX)
+        if (end == text || v == 0 || v > most[i])
             return false;
         out[i] = (uint32_t)v;
         if (!*end)
@@ -243,9 +243,9 @@ static bool parse_options(struct session *s, int argc, char **argv)
         i++;
         bool good = true;
         if (!strcmp(a, "--grid"))
-            good = dims(value, o->grid);
+            good = dims(value, (const uint32_t[]){INT32_MAX, 65535, 65535}, o->grid);
         else if (!strcmp(a, "--block"))
-            good = dims(value, o->block);
+            good = dims(value, (const uint32_t[]){1024, 1024, 64}, o->block);
         else if (!strcmp(a, "--shared"))
             good = number(value, 232448, &v), o->shared = (uint32_t)v;
         else if (!strcmp(a, "--seed"))

@@ -28,15 +28,16 @@ static enum ptx_type bits(unsigned bytes)
 static void unpack(struct ptx_parser *parser, struct ptx_statement *s, enum ptx_type type)
 {
     struct ptx_operand *v = &s->operands[0];
-    unsigned bytes = ptx_types[type].bytes, part = bytes / v->count;
-    if (v->count != 2 && v->count != 4)
+    const uint32_t count = v->count;
+    if (count != 2 && count != 4)
         ptx_error(&parser->lexer, &v->token, "a vector of 2 or 4 registers is expected here");
+    unsigned bytes = ptx_types[type].bytes, part = bytes / count;
     if (part == 0)
         ptx_unsupported(parser, s, NULL);
     uint32_t a = ptx_source(parser, s, &s->operands[1], type, PTX_STRICT);
     if (part == 1)
         ptx_unsupported(parser, s, "vectors of bytes");
-    for (uint32_t k = 0; k < v->count; k++) {
+    for (uint32_t k = 0; k < count; k++) {
         if (v->elements[k].kind == PTX_OPERAND_SINK)
             continue;
         uint32_t d = ptx_dest(parser, s, &v->elements[k], bits(part), PTX_STRICT);
@@ -66,16 +67,17 @@ static bool names_register(const struct ptx_operand *v, const struct ptx_operand
 static void pack(struct ptx_parser *parser, struct ptx_statement *s, enum ptx_type type)
 {
     struct ptx_operand *v = &s->operands[1];
-    unsigned bytes = ptx_types[type].bytes, part = bytes / (v->count ? v->count : 1);
-    if (v->count != 2 && v->count != 4)
+    const uint32_t count = v->count;
+    if (count != 2 && count != 4)
         ptx_error(&parser->lexer, &v->token, "a vector of 2 or 4 registers is expected here");
+    unsigned bytes = ptx_types[type].bytes, part = bytes / count;
     if (part < 2)
         ptx_unsupported(parser, s, "vectors of bytes");
     uint32_t code[4];
-    for (uint32_t k = 0; k < v->count; k++)
+    for (uint32_t k = 0; k < count; k++)
         code[k] = ptx_source(parser, s, &v->elements[k], bits(part), PTX_STRICT);
     uint32_t d = ptx_dest(parser, s, &s->operands[0], type, PTX_STRICT);
-    if (v->count == 2) {
+    if (count == 2) {
         emit3(parser, s, op(parser, bytes == 8 ? "pack_u64" : "pack_u32"), d, code[0], code[1]);
         return;
     }

@@ -99,6 +99,8 @@ static void refusals(void **state)
     refuses(IN_KERNEL("L: L: ret;"), 7, "twice");
     refuses(IN_KERNEL("ld.global.u32 r1, [r2];"), 7, "32-bit");
     refuses(IN_KERNEL("ld.global.v3.u32 {r1,r2,r3}, [d1];"), 7, "'.v3'");
+    refuses(IN_KERNEL("mov.b64 {}, d1;"), 7, "2 or 4 registers");
+    refuses(IN_KERNEL("mov.b64 d1, {};"), 7, "2 or 4 registers");
     refuses(IN_KERNEL("ld.shared.nc.u32 r1, [r2];"), 7, ".nc");
     refuses(IN_KERNEL("ld.param.u64 d1, [n];"), 7, "outside");
     refuses(IN_KERNEL("tex.2d.v4.f32.f32 {f1,f2,f3,f4}, [t, {f1, f2}];"), 7, "");
