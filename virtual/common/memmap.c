@@ -349,11 +349,10 @@ bool vc_register(struct vc_map *map, void *host, uint64_t bytes, uint32_t access
         return false;
     pthread_mutex_lock(&p->lock);
     size_t at = registered_after(map, base);
-    const struct vc_alloc *before = at ? &map->allocs[p->registered[at - 1]] : NULL;
-    const struct vc_alloc *after =
-        at < p->registered_count ? &map->allocs[p->registered[at]] : NULL;
-    bool overlaps =
-        (before && before->base + before->size > base) || (after && base + bytes > after->base);
+    const struct vc_alloc *a = map->allocs;
+    const uint32_t *r = p->registered; /* by address: at - 1 lies before, at behind */
+    bool overlaps = (at && a[r[at - 1]].base + a[r[at - 1]].size > base) ||
+                    (at < p->registered_count && base + bytes > a[r[at]].base);
     uint32_t id = overlaps || p->registered_count == MAX_REGISTERED ? 0 : id_take(map);
     if (id) {
         const struct vc_alloc_info info = {.bytes = bytes,

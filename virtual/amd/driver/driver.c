@@ -100,11 +100,10 @@ void device_set_error(struct device *device, hipError_t error)
 
 static _Thread_local hipError_t last_error;
 
-hipError_t done(hipError_t result)
+void error_keep(hipError_t result)
 {
     if (result != hipSuccess && result != hipErrorNotReady)
         last_error = result;
-    return result;
 }
 
 HIP_API hipError_t hipGetLastError(void)

@@ -86,11 +86,16 @@ bool settings_start(const char *text);
 /* ---- calls ---- */
 
 /* Every exported function begins with one of these and ends with `done`, which keeps the result for
- * hipGetLastError. ENTER: the runtime is started and no fault is wanted. ENTER_DEVICE: besides, the
- * thread's device, without an error that sticks. */
+ * hipGetLastError and returns it. ENTER: the runtime is started and no fault is wanted.
+ * ENTER_DEVICE: besides, the thread's device, without an error that sticks. */
 hipError_t call_enter(const char *name);
 hipError_t call_device(const char *name, struct device **device);
-hipError_t done(hipError_t result);
+void error_keep(hipError_t result);
+static inline hipError_t done(hipError_t result)
+{
+    error_keep(result);
+    return result;
+}
 /* A refusal that says why: to the log, and as the result. */
 hipError_t refuse(hipError_t result, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *error_name(hipError_t error); /* NULL: none of ours */

@@ -142,9 +142,9 @@ static uint64_t data_of(struct va_wave *w, uint32_t code, int l, unsigned bytes)
 static bool address_of(struct va_wave *w, const struct va_insn *i, int l, unsigned bytes,
                        uint64_t *at)
 {
-    const uint32_t *v = i->a == VA_NONE ? NULL : va_row(w, i->a);
     if (i->encoding == VA_MUBUF)
         return va_buffer_address(w, i, l, bytes, at);
+    const uint32_t *v = va_row(w, i->a);
     *at = i->c != VA_NONE ? w->s64[i->c / 2] + v[l] : v[l] | (uint64_t)v[l + VA_LANES] << 32;
     *at += (uint64_t)(int64_t)i->offset;
     return true;

@@ -218,10 +218,10 @@ static uint64_t scalar_address(struct va_wave *w, const struct va_insn *i)
     return (w->s64[i->a / 2] + offset) & ~3ull;
 }
 
-static void deliver(struct va_wave *w, const struct va_insn *i, const uint32_t *data)
+static void deliver(struct va_wave *w, const struct va_insn *i, const uint32_t *data, unsigned n)
 {
-    struct va_pending *p = va_defer(w, i, false, true, true, i->d, i->wd);
-    for (unsigned k = 0; k < i->wd; k++) {
+    struct va_pending *p = va_defer(w, i, false, true, true, i->d, n);
+    for (unsigned k = 0; k < n; k++) {
         if (p)
             p->data[0][k] = data[k];
         else
@@ -236,7 +236,7 @@ OP(s_load)
     memcpy(data, va_global(w, at, i->wd * 4u, 0, -1), i->wd * 4u);
     if (w->group->race)
         va_race_access(w, i, &at, 1, i->wd * 4u, 0);
-    deliver(w, i, data);
+    deliver(w, i, data, i->wd);
 }
 
 OP(s_buffer_load)
@@ -253,7 +253,7 @@ OP(s_buffer_load)
         if (offset + 4 * k + 4 <= limit)
             memcpy(&data[k], va_global(w, base + offset + 4 * k, 4, 0, -1), 4);
     }
-    deliver(w, i, data);
+    deliver(w, i, data, i->wd);
 }
 
 OP(s_dcache)
@@ -276,13 +276,13 @@ OP(s_memtime)
 {
     uint64_t v = w->worker->clock;
     uint32_t data[2] = {(uint32_t)v, (uint32_t)(v >> 32)};
-    deliver(w, i, data);
+    deliver(w, i, data, 2);
 }
 OP(s_memrealtime)
 {
     uint64_t v = clock_ticks(w);
     uint32_t data[2] = {(uint32_t)v, (uint32_t)(v >> 32)};
-    deliver(w, i, data);
+    deliver(w, i, data, 2);
 }
 
 static const va_handler handlers[VA_OP_COUNT] = {

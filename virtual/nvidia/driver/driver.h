@@ -89,7 +89,8 @@ CUresult call_enter(const char *name);
 CUresult call_context(const char *name, CUcontext *context);
 /* A refusal that says why: to the log, and as the result. */
 const char *last_refusal_text(void);
-CUresult refuse(CUresult result, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void refusal_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define refuse(result, ...) (refusal_log(__VA_ARGS__), (result))
 
 #define ENTER(name)                                                                                \
     do {                                                                                           \

@@ -346,7 +346,7 @@ CUresult module_read_file(const char *path, void **bytes, size_t *size)
     if (!f)
         return CUDA_ERROR_FILE_NOT_FOUND;
     char *text = NULL;
-    size_t used = 0, room = 0, n;
+    size_t used = 0, room = 0;
     do {
         if (room - used < 4097) {
             room = room ? 2 * room : 1 << 16;
@@ -358,9 +358,8 @@ CUresult module_read_file(const char *path, void **bytes, size_t *size)
             }
             text = grown;
         }
-        n = fread(text + used, 1, room - used - 4, f);
-        used += n;
-    } while (n);
+        used += fread(text + used, 1, room - used - 4, f);
+    } while (!feof(f) && !ferror(f));
     fclose(f);
     memset(text + used, 0, 4);
     *bytes = text;

@@ -248,12 +248,13 @@ static void deadlock(struct vn_block *block)
 {
     char text[360];
     size_t n = 0;
-    struct vn_warp *worst = NULL;
+    struct vn_warp *worst = block->warps; /* the first that lives; one does */
+    while (!worst->live)
+        worst++;
     for (uint32_t i = 0; i < block->warp_count && n < sizeof text - 1; i++) {
         struct vn_warp *w = &block->warps[i];
         if (!w->live)
             continue;
-        worst = worst ? worst : w;
         for (uint32_t seen = 0; seen != w->live && n < sizeof text - 1;) {
             int l = __builtin_ctz(w->live & ~seen);
             uint32_t same = 0;

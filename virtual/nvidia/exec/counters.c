@@ -181,18 +181,19 @@ static void sum_up(const struct vn_insn *i, const struct vn_insn_counters *c,
 static bool push_line(struct vn_counters *out, const char *function, const struct vn_insn *i,
                       const struct vn_insn_counters *c)
 {
-    struct vn_line_counters *last = out->line_count ? &out->lines[out->line_count - 1] : NULL;
-    if (!last || last->line != i->line || last->function != function) {
-        if ((out->line_count & (out->line_count - 1)) == 0) {
-            uint64_t room = out->line_count ? out->line_count * 2 : 1;
+    uint64_t n = out->line_count;
+    if (!n || out->lines[n - 1].line != i->line || out->lines[n - 1].function != function) {
+        if ((n & (n - 1)) == 0) {
+            uint64_t room = n ? n * 2 : 1;
             void *lines = realloc(out->lines, room * sizeof *out->lines);
             if (!lines)
                 return false;
             out->lines = lines;
         }
-        last = &out->lines[out->line_count++];
-        *last = (struct vn_line_counters){.line = i->line, .function = function};
+        out->lines[out->line_count++] =
+            (struct vn_line_counters){.line = i->line, .function = function};
     }
+    struct vn_line_counters *last = &out->lines[out->line_count - 1];
     last->warp_instructions += (uint64_t)c->issued;
     last->lane_instructions += (uint64_t)c->lanes;
     last->global_bytes += c->bytes;

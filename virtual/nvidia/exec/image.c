@@ -201,7 +201,7 @@ static struct vn_insn *fused(const struct vn_image *image, const struct vn_code 
 {
     size_t bytes = (size_t)(code->insn_count + 1) * sizeof(struct vn_insn);
     struct vn_insn *insns = aligned_alloc(64, bytes);
-    uint8_t *target = calloc(code->insn_count + 1, 1);
+    uint8_t *target = calloc((size_t)code->insn_count + 1, 1);
     bool any = false;
     if (insns && target) {
         memcpy(insns, code->insns, bytes - sizeof(struct vn_insn));
@@ -239,7 +239,8 @@ struct vn_image *vn_image_create(struct vn_module *module, struct vc_map *map,
     image->addresses = calloc(module->variable_count + 1, sizeof *image->addresses);
     image->constants = aligned_alloc(256, ((size_t)module->constant_count + 1) * 256);
     image->code = calloc(module->function_count + 1, sizeof *image->code);
-    image->module = vn_module_retain(module);
+    vn_module_retain(module);
+    image->module = module;
     if (!image->addresses || !image->constants || !image->code)
         goto memory;
     for (uint32_t i = 0; i < module->variable_count; i++)

@@ -251,6 +251,7 @@ enum vn_status vn_execute(const struct vn_launch *l, struct vn_counters *counter
         workers = 1;
     if ((uint64_t)workers > s->blocks)
         workers = (int)s->blocks;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a valid shape has a block */
     s->share = (uint32_t)((s->blocks + (uint64_t)workers - 1) / (uint64_t)workers);
     s->workers = calloc((size_t)workers, sizeof *s->workers);
     for (int i = 0; s->workers && i < workers; i++)

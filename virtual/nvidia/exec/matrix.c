@@ -180,6 +180,7 @@ VN_INLINE float to_float(uint32_t bits, uint32_t type)
 VN_INLINE struct place place_wmma(uint32_t lane, uint32_t i, uint32_t slots, uint32_t rows,
                                   uint32_t cols)
 {
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): no side of a shape is 0 */
     uint32_t e = (lane * slots + i) % (rows * cols);
     return (struct place){e / cols, e % cols};
 }
@@ -262,10 +263,10 @@ static void gather_floats(const struct vn_warp *w, const struct shape *s, uint32
                           float *out, uint32_t stride)
 {
     uint32_t n = elements_of(s, which), bits = bits_of(s->types[which]), type = s->types[which];
-    uint32_t run = bits >= 32 ? 1 : 32 / bits;
-    for (uint32_t i = 0; i < n; i++) {
+    uint32_t run = bits >= 32 ? 1 : 32 / bits, i = 0;
+    do { /* there is an element */
         const uint32_t *reg = vn_at(w, s->codes[which][i / run]);
-        uint32_t shift = bits * (i % run), keep = bits == 32 ? UINT32_MAX : (1u << bits) - 1;
+        uint32_t shift = bits * (i % run), keep = bits >= 32 ? UINT32_MAX : (1u << bits) - 1;
         float value[32];
         switch (type) {
 #define GATHER(T)                                                                                  \
@@ -284,7 +285,7 @@ static void gather_floats(const struct vn_warp *w, const struct shape *s, uint32
             struct place p = place_of(s, which, l, i);
             out[p.row * stride + p.col] = value[l];
         }
-    }
+    } while (++i < n);
 }
 
 static void float_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
@@ -328,15 +329,15 @@ static void integer_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
     static const uint32_t strides[4] = {MAX_N, MAX_K, MAX_N, MAX_N};
     int32_t a[MAX_M * MAX_K], b[MAX_K * MAX_N], c[MAX_M * MAX_N], *to[4] = {NULL, a, b, c};
     for (uint32_t which = 1; which < 4; which++) {
-        uint32_t n = elements_of(s, which), type = s->types[which];
-        for (uint32_t i = 0; i < n; i++) {
+        uint32_t n = elements_of(s, which), type = s->types[which], i = 0;
+        do {
             for (uint32_t l = 0; l < 32; l++) {
                 uint32_t v = (uint32_t)element(w, s->codes[which], l, i, bits_of(type));
                 struct place p = place_of(s, which, l, i);
                 to[which][p.row * strides[which] + p.col] =
                     type == VN_ELEMENT_S8 ? (int8_t)v : (int32_t)v;
             }
-        }
+        } while (++i < n);
     }
     uint32_t n = elements_of(s, 0);
     for (uint32_t i = 0; i < s->m; i++) {
@@ -362,13 +363,14 @@ static void double_mma(struct vn_warp *w, const struct shape *s, uint32_t mask)
     static const uint32_t strides[4] = {MAX_N, MAX_K, MAX_N, MAX_N};
     double a[MAX_M * MAX_K], b[MAX_K * MAX_N], c[MAX_M * MAX_N], *to[4] = {NULL, a, b, c};
     for (uint32_t which = 1; which < 4; which++) {
-        for (uint32_t i = 0; i < s->counts[which]; i++) {
+        uint32_t i = 0;
+        do {
             for (uint32_t l = 0; l < 32; l++) {
                 struct place p = place_of(s, which, l, i);
                 to[which][p.row * strides[which] + p.col] =
                     float64(element(w, s->codes[which], l, i, 64));
             }
-        }
+        } while (++i < s->counts[which]);
     }
     for (uint32_t i = 0; i < s->m; i++) {
         for (uint32_t j = 0; j < s->n; j++) {

@@ -86,6 +86,7 @@ static void put_value(struct values *v, const struct ptx_token *at)
                     memcpy(to, &f, 4);
                 return;
             }
+            /* NOLINTNEXTLINE(clang-analyzer-core.BitwiseShift): no type has 0 bytes */
             if (bytes < 8 && value >> (8 * bytes) != 0 && (int64_t)value >> (8 * bytes - 1) != -1)
                 ptx_error(lexer, at, "value does not fit .%s", ptx_types[v->type].name);
             memcpy(to, &value, bytes > 8 ? 8 : bytes);
