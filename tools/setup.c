@@ -90,13 +90,13 @@ static mh_status open_one(void *user, const char *uri)
 }
 
 /* What a launcher of processes says in the environment, under the names of Open MPI and MPICH. */
-static uint32_t told(const char *open_mpi, const char *mpich, uint32_t otherwise)
+static uint32_t told(const char *open_mpi, const char *mpich, long least, uint32_t otherwise)
 {
     const char *text = getenv(open_mpi);
     if (!text)
         text = getenv(mpich);
     long value = text ? strtol(text, NULL, 10) : -1;
-    return value < 0 || value > 1 << 20 ? otherwise : (uint32_t)value;
+    return value < least || value > 1 << 20 ? otherwise : (uint32_t)value;
 }
 
 /* Under mpirun: MPI; else, and with MOEHAL_TRANSPORT=none, nothing. */
@@ -104,7 +104,7 @@ mh_status open_transport(mh_runtime *runtime, bool joins, mh_transport **out)
 {
     const char *name = getenv("MOEHAL_TRANSPORT");
     if (!name)
-        name = told("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", 1) > 1 ? "mpi" : "none";
+        name = told("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", 1, 1) > 1 ? "mpi" : "none";
     if (!strcmp(name, "none"))
         return MH_OK;
     if (!joins)
@@ -122,9 +122,9 @@ mh_status for_each_device(const char *uris, const mh_transport *transport,
     if (!uris)
         return take(user, NULL);
     if (transport) {
-        self =
-            told("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", mh_transport_process(transport));
-        count = told("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
+        self = told("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", 0,
+                    mh_transport_process(transport));
+        count = told("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", 1,
                      mh_transport_processes(transport));
     }
     for (const char *at = uris; (at = strchr(at, ',')); at++)

@@ -235,6 +235,14 @@ class Processes(unittest.TestCase):
         self.assertNotEqual(status, 0)
         self.assertIn("nowhere", err)
 
+    def test_a_launcher_that_counts_none_here(self):
+        """No number of processes on this host: that of all is taken."""
+        arguments = ("generate", "--model", os.path.join(GOLDEN, "v3"), *IDS, "--device", "host", "--json")
+        run = start(2, "OMPI_COMM_WORLD_LOCAL_SIZE=0", TOOL, *arguments, program="env")
+        status, out, err = finish(run, 60)
+        self.assertEqual(status, 0, err)
+        self.assertEqual(json.loads(out)["processes"], 2)
+
     def test_a_device_that_is_lost_ends_all_with_the_cause(self):
         """The first kernels are of loading, the last ones of decoding. Gone, or with a broken memory."""
         backends = {"MOEHAL_BACKENDS": BACKENDS}
