@@ -4,9 +4,10 @@
 
 #include "build.h"
 
-static void take_letters(struct conf_case *c, const char *letters, const int64_t *sizes)
+static void take_letters(struct conf_case *c, const char *letters, const int64_t *sizes,
+                         uint32_t count)
 {
-    for (int i = 0; letters[i]; i++)
+    for (uint32_t i = 0; i < count && letters[i]; i++)
         if (letters[i] >= 'A' && letters[i] <= 'Z')
             c->dim[(unsigned char)letters[i]] = sizes[i];
 }
@@ -21,13 +22,14 @@ static void take_operands(const union conf_op *op, struct conf_case *c)
             if (mh_weight_get_info(*(mh_weight *const *)field, &w))
                 continue;
             const int64_t bank[] = {w.experts, w.out, w.in};
-            take_letters(c, info.shape, bank + (strlen(info.shape) == 3 ? 0 : 1));
+            uint32_t rank = strlen(info.shape) == 3 ? 3 : 2;
+            take_letters(c, info.shape, bank + 3 - rank, rank);
             c->format = w.format;
             continue;
         }
         const mh_tensor *t = field;
         if (t->rank && info.shape[0] != '*')
-            take_letters(c, info.shape, t->shape);
+            take_letters(c, info.shape, t->shape, t->rank);
         if (!strcmp(info.name, "cache"))
             c->dtype = t->dtype;
     }

@@ -35,12 +35,12 @@ bool core_fallback(struct core *c, const char *reason);
 #define CHECK(condition, ...)                                                                      \
     do {                                                                                           \
         if (!(condition))                                                                          \
-            return core_fail(c, __VA_ARGS__);                                                      \
+            return core_fail(c, __VA_ARGS__), false;                                               \
     } while (0)
 #define TRY(call)                                                                                  \
     do {                                                                                           \
         if ((call) != MH_OK)                                                                       \
-            return core_fail(c, "%s: %s", #call, mh_last_message());                               \
+            return core_fail(c, "%s: %s", #call, mh_last_message()), false;                        \
     } while (0)
 /* The call fails with this status. */
 #define REFUSES(status, call)                                                                      \

@@ -225,6 +225,7 @@ static void reference_move(struct conf_reference *r)
     struct expect *e = r->of[operand_index(r, "y")];
     uint64_t size = mh_dtype_size(y->view.dtype);
     for (int64_t i = 0, n = conf_count(y); i < n; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): y is written */
         e[i].kind = EXPECT_BITS;
         e[i].bits = 0;
         if (r->b->c->op == MH_OP_FILL) {
@@ -647,7 +648,7 @@ static void reference_attention_merge(struct conf_reference *r)
 static double *decode_rows(const struct conf_reference *r, int64_t first, int64_t count)
 {
     const struct conf_weight *w = conf_find_weight(r->b, "w");
-    double *rows = malloc((size_t)(count * w->in) * sizeof(*rows));
+    double *rows = calloc((size_t)(count * w->in), sizeof(*rows));
     for (int64_t i = 0; rows && i < count; i++)
         conf_weight_row(w, 0, first + i, rows + i * w->in);
     return rows;

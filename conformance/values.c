@@ -264,7 +264,7 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
 {
     static _Thread_local int32_t order[MOST];
     const int64_t *dim = b->c->dim;
-    int64_t count = conf_count(o), of = count;
+    int64_t count = conf_count(o);
     const char *name = o->info.name;
     struct conf_random saved = b->random;
     if (!strcmp(name, "positions") || !strcmp(name, "slots")) {
@@ -275,7 +275,7 @@ static void fill_indices(struct conf_build *b, struct conf_operand *o)
         permute(b, order, places, places);
         b->random = saved;
     } else if (!strcmp(name, "page_table")) {
-        of = dim['G'] < MOST ? dim['G'] : MOST;
+        int64_t of = dim['G'] < MOST ? dim['G'] : MOST;
         permute(b, order, of, of);
     } else {
         permute(b, order, count < MOST ? count : MOST, dim['S']);

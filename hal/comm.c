@@ -316,7 +316,7 @@ static char *in_reach(const mh_comm *comm, const mh_tensor *y, const mh_tensor *
     if (memory->device->is_host)
         return (char *)memory->view.host + y->offset;
     if (transport_takes(comm->transport, memory->device))
-        return (char *)memory->view.handle + y->offset; /* of nvidia and amd, the device's pointer */
+        return (char *)memory->view.handle + y->offset; /* nvidia's and amd's device pointer */
     return NULL;
 }
 
@@ -395,15 +395,15 @@ static void sum(char *all, uint32_t ranks, uint64_t bytes, mh_dtype dtype)
     }
 }
 
-/* x is `parts` times y. */
+/* x has y's shape; where it is scattered, that of all ranks' y, one behind the other. */
 static mh_status check_reduction(const mh_comm *comm, const char *function, const mh_tensor *y,
-                                 const mh_tensor *x, uint32_t parts)
+                                 const mh_tensor *x, bool scattered)
 {
     mh_status status = check_tensors(comm, function, "x", x);
     if (!status)
         status = check_tensors(comm, function, "y", y);
     if (!status)
-        status = check_pair(comm, function, "y", x, y, parts);
+        status = check_pair(comm, function, "y", x, y, scattered ? comm->info.ranks : 1);
     return status ? status : check_sum(comm, function, x);
 }
 
@@ -419,7 +419,7 @@ static mh_status reduce(mh_comm *comm, const mh_tensor *x, char **all)
 mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
-    mh_status status = check_reduction(comm, "mh_comm_all_reduce", y, x, 1);
+    mh_status status = check_reduction(comm, "mh_comm_all_reduce", y, x, false);
     if (!status && comm_is_native(comm))
         return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_ALL_REDUCE}, y, x, NULL);
     if (!status)
@@ -432,8 +432,7 @@ mh_status mh_comm_all_reduce(mh_comm *comm, const mh_tensor *y, const mh_tensor 
 mh_status mh_comm_reduce_scatter(mh_comm *comm, const mh_tensor *y, const mh_tensor *x)
 {
     char *all;
-    mh_status status =
-        check_reduction(comm, "mh_comm_reduce_scatter", y, x, comm ? comm->info.ranks : 0);
+    mh_status status = check_reduction(comm, "mh_comm_reduce_scatter", y, x, true);
     if (!status && comm_is_native(comm))
         return comm_native_run(comm, &(mh_comm_op){.kind = MH_COMM_REDUCE_SCATTER}, y, x, NULL);
     if (!status)

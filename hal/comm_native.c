@@ -482,7 +482,7 @@ mh_status comm_native_run(mh_comm *comm, const mh_comm_op *op, const mh_tensor *
         own.y = y[r], own.x = x[r];
         if (experts)
             own.experts = experts[r];
-        if (op->rows) {
+        if (op->kind == MH_COMM_DISPATCH || op->kind == MH_COMM_RETURN) {
             rows = *op->rows;
             rows.y += r, rows.source += r, rows.fault += r;
             if (op->kind == MH_COMM_DISPATCH)

@@ -318,8 +318,11 @@ mh_status mh_stream_copy(mh_stream *stream, mh_buffer *to, uint64_t to_offset, m
     mh_status status = hal_stream_check(stream);
     if (status)
         return status;
+    if (!to || !from)
+        return mh_fail(MH_INVALID_ARGUMENT, "mh_stream_copy: %s: buffer is NULL",
+                       to ? "from" : "to");
     mh_device *device = stream->encoder.device;
-    bool to_here = to && to->device == device, from_here = from && from->device == device;
+    bool to_here = to->device == device, from_here = from->device == device;
     status = check_part(stream, to, to_offset, size, WRITTEN | (from_here ? ANYWHERE : 0),
                         "mh_stream_copy: to");
     if (!status)

@@ -101,10 +101,11 @@ static void fill_rank(const struct plan *plan, uint32_t index)
     if (!on_host && step.rows > 8)
         step.rows = (step.rows + 7) / 8 * 8;
     r->weight_bytes = plan->sizes.others + (has_head(r, index) ? plan->sizes.head : 0);
-    if (c->n_routed_experts) {
+    uint64_t layers = moe_layers(c);
+    if (layers) {
         uint64_t each = plan->sizes.experts / (uint64_t)c->n_routed_experts;
         r->expert_bytes = each * (uint64_t)(r->places ? r->places : r->experts);
-        r->miss_bytes = r->places ? each / moe_layers(c) : 0;
+        r->miss_bytes = r->places ? each / layers : 0;
     }
     r->cache_bytes =
         (uint64_t)c->num_hidden_layers * model_cache_bytes(c, p->kv_dtype, (int64_t)cached);
@@ -166,6 +167,7 @@ mh_status mh_plan(const mh_plan_params *params, mh_plan_rank *ranks, uint32_t co
             plan.room[0] = all;
         }
         int64_t left;
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freed below */
         status = placement_make(&plan.placement, plan.config, plan.room, count,
                                 plan.params.expert_load, plan.params.redundant, &left);
         *missing = count == 1 ? *missing : left;

@@ -71,8 +71,8 @@ static uint16_t to_bf16(float value)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/* A narrower format's bits, without the sign: `fraction` bits after those of the exponent, whose least
- * normal number is 2^least. Nearest even, of a magnitude that the format has. */
+/* A narrower format's bits, without the sign: `fraction` bits after those of the exponent, whose
+ * least normal number is 2^least. Nearest even, of a magnitude that the format has. */
 static uint32_t narrowed(float value, int fraction, int least)
 {
     uint32_t bits, shift = 23 - (uint32_t)fraction;
@@ -447,7 +447,7 @@ static mh_status prepare_directory(struct synth *s)
 
 static mh_status make_buffers(struct synth *s)
 {
-    uint64_t most = 0;
+    uint64_t most = 1;
     for (uint64_t i = 0; i < s->count; i++) {
         const struct model_tensor *t = &s->entries[i].tensor;
         uint64_t values = t->columns ? (uint64_t)t->columns * BLOCK : (uint64_t)t->rows;

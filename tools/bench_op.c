@@ -383,11 +383,11 @@ static int print(const struct op_bench *b, const struct conf_case *c,
             "{s:s, s:b, s:s, s:s, s:s, s:f, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:I, "
             "s:o}",
             "device", mh_device_uri(b->device), "virtual", !!(b->info.flags & MH_DEVICE_IS_VIRTUAL),
-            "op", mh_op_name(c->op), "case", c->name, "profile",
-            b->fast ? "fast" : "exact", "microseconds", microseconds,
-            "bytes", (json_int_t)b->bytes, "weight_bytes", (json_int_t)b->weight_bytes, "GBps",
-            share(b, b->bytes, NULL), "bandwidth_GBps", bench_number(limits, bandwidth),
-            "read_share", bench_number(from_memory, share(b, b->bytes, b->bandwidth)), "flop",
+            "op", mh_op_name(c->op), "case", c->name, "profile", b->fast ? "fast" : "exact",
+            "microseconds", microseconds, "bytes", (json_int_t)b->bytes, "weight_bytes",
+            (json_int_t)b->weight_bytes, "GBps", share(b, b->bytes, NULL), "bandwidth_GBps",
+            bench_number(limits, bandwidth), "read_share",
+            bench_number(from_memory, share(b, b->bytes, b->bandwidth)), "flop",
             bench_number(products, b->flop), "GFLOPS",
             bench_number(products, share(b, b->flop, NULL)), "fma_GFLOPS",
             bench_number(limits, fma), "fma_share",
@@ -413,7 +413,7 @@ static int print(const struct op_bench *b, const struct conf_case *c,
 
 int bench_op(const struct bench_options *o, const char *name)
 {
-    struct conf_case c;
+    struct conf_case c = {0};
     struct bench_counters counters;
     bool fast;
     int code = parse_choice(&command_bench, "profile", o->setup.profile, "exact", "fast", &fast);

@@ -104,7 +104,7 @@ static mh_status take_token(struct generation *g, struct loop *loop, int32_t *id
     }
     if (status)
         return status;
-    if (g->count == loop->room) {
+    if (!g->ids || g->count == loop->room) {
         loop->room = loop->room ? 2 * loop->room : 256;
         int32_t *grown = realloc(g->ids, loop->room * sizeof(*grown));
         if (!grown)

@@ -48,12 +48,10 @@ static int set(const struct command *command, const struct option *o, const char
         return -1;
     }
     errno = 0;
-    double number = o->kind == OPTION_NUMBER ? strtod(value, &end) : 0;
     long long integer = o->kind == OPTION_INTEGER ? strtoll(value, &end, 10) : 0;
+    double number = o->kind == OPTION_INTEGER ? (double)integer : strtod(value, &end);
     if (end == value || *end || errno || isnan(number))
         return usage_error(command, "--%s: '%s' is not a number", o->name, value);
-    if (o->kind == OPTION_INTEGER)
-        number = (double)integer;
     if (number < o->least || number > o->most)
         return usage_error(command, "--%s: %s is out of range, must be %.15g to %.15g", o->name,
                            value, o->least, o->most);

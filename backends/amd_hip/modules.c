@@ -24,11 +24,11 @@ enum {
 };
 
 static const struct {
-    int file;
     const char *name;
+    int file;
     uint32_t formats;
 } kernels[KERNEL_COUNT] = {
-#define KERNEL(file, name, formats) {FILE_##file, #name, formats},
+#define KERNEL(file, name, formats) {#name, FILE_##file, formats},
 #include "kernels.def"
 #undef KERNEL
 };

@@ -58,6 +58,7 @@ static inline void decode_columns(const struct weight_row *row, int64_t begin, i
     }
     default: {
         float scale;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): FP8 has scales */
         memcpy(&scale, row->scale + begin / 128 * 4, 4);
         const unsigned char *bytes = row->data + begin;
         for (int64_t j = 0; j < count; j++)

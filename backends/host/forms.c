@@ -9,8 +9,10 @@
 
 #include "fast.h"
 
+/* `status`, which the core's fail returns too. */
 #define FAIL(core, status, ...)                                                                    \
-    (core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__)
+    ((core)->fail((core)->context, __FILE__, __LINE__, (status), NULL, 0, NULL, __VA_ARGS__),      \
+     (status))
 
 /* From the plainest to the best. */
 struct option {

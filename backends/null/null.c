@@ -175,21 +175,21 @@ static mh_status copy(void *user, const mh_copy *c)
 {
     struct stream *stream = user;
     const mh_core *core = stream->device->core;
-    struct memory *to = c->direction == MH_COPY_TO_HOST ? NULL : c->to;
-    struct memory *from =
-        c->direction == MH_COPY_TO_DEVICE ? NULL : (struct memory *)(uintptr_t)c->from;
+    int to_host = c->direction == MH_COPY_TO_HOST, from_host = c->direction == MH_COPY_TO_DEVICE;
+    struct memory *to = to_host ? NULL : c->to;
+    struct memory *from = from_host ? NULL : (struct memory *)(uintptr_t)c->from;
     mh_status status = MH_OK;
     pthread_mutex_lock(&stream->device->lock);
-    if ((from && open_memory(from, PROT_READ | PROT_WRITE)) ||
-        (to && open_memory(to, PROT_READ | PROT_WRITE)))
+    if ((!from_host && open_memory(from, PROT_READ | PROT_WRITE)) ||
+        (!to_host && open_memory(to, PROT_READ | PROT_WRITE)))
         status = FAIL(core, MH_VENDOR_ERROR, "mprotect", errno, NULL,
                       "null: memory could not be opened");
     else
-        memmove((to ? to->pages : (char *)c->to) + c->to_offset,
-                (from ? from->pages : (const char *)c->from) + c->from_offset, c->size);
-    if (from)
+        memmove((to_host ? (char *)c->to : to->pages) + c->to_offset,
+                (from_host ? (const char *)c->from : from->pages) + c->from_offset, c->size);
+    if (!from_host)
         open_memory(from, PROT_NONE);
-    if (to)
+    if (!to_host)
         open_memory(to, PROT_NONE);
     pthread_mutex_unlock(&stream->device->lock);
     return status;

@@ -59,11 +59,11 @@ static const struct family_texts families[FAMILY_COUNT] = {
 };
 
 static const struct {
-    enum family family;
     const char *name;
+    enum family family;
     uint32_t shared; /* bytes that are its own */
 } kernels[KERNEL_COUNT] = {
-#define KERNEL(family, name, shared) {FAMILY_##family, #name, shared},
+#define KERNEL(family, name, shared) {#name, FAMILY_##family, shared},
 #include "kernels.def"
 #undef KERNEL
 };

@@ -172,6 +172,7 @@ static inline bool fp8_is_plain(const struct weight_row *row, int64_t in)
     bool plain = true;
     for (int64_t k = 0; k < in; k += 128) {
         float scale;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): FP8 has scales */
         memcpy(&scale, row->scale + k / 128 * 4, 4);
         plain &= fabsf(scale) < 0x1p8f;
     }
