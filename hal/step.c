@@ -64,7 +64,7 @@ static uint64_t layout(mh_step *step)
     return offset;
 }
 
-/* Read as one copy from `first` to FAULT: each costs a device some 10 us. */
+/* Of the outputs from `first` to FAULT: they are read as one copy, which costs what any does. */
 static uint64_t output_bytes(const mh_step *step, mh_step_part first)
 {
     return step->offset[MH_STEP_FAULT] + sizeof(uint32_t) - step->offset[first];

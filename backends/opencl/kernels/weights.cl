@@ -317,7 +317,7 @@ APART void dots_abreast(const weight_row *w, const weight_row *next, global cons
         for (int j = 0; j < 4; j++)
             a[r][j] = 0;
         here[r].data = w[r].data + AHEAD;
-        if (count * WEIGHT_BYTES >= PAGE) /* its page is looked up until it is wanted */
+        if (count * WEIGHT_BYTES >= PAGE) /* so that its page is looked up by then */
             FETCH(next[r].data);
     }
     if (count * WEIGHT_BYTES % PAGE)
