@@ -194,10 +194,6 @@ def every_site():
 
 # In the place of selfcheck.c.
 NO_SELF_CHECK = """#include "opencl.h"
-bool opencl_is_near(const char *reason)
-{
-    return !reason;
-}
 mh_status opencl_check_kernel(struct device *d, enum kernel_id k, mh_format f, char reason[BROKEN])
 {
     (void)d, (void)k, (void)f;

@@ -182,11 +182,13 @@ void opencl_release_programs(struct device *device);
 cl_kernel opencl_clone(struct device *device, enum kernel_id kernel, mh_format format,
                        cl_int *code);
 
+/* What is wrong with a kernel, where it is only that its bits are not exact's. */
+#define NOT_EXACT "not exact: "
+bool opencl_is_near(const char *reason);
+
 /* selfcheck.c: runs a kernel against the definition; "" in `reason` if the bits are the same. It
  * begins with NOT_EXACT where only they are not. A failure is one of the check itself: memory, the
  * queue; it says nothing of the kernel. */
-#define NOT_EXACT "not exact: "
-bool opencl_is_near(const char *reason);
 mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
                               char reason[BROKEN]);
 

@@ -213,6 +213,11 @@ static void describe(const struct device *device, enum program_id id, mh_format 
     cache_key(device, sources, *count, options, key, 600);
 }
 
+bool opencl_is_near(const char *reason)
+{
+    return !strncmp(reason, NOT_EXACT, sizeof(NOT_EXACT) - 1);
+}
+
 /* A kernel against the definition, once for an entry of the cache; what is wrong is told and kept.
  * A check that could not be made is told too, but for this time only. */
 static void check_kernel(struct device *device, enum kernel_id kernel, mh_format format)

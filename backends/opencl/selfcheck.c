@@ -443,11 +443,6 @@ static const struct {
     {KERNEL_many, MH_OP_EXPERTS_GATE_UP, 5},
 };
 
-bool opencl_is_near(const char *broken)
-{
-    return !strncmp(broken, NOT_EXACT, sizeof(NOT_EXACT) - 1);
-}
-
 mh_status opencl_check_kernel(struct device *device, enum kernel_id kernel, mh_format format,
                               char reason[160])
 {
