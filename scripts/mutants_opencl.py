@@ -147,7 +147,7 @@ def formats_of(text, offset):
         elif line[1] == "elif":
             formats[-1] = names[told[1]]
         elif line[1] == "else" and formats[-1]:
-            formats[-1] = "fp8"
+            formats[-1] = "bf16" if formats[-1] == "fp8" else "fp8"
         elif line[1] == "endif":
             formats.pop()
     line = text[text.rfind("\n", 0, offset) + 1:text.find("\n", offset)]

@@ -68,6 +68,11 @@ SCRATCH(moe_gate_up);
 ENCODE(moe_down_combine);
 SCRATCH(moe_down_combine);
 
+/* Rows of a group, where a launch has `products` of a matrix of `rows` and of one of more_rows. On
+ * a CPU such that its threads end together, and longer rather than shorter: a group costs by itself
+ * about as much as four rows. */
+int64_t row_block(const struct device *device, int64_t rows, int64_t more_rows, int64_t products);
+
 /* From this many tokens on, kernels that read weights once for several of them. */
 #define FEW 4
 

@@ -1,12 +1,6 @@
 /* ops_experts.c: ops of kernels/experts.cl. */
 #include "ops.h"
 
-/* As in experts.cl: rows of a group. */
-static int64_t row_block(const struct device *device)
-{
-    return device->form == FORM_CPU ? 64 : 8;
-}
-
 /* What the ops of a bank share. */
 struct slots {
     const mh_tensor *experts, *map, *fault;
@@ -75,7 +69,8 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
                               const mh_weight *up, const struct shared *shared)
 {
     const mh_weight_view *w = mh_view_weight(weight);
-    int64_t slots = s->experts->shape[1], block = row_block(run->device);
+    int64_t slots = s->experts->shape[1];
+    int64_t block = row_block(run->device, w->out, 0, slots * tokens_of(s));
     int64_t shared_out = shared ? mh_view_weight(shared->gate)->out : 0;
     int64_t more = blocks(blocks(shared_out, block), blocks(w->out, block));
     if (tokens_of(s) >= FEW) {
@@ -108,6 +103,7 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
     arg_weight(&l, shared ? shared->gate : weight);
     arg_weight(&l, shared ? shared->up : weight);
     arg_long(&l, shared_out);
+    arg_int(&l, (int)block);
     return launch_end(&l, blocks(w->out, block), slots + more, tokens_of(s));
 }
 
@@ -198,8 +194,10 @@ mh_status launch_down_combine(const struct run *run, const mh_op_experts_down_co
     arg_fault(&l, &o->fault);
     arg_long(&l, w->out);
     arg_long(&l, w->in);
-    int64_t block = run->device->form == FORM_CPU ? row_block(run->device) : 1;
-    return launch_end(&l, blocks(w->out, block), tokens_of(&s), 1);
+    int64_t tokens = tokens_of(&s);
+    int64_t block = run->device->form == FORM_CPU ? row_block(run->device, w->out, 0, tokens) : 1;
+    arg_int(&l, (int)block);
+    return launch_end(&l, blocks(w->out, block), tokens, 1);
 }
 
 ENCODE(experts_down_combine)

@@ -1,19 +1,28 @@
 /* ops_linear.c: ops of kernels/linear.cl. */
 #include "ops.h"
 
-/* As in weights.cl (BLOCK_OF) and linear.cl: rows of a group, columns of a group. */
-static int64_t row_block(const struct device *device, int64_t rows)
+int64_t row_block(const struct device *device, int64_t rows, int64_t more_rows, int64_t products)
 {
-    return device->form == FORM_GPU ? 8 : rows < 16384 ? 64 : 256;
+    int64_t best = 8, least = INT64_MAX;
+    if (device->form == FORM_GPU)
+        return best;
+    for (int64_t block = 256; block >= 64; block -= 16) {
+        int64_t groups = (blocks(rows, block) + blocks(more_rows, block)) * products;
+        int64_t time = blocks(groups, device->compute_units) * (block + 4);
+        if (time < least)
+            best = block, least = time;
+    }
+    return best;
 }
 
-#define COLUMN_BLOCK 64
+#define COLUMN_BLOCK 64 /* columns of a group, as in linear.cl */
 
 mh_status launch_linear(const struct run *run, const struct linear *l)
 {
     const mh_weight_view *w = mh_view_weight(l->w);
-    int64_t block = row_block(run->device, l->out), out2 = l->y2 ? mh_view_weight(l->up)->out : 0;
-    if (l->x->shape[0] >= FEW)
+    int64_t tokens = l->x->shape[0], out2 = l->y2 ? mh_view_weight(l->up)->out : 0;
+    int64_t block = row_block(run->device, l->out, out2, tokens * l->heads);
+    if (tokens >= FEW)
         return launch_many(run, &(struct many){.y = l->y,
                                                .x = l->x,
                                                .residual = l->residual,
@@ -42,7 +51,8 @@ mh_status launch_linear(const struct run *run, const struct linear *l)
     arg_long(&k, l->first);
     arg_tensor(&k, l->y2 ? l->y2 : l->x);
     arg_long(&k, out2);
-    return launch_end(&k, blocks(l->out, block) + blocks(out2, block), l->x->shape[0], l->heads);
+    arg_int(&k, (int)block);
+    return launch_end(&k, blocks(l->out, block) + blocks(out2, block), tokens, l->heads);
 }
 
 static uint64_t scratch_of(const struct device *device, const mh_tensor *x, const mh_weight *w)

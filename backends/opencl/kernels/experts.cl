@@ -12,14 +12,14 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
                            WEIGHT(w), WEIGHT(up), const int has_up, global uint *fault,
                            const long fault_at, const long out, const long in,
                            TENSOR(float, shared_y), WEIGHT(shared_w), WEIGHT(shared_up),
-                           const long shared_out)
+                           const long shared_out, const int block)
 {
-    local float results[BLOCK], more[BLOCK], space[ROWS_SPACE];
-    long begin = (long)get_group_id(0) * BLOCK, j = get_group_id(1), t = get_group_id(2);
+    local float results[MOST_ROWS], more[MOST_ROWS], space[ROWS_SPACE];
+    long begin = (long)get_group_id(0) * block, j = get_group_id(1), t = get_group_id(2);
     long rows = out;
     int is_shared = j >= slots, slot = 0;
     if (is_shared) {
-        begin += (j - slots) * get_num_groups(0) * BLOCK;
+        begin += (j - slots) * get_num_groups(0) * block;
         rows = shared_out;
     } else {
         slot = EXPERT(t, j);
@@ -31,8 +31,8 @@ KERNEL void experts_linear(TENSOR(float, y), TENSOR(const float, x), const int x
     global const float *from = ROW2(x, t, x_by_slot ? j : 0);
     global float *to = (is_shared ? ROW1(shared_y, t) : ROW2(y, t, j)) + begin;
     rows_times(PICK_WEIGHT(is_shared, w, shared_w), PICK_WEIGHT(is_shared, up, shared_up), has_up,
-               slot, begin, BLOCK, rows - 1, slot, begin + BLOCK, from, in, results, more, space);
-    COLD for (long i = LANE; i < BLOCK && begin + i < rows; i += LANES)
+               slot, begin, block, rows - 1, slot, begin + block, from, in, results, more, space);
+    for (long i = LANE; i < block && begin + i < rows; i += LANES)
         to[i] = has_up ? swiglu_of(results[i], more[i]) : results[i];
 }
 
@@ -43,9 +43,10 @@ KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSO
                                  TENSOR(const float, weights), TENSOR(const float, shared),
                                  const int has_shared, WEIGHT(shared_w), const int has_shared_w,
                                  const long shared_in, SLOTS, WEIGHT(w), global uint *fault,
-                                 const long fault_at, const long out, const long in)
+                                 const long fault_at, const long out, const long in,
+                                 const int block)
 {
-    local float results[BLOCK], space[ROWS_SPACE];
+    local float results[MOST_ROWS], space[ROWS_SPACE];
     long t = get_group_id(1);
     for (long j = 0; j < slots; j++)
         if (EXPERT(t, j) < 0) {
@@ -53,22 +54,22 @@ KERNEL void experts_down_combine(TENSOR(float, y), TENSOR(const float, h), TENSO
             return;
         }
 #ifdef FORM_CPU
-    local float sums[BLOCK];
-    long begin = (long)get_group_id(0) * BLOCK;
+    local float sums[MOST_ROWS];
+    long begin = (long)get_group_id(0) * block;
     if (has_shared_w)
-        rows_times(PASS_WEIGHT(shared_w), PASS_WEIGHT(shared_w), 0, 0, begin, BLOCK, out - 1, 0,
-                   begin + BLOCK, ROW1(shared, t), shared_in, sums, sums, space);
-    COLD for (long i = 0; i < BLOCK && begin + i < out && !has_shared_w; i++)
+        rows_times(PASS_WEIGHT(shared_w), PASS_WEIGHT(shared_w), 0, 0, begin, block, out - 1, 0,
+                   begin + block, ROW1(shared, t), shared_in, sums, sums, space);
+    COLD for (long i = 0; i < block && begin + i < out && !has_shared_w; i++)
         sums[i] = has_shared ? ROW1(shared, t)[begin + i] : 0.0f;
     for (long j = 0; j < slots; j++) {
         int slot = EXPERT(t, j), next = EXPERT(t, j + 1 < slots ? j + 1 : 0);
-        rows_times(PASS_WEIGHT(w), PASS_WEIGHT(w), 0, slot, begin, BLOCK, out - 1, next,
-                   j + 1 < slots ? begin : begin + BLOCK, ROW2(x, t, j), in, results, results,
+        rows_times(PASS_WEIGHT(w), PASS_WEIGHT(w), 0, slot, begin, block, out - 1, next,
+                   j + 1 < slots ? begin : begin + block, ROW2(x, t, j), in, results, results,
                    space);
-        COLD for (long i = 0; i < BLOCK && begin + i < out; i++)
+        COLD for (long i = 0; i < block && begin + i < out; i++)
             sums[i] = fma(ROW1(weights, t)[j], results[i], sums[i]);
     }
-    COLD for (long i = 0; i < BLOCK && begin + i < out; i++)
+    COLD for (long i = 0; i < block && begin + i < out; i++)
         ROW1(y, t)[begin + i] = ROW1(h, t)[begin + i] + sums[i];
 #else
     long row = get_group_id(0), products = slots + has_shared_w;

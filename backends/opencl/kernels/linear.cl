@@ -2,18 +2,17 @@
  * linear.cl: linear, head_linear, embed, and what is fused with them: a residual, SwiGLU, rotation
  * of the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
  *
- * Few tokens, one a group: bound by memory; more of them are many.cl's. Groups: (blocks of rows,
- * tokens, heads). A linear layer has one head; head h owns the rows from h * head_rows + first on.
+ * Few tokens, one a group: bound by memory; more of them are many.cl's. Groups: (blocks of `block`
+ * rows, tokens, heads). A linear layer has one head; head h owns the rows from h * head_rows + first on.
  * With `up` the result is SwiGLU of both products; where out2 is not 0, y2 is the product with `up`,
  * whose blocks come last. Local memory: 2.4 KiB (gpu).
  */
 KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),
                    const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,
                    const long in, const long head_rows, const long first, TENSOR(float, y2),
-                   const long out2)
+                   const long out2, const int block)
 {
-    local float results[LONG_BLOCK], more[LONG_BLOCK], space[ROWS_SPACE];
-    int block = BLOCK_OF(out);
+    local float results[MOST_ROWS], more[MOST_ROWS], space[ROWS_SPACE];
     long g = get_group_id(0), t = get_group_id(1), h = get_group_id(2);
     long blocks = (out + block - 1) / block, row = h * head_rows + first;
     int second = g >= blocks;
@@ -22,7 +21,7 @@ KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float,
     global float *to = (second ? ROW2(y2, t, h) : ROW2(y, t, h)) + begin;
     rows_times(PICK_WEIGHT(second, w, up), PASS_WEIGHT(up), has_up, 0, row + begin, block, last, 0,
                row + begin + block, ROW2(x, t, h), in, results, more, space);
-    COLD for (long i = LANE; i < block && begin + i < rows; i += LANES) {
+    for (long i = LANE; i < block && begin + i < rows; i += LANES) {
         float value = has_up ? swiglu_of(results[i], more[i]) : results[i];
         if (has_residual)
             value = ROW2(residual, t, h)[begin + i] + value;

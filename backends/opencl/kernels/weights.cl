@@ -32,16 +32,12 @@
         second ? b##_part : a##_part, second ? b##_data : a##_data, second ? b##_scale : a##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
 
-/* BLOCK rows of a matrix are a group's; LONG_BLOCK of one with as many rows as a vocabulary: what a
- * group costs by itself is less of it, and streams are longer. */
+/* Most rows of a matrix that are a group's. */
 #ifdef FORM_CPU
-#define BLOCK 64
-#define LONG_BLOCK 256
+#define MOST_ROWS 256
 #else
-#define BLOCK TEAMS
-#define LONG_BLOCK BLOCK
+#define MOST_ROWS TEAMS
 #endif
-#define BLOCK_OF(rows) ((rows) < 16384 ? BLOCK : LONG_BLOCK)
 
 typedef struct {
     global const uchar *data;
@@ -362,15 +358,26 @@ APART void rows_times(WEIGHT(w), WEIGHT(up), int has_up, long expert, long row, 
                       local float *results, local float *more, local float *space)
 {
     int streams = has_up ? ABREAST / 2 : ABREAST, length = block / streams;
+    /* Of whole blocks in one buffer the next row is a stride on; others are looked up, each. */
+#if FORMAT == FP8
+    int strides = 0; /* nor do scales change with each row */
+#else
+    int strides = min(w_part, up_part) == LONG_MAX && row + block <= last + 1;
+#endif
     weight_row rows[2][ABREAST];
     stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, expert, row, length, last, rows[0]);
     for (int o = 0; o < length && row + o <= last; o++) {
         float dots[ABREAST] __attribute__((aligned(16)));
         int ends = o + 1 == length;
-        stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, ends ? next_expert : expert,
-                    ends ? next_row : row + o + 1, length, last, rows[(o + 1) % 2]);
+        if (strides && !ends)
+            for (int r = 0; r < ABREAST; r++)
+                rows[(o + 1) % 2][r].data =
+                    rows[o % 2][r].data + (r < streams ? w_data.s2 : up_data.s2);
+        else
+            stream_rows(PASS_WEIGHT(w), PASS_WEIGHT(up), has_up, ends ? next_expert : expert,
+                        ends ? next_row : row + o + 1, length, last, rows[(o + 1) % 2]);
         dots_abreast(rows[o % 2], rows[(o + 1) % 2], x, count, dots);
-        for (int r = 0; r < ABREAST; r++)
+        COLD for (int r = 0; r < ABREAST; r++) /* scattered they would take longer */
             (r < streams ? results : more)[o + r % streams * length] = dots[r];
     }
 }
