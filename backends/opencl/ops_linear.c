@@ -3,7 +3,7 @@
 
 int64_t row_block(const struct device *device, int64_t rows, int64_t more_rows, int64_t products)
 {
-    int64_t best = 8, least = INT64_MAX;
+    int64_t best = 8, least = INT64_MAX; /* a row for each of the gpu form's teams */
     if (device->form == FORM_GPU)
         return best;
     for (int64_t block = 256; block >= 64; block -= 16) {

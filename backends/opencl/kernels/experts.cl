@@ -2,7 +2,7 @@
  * experts.cl: grouped expert products. Numerics rules 2, 5 and 9. One program for each weight
  * format.
  *
- * Few tokens: a group has a block of rows of one slot of one token; more of them are many.cl's.
+ * Few tokens: a group has `block` rows of one slot of one token; more of them are many.cl's.
  * Local memory: 2.4 KiB (gpu).
  */
 /* y[t, j] = w_e x, of x[t] (x_by_slot 0) or x[t, j]; with `up` SwiGLU of both products. Groups:

@@ -3,9 +3,9 @@
  * of the query. Numerics rules 1, 2, 5 and 7. One program for each weight format.
  *
  * Few tokens, one a group: bound by memory; more of them are many.cl's. Groups: (blocks of `block`
- * rows, tokens, heads). A linear layer has one head; head h owns the rows from h * head_rows + first on.
- * With `up` the result is SwiGLU of both products; where out2 is not 0, y2 is the product with `up`,
- * whose blocks come last. Local memory: 2.4 KiB (gpu).
+ * rows, tokens, heads). A linear layer has one head; head h owns the rows from
+ * h * head_rows + first on. With `up` the result is SwiGLU of both products; where out2 is not 0, y2
+ * is the product with `up`, whose blocks come last. Local memory: 2.4 KiB (gpu).
  */
 KERNEL void linear(TENSOR(float, y), TENSOR(const float, x), TENSOR(const float, residual),
                    const int has_residual, WEIGHT(w), WEIGHT(up), const int has_up, const long out,

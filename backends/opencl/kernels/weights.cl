@@ -32,7 +32,7 @@
         second ? b##_part : a##_part, second ? b##_data : a##_data, second ? b##_scale : a##_scale
 #define WEIGHT_ROW(name, expert, row) weight_row_of(PASS_WEIGHT(name), expert, row)
 
-/* Most rows of a matrix that are a group's. */
+/* Most rows of a matrix that are a group's (ops_linear.c, row_block). */
 #ifdef FORM_CPU
 #define MOST_ROWS 256
 #else
