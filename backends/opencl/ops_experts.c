@@ -70,9 +70,6 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
 {
     const mh_weight_view *w = mh_view_weight(weight);
     int64_t slots = s->experts->shape[1];
-    int64_t block = row_block(run->device, w->out, 0, slots * tokens_of(s));
-    int64_t shared_out = shared ? mh_view_weight(shared->gate)->out : 0;
-    int64_t more = blocks(blocks(shared_out, block), blocks(w->out, block));
     if (tokens_of(s) >= FEW) {
         uint64_t taken = list_bytes(s->experts, weight);
         mh_status status = launch_lists(run, s);
@@ -88,6 +85,9 @@ static mh_status launch_slots(const struct run *run, const struct slots *s, cons
                                                         .lists = true,
                                                         .scratch_at = taken + y_bytes});
     }
+    int64_t block = row_block(run->device, w->out, 0, slots * tokens_of(s));
+    int64_t shared_out = shared ? mh_view_weight(shared->gate)->out : 0;
+    int64_t more = blocks(blocks(shared_out, block), blocks(w->out, block));
     struct launch l = launch_begin(run, KERNEL_experts_linear, w->format);
     arg_tensor(&l, y);
     arg_tensor(&l, x);

@@ -20,8 +20,7 @@ int64_t row_block(const struct device *device, int64_t rows, int64_t more_rows, 
 mh_status launch_linear(const struct run *run, const struct linear *l)
 {
     const mh_weight_view *w = mh_view_weight(l->w);
-    int64_t tokens = l->x->shape[0], out2 = l->y2 ? mh_view_weight(l->up)->out : 0;
-    int64_t block = row_block(run->device, l->out, out2, tokens * l->heads);
+    int64_t tokens = l->x->shape[0];
     if (tokens >= FEW)
         return launch_many(run, &(struct many){.y = l->y,
                                                .x = l->x,
@@ -34,6 +33,8 @@ mh_status launch_linear(const struct run *run, const struct linear *l)
                                                .head_rows = l->head_rows,
                                                .first = l->first,
                                                .scratch_at = l->y ? 0 : l->y_bytes});
+    int64_t out2 = l->y2 ? mh_view_weight(l->up)->out : 0;
+    int64_t block = row_block(run->device, l->out, out2, tokens * l->heads);
     struct launch k = launch_begin(run, KERNEL_linear, w->format);
     if (l->y)
         arg_tensor(&k, l->y);
